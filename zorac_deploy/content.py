@@ -1,0 +1,44 @@
+"""Where the playbooks, roles, inventory and templates are: in the wheel or in the checkout."""
+
+from pathlib import Path
+
+import jinja2
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def root() -> Path:
+    """The folder that holds ``playbooks/``, ``roles/``, ``inventory/`` and ``templates/``."""
+    shipped = _PACKAGE / "_content"
+    return shipped if shipped.is_dir() else _PACKAGE.parent
+
+
+def playbook(name: str) -> Path:
+    """The playbook of the verb `name`, as in ``up``."""
+    return root() / "playbooks" / f"{name}.yml"
+
+
+def profiles() -> Path:
+    """The inventory that defines the profiles."""
+    return root() / "inventory" / "profiles.yml"
+
+
+def roles() -> Path:
+    """The folder of the roles."""
+    return root() / "roles"
+
+
+def render(template: str, **values: object) -> str:
+    """The text of the file that the template `template` makes of `values`.
+
+    Raises:
+        jinja2.UndefinedError: The template asks for a value that is not given.
+    """
+    environment = jinja2.Environment(  # noqa: S701 - it writes YAML and JSON, never HTML
+        loader=jinja2.FileSystemLoader(root() / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(**values)

@@ -1,0 +1,148 @@
+"""Everything that can go wrong, as one tree, and the exit code that each fault has.
+
+::
+
+    ZoracDeployError              1   a fault without a class of its own
+    ├── InventoryError            3   no inventory, not YAML, unknown host, no host named
+    │   └── UnknownProfile        4   the profile is in no inventory
+    ├── HostUnreachable         10   the host does not answer
+    │   ├── KeyRefused           11   it answers and refuses the SSH key
+    │   ├── HostKeyChanged       12   it is not the machine that was known by this address
+    │   └── SudoRefused          13   the user may not become root
+    ├── HostBusy                 14   another run holds the host's lock
+    ├── Refused               20-39   a role looked and said no; see REFUSALS
+    ├── DeploymentFailed         40   a role failed while it changed the host
+    ├── SmokeFailed              41   the endpoint does not answer as it must
+    ├── NotDeployed              42   there is no deployment on the host
+    ├── SandboxError             50   a throwaway host could not be made or removed
+    └── Interrupted             130   Ctrl-C
+
+Click itself answers 2 for a command line it cannot read. A message is written once, where the fault is found. It says
+what was found, what is needed and what to type.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class ZoracDeployError(Exception):
+    """The root of the tree. `str(error)` is the message for the person."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InventoryError(ZoracDeployError):
+    """The inventory cannot be read, or does not say which host is meant."""
+
+    exit_code = 3
+
+
+class UnknownProfile(InventoryError):
+    """The profile asked for is not one of the inventory's groups under gpu_servers."""
+
+    exit_code = 4
+
+
+class HostUnreachable(ZoracDeployError):
+    """The host cannot be reached over SSH."""
+
+    exit_code = 10
+
+
+class KeyRefused(HostUnreachable):
+    """The host answers but accepts none of the SSH keys offered."""
+
+    exit_code = 11
+
+
+class HostKeyChanged(HostUnreachable):
+    """The host shows another key than the one recorded for its address."""
+
+    exit_code = 12
+
+
+class SudoRefused(HostUnreachable):
+    """The user on the host may not become root without a password, or the password is wrong."""
+
+    exit_code = 13
+
+
+class HostBusy(ZoracDeployError):
+    """Another run of zorac-deploy holds the lock on the host."""
+
+    exit_code = 14
+
+
+# A role that refuses begins its message with one of these ids in brackets, as in "[port-taken] …".
+REFUSALS: dict[str, int] = {
+    "unsupported-system": 20,
+    "no-systemd": 21,
+    "engine-unknown": 22,
+    "engine-no-space": 23,
+    "engine-no-python": 24,
+    "model-missing": 25,
+    "model-incomplete": 26,
+    "model-damaged": 27,
+    "model-no-space": 28,
+    "port-taken": 29,
+    "settings-invalid": 39,
+}
+
+
+class Refused(ZoracDeployError):
+    """A role's preflight said no. Nothing was changed on the host.
+
+    Attributes:
+        refusal: The id of the refusal, one of `REFUSALS`.
+    """
+
+    exit_code = 39
+
+    def __init__(self, message: str, refusal: str) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
+class DeploymentFailed(ZoracDeployError):
+    """A role failed while it changed the host."""
+
+    exit_code = 40
+
+
+class SmokeFailed(ZoracDeployError):
+    """The endpoint is there, but a check of it failed.
+
+    Attributes:
+        failed: The names of the checks that failed.
+    """
+
+    exit_code = 41
+
+    def __init__(self, message: str, failed: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.failed = tuple(failed)
+
+
+class NotDeployed(ZoracDeployError):
+    """The host has no deployment of zorac-deploy."""
+
+    exit_code = 42
+
+
+class SandboxError(ZoracDeployError):
+    """A throwaway host could not be made, reached or removed."""
+
+    exit_code = 50
+
+
+class Interrupted(ZoracDeployError):
+    """The person pressed Ctrl-C."""
+
+    exit_code = 130
+
+
+def exit_code_of(error: ZoracDeployError) -> int:
+    """The process exit code for `error`."""
+    if isinstance(error, Refused):
+        return REFUSALS[error.refusal]
+    return error.exit_code
