@@ -18,14 +18,14 @@ def playbook(name: str) -> Path:
     return root() / "playbooks" / f"{name}.yml"
 
 
+def ansible_config() -> Path:
+    """Ansible's settings for every run, so that those of the current folder do not count."""
+    return root() / "playbooks" / "ansible.cfg"
+
+
 def profiles() -> Path:
     """The inventory that defines the profiles."""
     return root() / "inventory" / "profiles.yml"
-
-
-def roles() -> Path:
-    """The folder of the roles."""
-    return root() / "roles"
 
 
 def render(template: str, **values: object) -> str:

@@ -14,6 +14,7 @@
     ├── DeploymentFailed         40   a role failed while it changed the host
     ├── SmokeFailed              41   the endpoint does not answer as it must
     ├── NotDeployed              42   there is no deployment on the host
+    ├── EndpointFailed           43   the endpoint refused or dropped a request
     ├── SandboxError             50   a throwaway host could not be made or removed
     └── Interrupted             130   Ctrl-C
 
@@ -127,6 +128,12 @@ class NotDeployed(ZoracDeployError):
     """The host has no deployment of zorac-deploy."""
 
     exit_code = 42
+
+
+class EndpointFailed(ZoracDeployError):
+    """The endpoint refused a request, or the connection to it broke."""
+
+    exit_code = 43
 
 
 class SandboxError(ZoracDeployError):

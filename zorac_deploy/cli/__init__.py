@@ -1,0 +1,68 @@
+"""The command line: words in, words and exit codes out. What a command does is in the modules below."""
+
+import sys
+from typing import Any
+
+import click
+
+from zorac_deploy import __version__
+from zorac_deploy.cli import chat, down, logs, sandbox, smoke, status, up
+from zorac_deploy.cli.common import errors
+from zorac_deploy.errors import Interrupted, ZoracDeployError, exit_code_of
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ZoracDeployError as error:
+            errors.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
+            ctx.exit(exit_code_of(error))
+        except KeyboardInterrupt:
+            errors.print("stopped by you.")
+            ctx.exit(Interrupted.exit_code)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ZORAC_DEPLOY"})
+@click.version_option(__version__, prog_name="zorac-deploy")
+def cli() -> None:
+    """From a bare Linux box with an NVIDIA GPU to a locked-down vLLM endpoint, with one command.
+
+    \b
+    Examples:
+      zorac-deploy up --host me@192.168.1.50 --profile headless --model ~/models/Mistral-Small-24B-AWQ
+      zorac-deploy status
+      zorac-deploy chat -m "What is the capital of France?"
+
+    Every option can be set in the environment: --inventory of any command as ZORAC_DEPLOY_INVENTORY.
+    Exit codes are in docs/reference/exit-codes.md.
+    """
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of SHELL.
+
+    \b
+    Example:
+      zorac-deploy completion bash > ~/.local/share/bash-completion/completions/zorac-deploy
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is not None:
+        click.echo(kind(cli, {}, "zorac-deploy", "_ZORAC_DEPLOY_COMPLETE").source())
+
+
+for command in (up.up, status.status, chat.chat, smoke.smoke, logs.logs, down.down, sandbox.sandbox):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    sys.exit(cli(standalone_mode=True))

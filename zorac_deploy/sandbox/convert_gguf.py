@@ -18,7 +18,7 @@ def convert(package: str, output: Path) -> None:
     gguf = next(Path(str(entry.locate())) for entry in files(package) or () if entry.suffix == ".gguf")
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # A chat turn ends with <|im_end|>; read from GGUF the tokenizer stops at nothing.
-    tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
+    tokenizer.add_special_tokens({"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"})
 
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     # The weights are plain bfloat16 by now; transformers refuses to save while these marks say otherwise.

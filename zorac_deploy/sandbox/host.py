@@ -78,10 +78,7 @@ class Sandbox:
 
 def listed() -> list[Sandbox]:
     """Every sandbox host that exists, by name."""
-    found = []
-    for record in sorted(paths.hosts().glob("*/sandbox.json")):
-        found.append(Sandbox(**json.loads(record.read_text())))
-    return found
+    return [Sandbox(**json.loads(record.read_text())) for record in sorted(paths.hosts().glob("*/sandbox.json"))]
 
 
 def find(name: str) -> Sandbox:

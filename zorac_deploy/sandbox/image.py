@@ -10,10 +10,25 @@ from zorac_deploy.errors import SandboxError
 from zorac_deploy.sandbox import paths
 
 # What a server installation of Debian has and minbase lacks, as far as Ansible and the units need it.
-_PACKAGES = (
-    "systemd systemd-sysv systemd-timesyncd dbus udev kmod libpam-systemd openssh-server sudo python3 python3-apt "
-    "ca-certificates iproute2 iputils-ping procps curl less"
-).split()
+_PACKAGES = [
+    "systemd",
+    "systemd-sysv",
+    "systemd-timesyncd",
+    "dbus",
+    "udev",
+    "kmod",
+    "libpam-systemd",
+    "openssh-server",
+    "sudo",
+    "python3",
+    "python3-apt",
+    "ca-certificates",
+    "iproute2",
+    "iputils-ping",
+    "procps",
+    "curl",
+    "less",
+]
 
 RELEASES = {"debian12": "bookworm", "debian13": "trixie"}
 

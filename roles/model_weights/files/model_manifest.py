@@ -1,7 +1,8 @@
 """Check a model folder in the Hugging Face layout and print what it consists of, as one line of JSON.
 
 Runs on the controller before anything is copied, and on the host after. Needs nothing but Python.
-Usage: ``model_manifest.py FOLDER [--tekken] [--remember]``. A fault is one line on standard error, ``[id] message``, and exit code 1.
+Usage: ``model_manifest.py FOLDER [--tekken] [--remember]``.
+A fault is one line on standard error, ``[id] message``, and exit code 1.
 """
 
 import argparse

@@ -1,0 +1,73 @@
+"""`zorac-deploy chat`."""
+
+import click
+from rich.markup import escape
+
+from zorac_deploy.chat import Endpoint, Measures, Message, Reply
+from zorac_deploy.cli.common import errors, host_options, output, reached, session, words
+from zorac_deploy.errors import EndpointFailed
+
+
+@click.command()
+@host_options
+@click.option("-m", "--message", help="Ask this one question, print the reply and leave.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="The longest reply, in tokens.")
+def chat(message: str | None, max_tokens: int | None, **host: object) -> None:
+    """Talk to the model on HOST. The conversation is kept in memory only.
+
+    /new begins a new conversation, Ctrl-C stops a reply, Ctrl-D or /quit leaves.
+
+    \b
+    Examples:
+      zorac-deploy chat tower
+      zorac-deploy chat tower -m "What is the capital of France?"
+    """
+    with session(words(host)) as opened, reached(opened) as (found, endpoint):
+        if message is not None:
+            _say(endpoint, [{"role": "user", "content": message}], max_tokens)
+            return
+        output.print(f"[dim]{escape(found.model)} on {found.host}. /new begins anew, /quit leaves.[/]")
+        _converse(endpoint, max_tokens)
+
+
+def _converse(endpoint: Endpoint, max_tokens: int | None) -> None:
+    history: list[Message] = []
+    while True:
+        try:
+            said = output.input("[bold cyan]you>[/] ").strip()
+        except (EOFError, KeyboardInterrupt):
+            output.print()
+            return
+        if said == "/quit":
+            return
+        if said == "/new":
+            history.clear()
+            continue
+        if not said:
+            continue
+        question: Message = {"role": "user", "content": said}
+        try:
+            reply = _say(endpoint, [*history, question], max_tokens)
+        except EndpointFailed as error:
+            errors.print(f"[red]{escape(str(error))}[/] Type /new to begin anew.", soft_wrap=True)
+        except KeyboardInterrupt:
+            output.print("[dim] (stopped; this question is forgotten)[/]")
+        else:
+            history += [question, {"role": "assistant", "content": reply}]
+
+
+def _say(endpoint: Endpoint, messages: list[Message], max_tokens: int | None) -> str:
+    """Print the reply to `messages` as it arrives, and return it."""
+    reply, pieces = Reply(endpoint, messages, max_tokens), []
+    for piece in reply:
+        output.print(piece, end="", markup=False, soft_wrap=True)
+        pieces.append(piece)
+    output.print()
+    if reply.measures and output.is_terminal:
+        output.print(f"[dim]{_in_words(reply.measures)}[/]")
+    return "".join(pieces)
+
+
+def _in_words(measures: Measures) -> str:
+    first = f"first token {measures.first_token_seconds * 1000:.0f} ms"
+    return f"{first}, {measures.tokens_per_second:.1f} tokens/s, {measures.completion_tokens} tokens"

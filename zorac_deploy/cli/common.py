@@ -1,0 +1,144 @@
+"""What the commands share: how a host is named, how it is opened, and where words go."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import platformdirs
+import yaml
+from rich.console import Console
+
+from zorac_deploy import chat, connection, deployment, inventory
+from zorac_deploy.errors import InventoryError
+
+output = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """The words by which a person names a host."""
+
+    name: str | None
+    sources: tuple[Path, ...]
+    address: str | None
+    profile: str | None
+    ask_become_pass: bool
+
+
+@dataclass(frozen=True)
+class Session:
+    """A host that is named, found and connected to."""
+
+    inventory: inventory.Inventory
+    connection: connection.Connection
+
+    @property
+    def name(self) -> str:
+        """The host's name."""
+        return self.connection.target.name
+
+
+def host_options(command: _Command) -> _Command:
+    """Give a command the ways to name a host. `session` takes the words that come of it."""
+    for decorate in reversed(
+        (
+            click.argument("host_name", metavar="[HOST]", required=False),
+            click.option(
+                "-i",
+                "--inventory",
+                "sources",
+                type=click.Path(path_type=Path),
+                multiple=True,
+                envvar="ZORAC_DEPLOY_INVENTORY",
+                help="Ansible inventory with your hosts, in a group per profile. Default: ./inventory.yml, or "
+                "inventory.yml in zorac-deploy's configuration folder.",
+            ),
+            click.option("--host", "address", metavar="USER@ADDRESS[:PORT]", help="A host that is in no inventory."),
+            click.option("--profile", metavar="NAME", help=f"Its profile: {', '.join(inventory.profiles())}."),
+            click.option("-K", "--ask-become-pass", is_flag=True, help="Ask for the password of sudo on the host."),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+def words(options: Mapping[str, object]) -> HostOptions:
+    """Sort out the keyword arguments that `host_options` gives to a command."""
+    return HostOptions(
+        name=options["host_name"],  # type: ignore[arg-type]
+        sources=options["sources"],  # type: ignore[arg-type]
+        address=options["address"],  # type: ignore[arg-type]
+        profile=options["profile"],  # type: ignore[arg-type]
+        ask_become_pass=bool(options["ask_become_pass"]),
+    )
+
+
+@contextlib.contextmanager
+def session(options: HostOptions, variables: Mapping[str, object] | None = None) -> Iterator[Session]:
+    """Find the host, connect to it, and require that it lets us in.
+
+    Args:
+        options: How the person named it.
+        variables: What the command line sets for this host; it goes before what the inventories say.
+
+    Raises:
+        InventoryError: The host cannot be told from the words.
+        HostUnreachable: Or one of its children.
+    """
+    with tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch:
+        sources = _sources(options, Path(scratch))
+        found = inventory.read(sources)
+        target = found.target(options.name)
+        if variables:
+            said = Path(scratch) / "command-line.yml"
+            said.write_text(yaml.safe_dump({"all": {"hosts": {target.name: dict(variables)}}}))
+            found = inventory.Inventory((*found.sources, said), found.targets)
+        password = click.prompt(f"sudo password on {target.name}", hide_input=True) if options.ask_become_pass else None
+        with connection.opened(target, password) as opened:
+            opened.check()
+            yield Session(found, opened)
+
+
+def _sources(options: HostOptions, scratch: Path) -> list[Path]:
+    if options.address:
+        if options.name or options.sources:
+            raise InventoryError("--host names a host that is in no inventory: leave out HOST and --inventory.")
+        if not options.profile:
+            choices = ", ".join(inventory.profiles())
+            raise InventoryError(f"--host needs --profile, one of: {choices}. A server with its own card: headless.")
+        one = scratch / "one-host.yml"
+        one.write_text(inventory.one_host(options.address, options.profile, {}))
+        return [one]
+    if options.profile:
+        raise InventoryError("--profile goes with --host. A host of an inventory has the profile of its group there.")
+    if options.sources:
+        return list(options.sources)
+    usual = [Path("inventory.yml"), platformdirs.user_config_path("zorac-deploy") / "inventory.yml"]
+    for source in usual:
+        if source.is_file():
+            return [source]
+    raise InventoryError(
+        "no host named. Give one with --host USER@ADDRESS --profile headless, or an inventory with --inventory FILE "
+        f"(looked for: {', '.join(map(str, usual))})."
+    )
+
+
+@contextlib.contextmanager
+def reached(session: Session) -> Iterator[tuple[deployment.Deployment, chat.Endpoint]]:
+    """What the session's host serves, and the way to talk to it from here."""
+    found = deployment.read(session.connection)
+    with session.connection.forward(found.port, found.local_address) as port:
+        yield found, deployment.endpoint(session.connection, found, port)
+
+
+def print_json(value: object) -> None:
+    """Print `value` for machines."""
+    click.echo(json.dumps(value, indent=2))

@@ -1,0 +1,25 @@
+"""`zorac-deploy logs`."""
+
+import sys
+
+import click
+
+from zorac_deploy import deployment
+from zorac_deploy.cli.common import host_options, session, words
+
+
+@click.command()
+@host_options
+@click.option("-f", "--follow", is_flag=True, help="Go on as lines come, until Ctrl-C.")
+@click.option("-n", "--lines", default=100, show_default=True, help="How many of the last lines to begin with.")
+def logs(follow: bool, lines: int, **host: object) -> None:
+    """Print the journal of the engine on HOST.
+
+    \b
+    Example:
+      zorac-deploy logs tower --follow
+    """
+    with session(words(host)) as opened:
+        more = ["--follow"] if follow else []
+        journal = ["journalctl", "--no-pager", f"--unit={deployment.UNIT}", f"--lines={lines}"]
+        sys.exit(opened.connection.show(*journal, *more))

@@ -1,0 +1,66 @@
+"""Show a person where a run is: a line that lives on a terminal, plain lines elsewhere."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from zorac_deploy.runner import Step
+
+_NOISE = ("Validating arguments", "Look at", "Gathering Facts")
+
+
+class Progress:
+    """Follows the steps of a run.
+
+    Args:
+        console: Where to write.
+        verbose: Also name the tasks that changed nothing.
+        quiet: Write nothing.
+    """
+
+    def __init__(self, console: Console, verbose: bool = False, quiet: bool = False) -> None:
+        self._console, self._verbose, self._quiet = console, verbose, quiet
+        self._began = self._task_began = time.monotonic()
+        self._now = ""
+        self._role = ""
+
+    def __rich__(self) -> Text:
+        took, total = time.monotonic() - self._task_began, time.monotonic() - self._began
+        return Text.from_markup(f"{escape(self._now)} [dim]{took:.0f} s, {total:.0f} s in all[/]")
+
+    @contextlib.contextmanager
+    def shown(self, doing: str) -> Iterator[None]:
+        """Show the run for as long as the context lasts, beginning with what is `doing`."""
+        self._begin(doing)
+        if self._quiet:
+            yield
+        elif self._console.is_terminal:
+            with self._console.status(self):  # rich asks for the text again and again, so the time runs
+                yield
+        else:
+            self._line("", doing)
+            yield
+
+    def step(self, step: Step) -> None:
+        """Take note of `step`."""
+        if step.outcome == "started":
+            self._begin(f"{step.role}: {step.task}" if step.role else step.task)
+            if step.role != self._role and step.role and not self._console.is_terminal:
+                self._line("", step.role)
+            self._role = step.role
+        elif step.outcome == "changed" or (self._verbose and not step.task.startswith(_NOISE)):
+            self._line(step.outcome, f"{step.role}: {step.task}")
+
+    def _begin(self, doing: str) -> None:
+        self._now, self._task_began = doing, time.monotonic()
+
+    def _line(self, outcome: str, text: str) -> None:
+        if self._quiet:
+            return
+        colour = {"changed": "yellow", "failed": "red"}.get(outcome, "green")
+        elapsed = time.monotonic() - self._began
+        self._console.print(f"[dim]{elapsed:6.1f} s[/]  [{colour}]{outcome:<8}[/]{escape(text)}", soft_wrap=True)

@@ -1,0 +1,90 @@
+"""`zorac-deploy sandbox`."""
+
+import subprocess
+import sys
+import time
+
+import click
+
+from zorac_deploy.cli.common import output, print_json
+from zorac_deploy.sandbox import host, image, model
+
+_NAME = click.argument("name", default="demo")
+
+
+@click.group()
+def sandbox() -> None:
+    """Throwaway Debian hosts on this machine, to try zorac-deploy without touching a real one. Needs root.
+
+    \b
+    Example:
+      zorac-deploy sandbox up demo
+      zorac-deploy sandbox model
+      zorac-deploy up demo --inventory "$(zorac-deploy sandbox inventory demo)"
+    """
+
+
+@sandbox.command("up")
+@_NAME
+@click.option("--distribution", type=click.Choice(list(image.RELEASES)), default="debian12", show_default=True)
+@click.option(
+    "--network",
+    type=click.Choice(["shared", "isolated"]),
+    default="shared",
+    show_default=True,
+    help="This machine's network, or one of its own that reaches nothing else.",
+)
+@click.option("--mirror", metavar="URL", help="The Debian archive to build from. Default: this machine's own.")
+def sandbox_up(name: str, distribution: str, network: host.Network, mirror: str | None) -> None:
+    """Boot the host NAME (default: demo), or find that it runs."""
+    began = time.monotonic()
+    with output.status(f"Boot {name}; the first time builds an image, about half a minute"):
+        made = host.up(name, distribution, network, mirror)
+    output.print(
+        f"{made.name}: {made.distribution} answers on {made.address}:{made.port}, {time.monotonic() - began:.1f} s"
+    )
+    output.print(f"inventory: {made.inventory}", soft_wrap=True)
+
+
+@sandbox.command("down")
+@_NAME
+@click.option("--all", "everything", is_flag=True, help="Remove every sandbox.")
+def sandbox_down(name: str, everything: bool) -> None:
+    """Remove the host NAME (default: demo) and all that it held."""
+    for each in [made.name for made in host.listed()] if everything else [name]:
+        output.print(f"{each}: {'removed' if host.down(each) else 'was not there'}")
+
+
+@sandbox.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def sandbox_list(as_json: bool) -> None:
+    """Show the hosts that exist."""
+    if as_json:
+        print_json([made.summary() for made in host.listed()])
+        return
+    for made in host.listed():
+        state = "running" if made.running else "stopped"
+        output.print(f"{made.name:<16} {state:<8} {made.distribution} {made.network:<9} {made.address}:{made.port}")
+
+
+@sandbox.command("shell")
+@_NAME
+def sandbox_shell(name: str) -> None:
+    """Open a shell on the host NAME (default: demo)."""
+    sys.exit(subprocess.run(host.ssh_command(host.find(name)), check=False).returncode)
+
+
+@sandbox.command("inventory")
+@_NAME
+def sandbox_inventory(name: str) -> None:
+    """Print the path of the inventory of the host NAME (default: demo)."""
+    click.echo(host.find(name).inventory)
+
+
+@sandbox.command("model")
+def sandbox_model() -> None:
+    """Make the small model that sandboxes serve: SmolLM2-135M-Instruct, 260 MB, about a minute."""
+    began = time.monotonic()
+    with output.status("Make SmolLM2-135M-Instruct"):
+        folder = model.ensure()
+    output.print(f"model: {folder}, {time.monotonic() - began:.1f} s", soft_wrap=True)

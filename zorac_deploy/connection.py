@@ -1,0 +1,244 @@
+"""One way to run a command on a host: over SSH, or directly where the host is this machine.
+
+All connections to a host share one SSH session (ControlMaster), Ansible's among them.
+"""
+
+import contextlib
+import getpass
+import os
+import shlex
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zorac_deploy.errors import (
+    HostBusy,
+    HostKeyChanged,
+    HostUnreachable,
+    KeyRefused,
+    SudoRefused,
+    ZoracDeployError,
+)
+from zorac_deploy.inventory import Target
+
+_CONNECT_LIMIT_SECONDS = 10
+_HEARTBEAT_SECONDS = 10
+
+# Held by a process on the host that lives only as long as lines keep coming: it dies with the one who started it,
+# at the end of the connection, or a minute after the network went silent.
+_LOCK_HOLDER = """
+exec 9>>/run/lock/zorac-deploy.lock
+if ! flock --nonblock 9; then cat /run/lock/zorac-deploy.lock; exit 75; fi
+printf '%s\\n' "$1" > /run/lock/zorac-deploy.lock
+echo held
+while read -r -t 60 _; do :; done
+: > /run/lock/zorac-deploy.lock
+"""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The way to one host.
+
+    Attributes:
+        target: The host.
+        sudo_password: The password for sudo on the host, if it asks for one.
+        control: Where the shared SSH session has its socket.
+    """
+
+    target: Target
+    sudo_password: str | None = field(default=None, repr=False)
+    control: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="zd-")))
+
+    @property
+    def ssh_options(self) -> list[str]:
+        """The words for ssh that every connection to the host shares, ours and Ansible's."""
+        options = [
+            "BatchMode=yes",
+            "ControlMaster=auto",
+            f"ControlPath={self.control}/%C",
+            "ControlPersist=60",
+            f"ConnectTimeout={_CONNECT_LIMIT_SECONDS}",
+            "ServerAliveInterval=15",
+            # A new host is trusted at first sight and remembered; one whose key changed is refused.
+            "StrictHostKeyChecking=accept-new",
+        ]
+        return [word for option in options for word in ("-o", option)]
+
+    def command(self, *words: str, root: bool = True) -> list[str]:
+        """The command line on this machine that runs `words` on the host, as root unless told otherwise."""
+        if root:
+            asking = ["--stdin", "--prompt="] if self.sudo_password is not None else ["--non-interactive"]
+            words = ("sudo", *asking, "--", *words)
+        if self.target.local:
+            return list(words)
+        return [*self._ssh(), shlex.join(words)]
+
+    def run(self, *words: str, root: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `words` on the host and return what came of it, whatever that is."""
+        password = f"{self.sudo_password}\n" if root and self.sudo_password is not None else ""
+        return subprocess.run(
+            self.command(*words, root=root), input=password, capture_output=True, text=True, check=False
+        )
+
+    def read(self, *words: str) -> str:
+        """What `words`, run as root on the host, print.
+
+        Raises:
+            ZoracDeployError: They failed.
+        """
+        done = self.run(*words)
+        if done.returncode != 0:
+            raise self._fault(done.returncode, done.stderr)
+        return done.stdout
+
+    def show(self, *words: str) -> int:
+        """Run `words` as root on the host with their output on this terminal, and return their exit code."""
+        password = f"{self.sudo_password}\n" if self.sudo_password is not None else ""
+        return subprocess.run(self.command(*words), input=password, text=True, check=False).returncode
+
+    def check(self) -> None:
+        """Require that the host answers, lets us in, and lets us become root.
+
+        Raises:
+            HostUnreachable: Or one of its children, each with what to type.
+        """
+        self.read("true")
+
+    def close(self) -> None:
+        """End the shared SSH session."""
+        if not self.target.local:
+            subprocess.run([*self._ssh("-O", "exit")], capture_output=True, check=False)
+        with contextlib.suppress(OSError):
+            self.control.rmdir()
+
+    @contextlib.contextmanager
+    def lock(self, purpose: str) -> Iterator[None]:
+        """Hold the host's lock, so that nobody else changes the host meanwhile.
+
+        Raises:
+            HostBusy: Somebody holds it; the message says who, since when and for what.
+        """
+        holder = f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()}) for '{purpose}' since " + (
+            time.strftime("%Y-%m-%d %H:%M:%S %Z")
+        )
+        process = subprocess.Popen(
+            self.command("bash", "-c", _LOCK_HOLDER, "zorac-deploy-lock", holder),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for us: we let go in our own time
+        )
+        assert process.stdin is not None  # noqa: S101 - pipes were asked for
+        assert process.stdout is not None  # noqa: S101
+        assert process.stderr is not None  # noqa: S101
+        if self.sudo_password is not None:
+            process.stdin.write(f"{self.sudo_password}\n")
+            process.stdin.flush()
+        answer = process.stdout.readline().strip()
+        if answer != "held":
+            code = process.wait()
+            if code == 75:
+                raise HostBusy(
+                    f"another run is at work on {self.target.name}: {answer or 'its holder left no name'}. "
+                    "Wait until it is done, or end it there, and type the same again."
+                )
+            raise self._fault(code, process.stderr.read())
+        done = threading.Event()
+        beat = threading.Thread(target=_beat, args=(process, done), daemon=True)
+        beat.start()
+        try:
+            yield
+        finally:
+            done.set()
+            beat.join()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            process.wait()
+
+    @contextlib.contextmanager
+    def forward(self, port: int, address: str = "127.0.0.1") -> Iterator[int]:
+        """Bring `port` of the host to this machine for as long as the context lasts, and yield its number here.
+
+        Raises:
+            HostUnreachable: The tunnel could not be made.
+        """
+        if self.target.local:
+            yield port
+            return
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            here = probe.getsockname()[1]
+        tunnel = f"127.0.0.1:{here}:{address}:{port}"
+        self.check()  # opens the shared session, which carries the tunnel
+        made = subprocess.run(self._ssh("-O", "forward", "-L", tunnel), capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            raise HostUnreachable(f"no tunnel to port {port} of {self.target.name}: {made.stderr.strip()}")
+        try:
+            yield here
+        finally:
+            subprocess.run(self._ssh("-O", "cancel", "-L", tunnel), capture_output=True, check=False)
+
+    def _ssh(self, *more: str) -> list[str]:
+        target = self.target
+        words = ["ssh", *self.ssh_options, *target.ssh_options]
+        if target.port:
+            words += ["-p", str(target.port)]
+        if target.user:
+            words += ["-l", target.user]
+        if target.key:
+            words += ["-i", target.key]
+        return [*words, *more, target.address]
+
+    def _fault(self, code: int, stderr: str) -> ZoracDeployError:
+        """What ssh or sudo meant by its exit code and its words."""
+        name, address = self.target.name, self.target.address
+        said = stderr.strip()
+        if "sudo:" in said:
+            return SudoRefused(
+                f"{self.target.user or 'the user'} on {name} may not become root: {said.splitlines()[-1]}. "
+                "Add --ask-become-pass if sudo wants a password there, or let the user use sudo."
+            )
+        if code != 255:
+            return ZoracDeployError(f"a command on {name} failed with exit code {code}: {said[-500:]}")
+        if "IDENTIFICATION HAS CHANGED" in said or "Host key verification failed" in said:
+            return HostKeyChanged(
+                f"{name} ({address}) shows another host key than before. If the machine was installed anew, type: "
+                f"ssh-keygen -R {address}. If not, somebody may stand in between: find out first."
+            )
+        if "Permission denied" in said:
+            return KeyRefused(
+                f"{name} ({address}) refuses the SSH key: {said.splitlines()[-1]}. "
+                f"Bring your key there with: ssh-copy-id {self.target.user or getpass.getuser()}@{address}"
+            )
+        return HostUnreachable(
+            f"{name} ({address}) does not answer: {said.splitlines()[-1] if said else 'no reason given'}. "
+            "Is it on, is the address right, and does its sshd listen?"
+        )
+
+
+def _beat(process: subprocess.Popen[str], done: threading.Event) -> None:
+    """Tell the lock's holder that we live, until `done`."""
+    assert process.stdin  # noqa: S101 - a pipe was asked for
+    while not done.wait(_HEARTBEAT_SECONDS):
+        try:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            return
+
+
+@contextlib.contextmanager
+def opened(target: Target, sudo_password: str | None = None) -> Iterator[Connection]:
+    """A connection to `target` whose shared session ends with the context."""
+    connection = Connection(target, sudo_password)
+    try:
+        yield connection
+    finally:
+        connection.close()

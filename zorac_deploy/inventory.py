@@ -1,0 +1,189 @@
+"""Which hosts there are, which profile each has, and how to reach them: read from Ansible's inventories."""
+
+import json
+import os
+import shlex
+import subprocess
+import sysconfig
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from zorac_deploy import content
+from zorac_deploy.errors import InventoryError, UnknownProfile
+
+_ROOT_GROUP = "gpu_servers"
+
+_Groups = Mapping[str, Mapping[str, list[str]]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One host and the way to it.
+
+    Attributes:
+        name: Its name in the inventory.
+        profile: The group under gpu_servers that it belongs to.
+        address: Its name or address for SSH.
+        port: The port of its sshd; None is SSH's own default.
+        user: The user to log in as; None is SSH's own default.
+        key: The private key file to offer; None is SSH's own choice.
+        ssh_options: Further words for the ssh command line.
+        local: Whether it is this machine, reached without SSH.
+    """
+
+    name: str
+    profile: str
+    address: str
+    port: int | None = None
+    user: str | None = None
+    key: str | None = None
+    ssh_options: tuple[str, ...] = ()
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The inventory files in the order in which they are read: ours first, so that the user's word is the last."""
+
+    sources: tuple[Path, ...]
+    targets: Mapping[str, Target] = field(default_factory=dict)
+
+    def target(self, name: str | None) -> Target:
+        """The host `name`; without a name, the only host there is.
+
+        Raises:
+            InventoryError: There is no such host, or several to choose from.
+        """
+        there = ", ".join(sorted(self.targets)) or "none"
+        if name is None:
+            if len(self.targets) == 1:
+                return next(iter(self.targets.values()))
+            raise InventoryError(
+                f"which host? The inventory has: {there}. "
+                "Name one of them, or a new one with --host USER@ADDRESS --profile PROFILE."
+            )
+        if name not in self.targets:
+            raise InventoryError(
+                f"there is no host {name} in the inventory (it has: {there}). "
+                "Name one of them, another inventory with --inventory FILE, or the host with --host USER@ADDRESS."
+            )
+        return self.targets[name]
+
+
+def profiles() -> list[str]:
+    """The names of the profiles that zorac-deploy ships."""
+    tree = yaml.safe_load(content.profiles().read_text(encoding="utf-8"))
+    return list(tree[_ROOT_GROUP]["children"])
+
+
+def one_host(address: str, profile: str, variables: Mapping[str, object]) -> str:
+    """The text of an inventory with one host, for ``--host USER@ADDRESS[:PORT]``.
+
+    Raises:
+        UnknownProfile: `profile` is none of ours.
+        InventoryError: `address` is not of that form.
+    """
+    if profile not in profiles():
+        raise UnknownProfile(f"there is no profile {profile}. Choose one of: {', '.join(profiles())}.")
+    user, _, place = address.rpartition("@")
+    host, _, port = place.partition(":") if place.count(":") == 1 else (place, "", "")
+    if not host or host.startswith("-") or (port and not port.isdecimal()) or any(map(str.isspace, address)):
+        raise InventoryError(f"{address!r} is not a host. Write it as user@address or user@address:port.")
+    ssh: dict[str, object] = {"ansible_host": host}
+    if host == "localhost":
+        ssh = {"ansible_connection": "local"}
+    if user:
+        ssh["ansible_user"] = user
+    if port:
+        ssh["ansible_port"] = int(port)
+    return content.render("one-host-inventory.yml.j2", profile=profile, name=host, variables={**ssh, **variables})
+
+
+def read(sources: Sequence[Path]) -> Inventory:
+    """Read the profiles and then `sources`.
+
+    Raises:
+        InventoryError: A source is missing or cannot be read, or a host has no profile.
+    """
+    for source in sources:
+        _require_readable(source)
+    everything = (content.profiles(), *(source.absolute() for source in sources))
+    groups, hostvars = _ansible_inventory(everything)
+    targets: dict[str, Target] = {}
+    for profile in groups[_ROOT_GROUP]["children"]:
+        for name in _members(groups, profile):
+            if name in targets:
+                raise InventoryError(f"{name} is in two profiles: {targets[name].profile} and {profile}. Leave one.")
+            targets[name] = _target(name, profile, hostvars.get(name, {}))
+    strays = sorted(set(_members(groups, "all")) - set(targets))
+    if strays:
+        raise UnknownProfile(
+            f"{', '.join(strays)} belongs to no profile. Put it in a group of the inventory named for one: "
+            f"{', '.join(groups[_ROOT_GROUP]['children'])}."
+        )
+    return Inventory(everything, targets)
+
+
+def _members(groups: _Groups, name: str) -> list[str]:
+    group = groups.get(name, {})
+    found = list(group.get("hosts", ()))
+    for child in group.get("children", ()):
+        found += _members(groups, child)
+    return found
+
+
+def _require_readable(source: Path) -> None:
+    if not source.exists():
+        raise InventoryError(f"there is no inventory {source}. Give another with --inventory FILE.")
+    if source.suffix in (".yml", ".yaml"):
+        try:
+            tree = yaml.safe_load(source.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InventoryError(f"the inventory {source} is not YAML: {error}") from None
+        if not isinstance(tree, dict):
+            raise InventoryError(
+                f"the inventory {source} names no groups. It needs a profile, its hosts, and each host's address, "
+                "as in:\nheadless:\n  hosts:\n    tower:\n      ansible_host: 192.0.2.10"
+            )
+
+
+def _ansible_inventory(sources: Sequence[Path]) -> tuple[_Groups, dict[str, dict[str, object]]]:
+    """The groups, and the variables of each host, as ansible-inventory tells them."""
+    command = [str(Path(sysconfig.get_path("scripts")) / "ansible-inventory"), "--list"]
+    for source in sources:
+        command += ["--inventory", str(source)]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(content.ansible_config())}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        raise InventoryError(f"Ansible cannot read the inventory:\n{done.stderr.strip()[-1500:]}")
+    listing = json.loads(done.stdout)
+    hostvars = listing.pop("_meta")["hostvars"]
+    return listing, hostvars
+
+
+def _target(name: str, profile: str, variables: Mapping[str, object]) -> Target:
+    def text(key: str) -> str | None:
+        value = variables.get(key)
+        if isinstance(value, str) and "{{" in value:
+            raise InventoryError(
+                f"{key} of {name} is a template ({value}). Write the value itself: it is needed early."
+            )
+        return None if value is None else str(value)
+
+    options = [text("ansible_ssh_common_args"), text("ansible_ssh_extra_args")]
+    port = text("ansible_port")
+    if port is not None and not port.isdecimal():
+        raise InventoryError(f"ansible_port of {name} is {port}. Set it to a number.")
+    return Target(
+        name=name,
+        profile=profile,
+        address=text("ansible_host") or name,
+        port=int(port) if port else None,
+        user=text("ansible_user"),
+        key=text("ansible_ssh_private_key_file"),
+        ssh_options=tuple(word for part in options if part for word in shlex.split(part)),
+        local=text("ansible_connection") == "local",
+    )
