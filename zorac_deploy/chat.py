@@ -4,18 +4,20 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 import httpx2
-import openai
-from openai.types.chat import ChatCompletionMessageParam
-from openai.types.completion_usage import CompletionUsage
 
 from zorac_deploy.errors import EndpointFailed
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
+    from openai.types.completion_usage import CompletionUsage
 
 _LIMIT_SECONDS = 300.0
 _SMOKE_TOKENS = 64
 
-Message = ChatCompletionMessageParam
+Message: TypeAlias = "ChatCompletionMessageParam"
 
 # What the chat client Zorac sends after it has summarised a long conversation.
 ZORAC_SUMMARY_SHAPE: list[Message] = [
@@ -69,6 +71,8 @@ class Reply:
         self.measures: Measures | None = None
 
     def __iter__(self) -> Iterator[str]:
+        import openai  # here, for it takes most of a second, and most commands never chat
+
         client = openai.OpenAI(
             base_url=f"{self._endpoint.url}/v1",
             api_key=self._endpoint.api_key,
@@ -96,6 +100,8 @@ class Reply:
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """Turn what the OpenAI client raises into our own error."""
+    import openai
+
     try:
         yield
     except openai.APIStatusError as error:
@@ -104,7 +110,7 @@ def _translated() -> Iterator[None]:
         raise EndpointFailed(f"the endpoint did not answer: {error}") from None
 
 
-def _measures(sent: float, first: float, last: float, usage: CompletionUsage | None) -> Measures | None:
+def _measures(sent: float, first: float, last: float, usage: "CompletionUsage | None") -> Measures | None:
     if usage is None or not first:
         return None
     after_first = usage.completion_tokens - 1

@@ -36,6 +36,8 @@ def down(purge: bool, yes: bool, as_json: bool, verbose: bool, quiet: bool, **ho
                 variables={"model_weights_purged": purge},
                 on_step=progress.step,
             )
+            # Ansible's own folder in the home of the user it logs in as; only if it is empty.
+            opened.connection.run("sh", "-c", "rmdir ~/.ansible/tmp ~/.ansible", root=False)
     if as_json:
         print_json({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})
     else:

@@ -1,0 +1,43 @@
+# Two words for a newcomer: make demo, make test. Everything they need is set up first, and kept for the next time.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help demo test lint unit host molecule wheel lock clean
+help: ## Show the words that make knows
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: setup ## A throwaway host, from nothing to a real reply
+	@scripts/demo
+
+test: setup ## Everything that can be tested on this machine, as CI does it
+	@scripts/test
+
+lint: setup ## ansible-lint (production), yamllint, ruff and mypy (strict)
+	@scripts/test lint
+
+unit: setup ## The tests that need no host: seconds
+	@scripts/test unit
+
+host: setup ## The tests on real throwaway hosts
+	@scripts/test host
+
+molecule: setup ## The molecule scenarios on real throwaway hosts
+	@scripts/test molecule
+
+lock: setup ## Resolve the versions of what zorac-deploy itself needs anew
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
+	    --no-header --quiet --upgrade --output-file requirements.lock
+
+clean: ## Remove every sandbox and the virtual environment; the cache in ~/.cache/zorac-deploy stays
+	@[ ! -x $(BIN)/zorac-deploy ] || $(ROOT) $(BIN)/zorac-deploy sandbox down --all
+	rm -rf $(VENV)
+
+.PHONY: setup
+setup: $(VENV)/ready
+	@scripts/setup system
+
+$(VENV)/ready: requirements.lock pyproject.toml scripts/setup
+	@scripts/setup python $(VENV)
