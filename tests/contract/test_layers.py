@@ -1,0 +1,58 @@
+"""Imports go downward only."""
+
+import ast
+
+from zorac_deploy import content
+
+_PACKAGE = content.root() / "zorac_deploy"
+# A module may import from its own layer's left and nothing from its right.
+_ORDER = ["errors", "content", "inventory", "connection", "chat", "deployment", "runner", "sandbox", "cli"]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(module):
+    parts = module.split(".")
+    return parts[1] if parts[0] == "zorac_deploy" and len(parts) > 1 and parts[1] in _ORDER else None
+
+
+def test_every_module_has_a_place():
+    found = {path.name.removesuffix(".py") for path in _PACKAGE.iterdir() if path.name[0] not in "_."}
+    assert found == set(_ORDER)
+
+
+def test_imports_go_downward():
+    for path in _PACKAGE.rglob("*.py"):
+        own = path.relative_to(_PACKAGE).parts[0].removesuffix(".py")
+        if own not in _ORDER:
+            continue
+        for module in imports(path):
+            other = layer(module)
+            assert other is None or _ORDER.index(other) <= _ORDER.index(own), f"{path} imports {module}"
+
+
+def test_only_the_runner_knows_ansible_runner():
+    knowing = {path.name for path in _PACKAGE.rglob("*.py") if any(m.startswith("ansible") for m in imports(path))}
+    assert knowing == {"runner.py"}
+
+
+def test_only_the_cli_knows_click_and_rich():
+    for path in _PACKAGE.rglob("*.py"):
+        if "cli" not in path.parts:
+            assert not any(module.split(".")[0] in ("click", "rich") for module in imports(path)), path
+
+
+def test_roles_name_no_other_role():
+    roles = [role.name for role in (content.root() / "roles").iterdir()]
+    for role in roles:
+        for path in (content.root() / "roles" / role).rglob("*.yml"):
+            text = path.read_text()
+            for other in set(roles) - {role}:
+                assert other not in text, f"{path} names {other}"

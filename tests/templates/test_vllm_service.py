@@ -1,0 +1,76 @@
+"""The files of the vllm_service role, rendered as Ansible renders them, without a host."""
+
+import json
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from zorac_deploy import content
+
+_ROLE = content.root() / "roles/vllm_service"
+_FLAGS = {
+    "model": "/models/m-0123456789ab",
+    "served_model_name": "m",
+    "host": "127.0.0.1",
+    "port": 8000,
+    "gpu_memory_utilization": 0.92,
+    "max_model_len": 32768,
+    "kv_cache_dtype": "fp8",
+    "enforce_eager": False,
+    "tool_call_parser": None,
+}
+
+
+@pytest.fixture
+def render():
+    def rendered(template, **changes):
+        variables = yaml.safe_load((_ROLE / "defaults/main.yml").read_text())
+        variables |= yaml.safe_load((_ROLE / "vars/main.yml").read_text())
+        variables |= {
+            "ansible_managed": "Ansible managed",
+            "vllm_service_engine_path": "/opt/engines/cuda-0.26.0",
+            "vllm_service_flags": _FLAGS,
+            **changes,
+        }
+        trusted = {k: trust_as_template(v) if isinstance(v, str) else v for k, v in variables.items()}
+        text = trust_as_template((_ROLE / "templates" / template).read_text())
+        return Templar(loader=DataLoader(), variables=trusted).template(text)
+
+    return rendered
+
+
+def test_the_settings_are_flags_with_dashes_and_leave_out_what_is_null(render):
+    settings = yaml.safe_load(render("etc/zorac-deploy/vllm.yaml.j2"))
+    assert settings["max-model-len"] == 32768
+    assert settings["enforce-eager"] is False
+    assert "tool-call-parser" not in settings
+    assert "api-key" not in settings
+
+
+def test_the_unit_names_no_key_and_is_hardened(render):
+    unit = render("etc/systemd/system/vllm.service.j2")
+    assert "LoadCredential=api-key:/etc/zorac-deploy/api-key" in unit
+    assert "VLLM_API_KEY" not in unit
+    for line in ("ProtectSystem=strict", "NoNewPrivileges=yes", "KillMode=control-group", "Restart=always"):
+        assert line in unit.splitlines()
+
+
+def test_a_gpu_is_a_list_of_devices_in_the_same_unit(render):
+    without = render("etc/systemd/system/vllm.service.j2").splitlines()
+    with_gpu = render("etc/systemd/system/vllm.service.j2", vllm_service_devices=["/dev/nvidiactl"]).splitlines()
+    assert set(without) - set(with_gpu) == {"PrivateDevices=yes"}
+    assert set(with_gpu) - set(without) == {"DeviceAllow=/dev/nvidiactl rw"}
+
+
+def test_the_environment_is_quoted(render):
+    unit = render("etc/systemd/system/vllm.service.j2", vllm_service_environment={"A": "one two"})
+    assert 'Environment="A=one two"' in unit.splitlines()
+
+
+def test_the_record_is_json_and_complete(render):
+    record = render("etc/zorac-deploy/deployment.json.j2")
+    record = record if isinstance(record, dict) else json.loads(record)
+    assert record["engine"] == "cuda-0.26.0"
+    assert record["port"] == 8000
