@@ -156,7 +156,10 @@ def _ansible_inventory(sources: Sequence[Path]) -> tuple[_Groups, dict[str, dict
     for source in sources:
         command += ["--inventory", str(source)]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(content.ansible_config())}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    # Not our standard input: ssh leaves it non-blocking, and Ansible refuses that.
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment
+    )
     if done.returncode != 0:
         raise InventoryError(f"Ansible cannot read the inventory:\n{done.stderr.strip()[-1500:]}")
     listing = json.loads(done.stdout)

@@ -98,7 +98,7 @@ def test_speed_comes_from_the_servers_count_not_from_chunks():
 
 
 def test_a_reply_that_is_refused_says_why(endpoint_of):
-    with pytest.raises(EndpointFailed, match="400.*roles must alternate"):
+    with pytest.raises(EndpointFailed, match=r"400.*roles must alternate"):
         "".join(chat.Reply(endpoint_of(status=400), [{"role": "user", "content": "hi"}]))
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ from zorac_deploy.sandbox import image, model, paths
 
 Network = Literal["shared", "isolated"]
 USER = "admin"
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 _BOOT_LIMIT_SECONDS = 60
 _STOP_LIMIT_SECONDS = 20
 # Where a host keeps uv's downloads; bound to the cache of this machine, so that a new host downloads nothing twice.
@@ -100,6 +102,8 @@ def up(name: str, distribution: str = "debian12", network: Network = "shared", m
     Raises:
         SandboxError: A tool is missing, this user is not root, or the host did not come up.
     """
+    if not _NAME.fullmatch(name):
+        raise SandboxError(f"{name!r} is no name for a host. Take up to 30 small letters, digits and dashes.")
     with contextlib.suppress(SandboxError):
         existing = find(name)
         if existing.running:
@@ -304,7 +308,7 @@ def _wait_for_ssh(sandbox: Sandbox) -> None:
     while time.monotonic() < deadline:
         if not sandbox.running:
             break
-        answer = subprocess.run(ready, capture_output=True, text=True, check=False)
+        answer = subprocess.run(ready, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if answer.stdout.strip() in ("running", "degraded"):
             return
         time.sleep(0.2)

@@ -1,0 +1,115 @@
+"""One deployment with a real engine, through what a person does to it: stop it half way, go on, use it, remove it."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+from zorac_deploy.sandbox import host, model
+
+pytestmark = pytest.mark.host
+
+# What a host holds: every file with its owner and mode, every user, package and unit. Left out: what the host itself
+# writes all the time (logs, temporary files, apt's lists and caches, the linker's cache), and the shared uv cache.
+_SNAPSHOT = """
+find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log \
+  -o -path /var/cache/apt -o -path /var/lib/apt -o -path /var/cache/ldconfig -o -path /var/lib/systemd \
+  -o -path /srv/uv-cache \\) -prune -o -printf '%p %y %m %u %g\\n' | sort
+cat /etc/passwd /etc/group | sort
+dpkg-query --show | sort
+systemctl list-unit-files --no-legend | sort
+"""
+
+
+@pytest.fixture(scope="module")
+def served():
+    model.ensure()
+    yield host.up("test-served")
+    host.down("test-served")
+
+
+@pytest.fixture
+def inventory(served):
+    return served.inventory
+
+
+def snapshot(served):
+    command = host.ssh_command(served, "sudo", "bash")
+    return subprocess.run(command, input=_SNAPSHOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inventory, tmp_path):
+    before = snapshot(served)
+
+    # Ctrl-C in the middle of the engine's installation.
+    process = subprocess.Popen(
+        ["zorac-deploy", "up", "--inventory", str(inventory)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in process.stdout:
+        if "Ensure the engine has its environment" in line:
+            break
+
+    # While it runs, a second one is refused, and told who is at work.
+    second = run("up", "--inventory", inventory)
+    assert second.returncode == 14, second.stderr
+    assert re.search(rf"another run is at work on test-served: \w+@\S+ \(process {process.pid}\)", second.stderr)
+
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, rest
+    assert "type the same `up` to go on" in rest.replace("\n", " ")
+
+    # The same command goes on and converges; once more changes nothing, and says so.
+    first = run("up", "--inventory", inventory)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "tokens/s" in first.stdout
+    again = run("up", "--json", "--inventory", inventory)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["changed"] == []
+
+    check = run("up", "--check", "--inventory", inventory)
+    assert "nothing would change" in check.stdout, check.stdout
+
+    _used(run, inside, served, inventory)
+
+    down = run("down", "--yes", "--purge", "--inventory", inventory)
+    assert down.returncode == 0, down.stderr
+    after = snapshot(served)
+    assert [line for line in after if line not in set(before)] == []
+    assert [line for line in before if line not in set(after)] == []
+
+
+def _used(run, inside, served, inventory):
+    smoke = json.loads(run("smoke", "--json", "--inventory", inventory).stdout)
+    assert smoke["passed"], smoke
+    assert smoke["measures"]["completion_tokens"] > 0
+
+    status = json.loads(run("status", "--json", "--inventory", inventory).stdout)
+    assert status["healthy"]
+    assert status["enabled"]
+    assert (status["profile"], status["engine"], status["restarts"]) == ("cpu", "cpu-0.32.0", 0)
+    assert abs(status["since"] - time.time()) < 3600
+
+    reply = run("chat", "-m", "What is the capital of France?", "--inventory", inventory)
+    assert "Paris" in reply.stdout, reply.stderr
+    talk = run("chat", "--inventory", inventory, input="My name is Ada.\n/new\nSay hello.\n/quit\n")
+    assert talk.returncode == 0, talk.stderr
+
+    journal = run("logs", "--lines", "2000", "--inventory", inventory).stdout
+    assert "Application startup complete" in journal
+    key = inside(served, "sudo cat /etc/zorac-deploy/api-key").strip()
+    assert key not in journal
+
+    # An engine that is killed is brought back, and a client is told meanwhile.
+    inside(served, "sudo systemctl kill --signal=KILL vllm")
+    time.sleep(1)
+    broken = run("status", "--json", "--inventory", inventory)
+    assert broken.returncode == 41
+    assert not json.loads(broken.stdout)["healthy"]

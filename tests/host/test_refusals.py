@@ -1,0 +1,107 @@
+"""What cannot work is refused with its own exit code, and nothing is changed: the whole way through the command line.
+
+What each role refuses is in molecule/refusals; here is how a refusal reaches the person, and what SSH can do wrong.
+"""
+
+import re
+
+import pytest
+import yaml
+
+from zorac_deploy.sandbox import host, model
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture
+def inventory(offline, tmp_path):
+    """Write an inventory of the offline host that differs in some variables."""
+
+    def written(**changes):
+        tree = yaml.safe_load(offline.inventory.read_text())
+        tree["cpu"]["hosts"][offline.name] |= changes
+        path = tmp_path / "inventory.yml"
+        path.write_text(yaml.safe_dump(tree))
+        return path
+
+    return written
+
+
+def refused(outcome, code, says):
+    assert outcome.returncode == code, outcome.stdout + outcome.stderr
+    assert re.search(says, outcome.stderr), outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_foreign_port_holder_is_named(run, inventory):
+    outcome = run("up", "--inventory", inventory(vllm_port=22))
+    refused(outcome, 29, r"port 22 of test-offline is held by sshd, process \d+")
+
+
+def test_a_missing_model(run, inventory):
+    refused(run("up", "--inventory", inventory(), "--model", "/no/such"), 25, "no model folder /no/such")
+
+
+def test_no_space_for_the_engine(run, inventory):
+    refused(run("up", "--inventory", inventory(vllm_engine_required_gib=9e6)), 23, "needs 9000000.0 GiB")
+
+
+def test_an_unsupported_distribution(run, inventory):
+    outcome = run("up", "--inventory", inventory(host_preflight_systems=["Ubuntu 24.04"]))
+    refused(outcome, 20, r"runs Debian 12 on\s+x86_64. Needed: Ubuntu 24.04")
+
+
+def test_the_wrong_ssh_key(run, inventory, tmp_path):
+    host._run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other"))
+    outcome = run("up", "--inventory", inventory(ansible_ssh_private_key_file=str(tmp_path / "other")))
+    refused(outcome, 11, "refuses the SSH key")
+
+
+def test_a_changed_host_key(run, inventory, offline, tmp_path):
+    (tmp_path / "known").write_text(
+        re.sub(r"AAAAC3\S+", _other_key(tmp_path), (offline.folder / "known_hosts").read_text())
+    )
+    outcome = run("up", "--inventory", inventory(ansible_ssh_common_args=f"-o UserKnownHostsFile={tmp_path}/known"))
+    refused(outcome, 12, "ssh-keygen -R")
+
+
+def _other_key(folder):
+    host._run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "hostkey"))
+    return (folder / "hostkey.pub").read_text().split()[1]
+
+
+def test_a_user_who_may_not_become_root(run, inventory, offline, inside):
+    inside(offline, "id plain 2>/dev/null || sudo useradd --create-home --shell /bin/bash plain")
+    inside(offline, "sudo cp -r /home/admin/.ssh /home/plain/ && sudo chown -R plain: /home/plain/.ssh")
+    outcome = run("up", "--inventory", inventory(ansible_user="plain"))
+    refused(outcome, 13, "may not become root.*--ask-become-pass")
+
+
+def test_a_user_whose_sudo_wants_a_password(run, inventory, offline, inside):
+    inside(offline, "id asked 2>/dev/null || sudo useradd --create-home --shell /bin/bash --groups sudo asked")
+    inside(offline, "echo asked:opensesame | sudo chpasswd")
+    inside(offline, "sudo cp -r /home/admin/.ssh /home/asked/ && sudo chown -R asked: /home/asked/.ssh")
+    source = inventory(ansible_user="asked", vllm_port=22)
+    refused(run("up", "--inventory", source), 13, "password is required")
+    refused(run("up", "-K", "--inventory", source, input="wrong\n"), 13, "may not become root")
+    # With the right one it gets as far as the port that is taken.
+    refused(run("up", "-K", "--inventory", source, input="opensesame\n"), 29, "is held by sshd")
+
+
+def test_check_shows_what_would_change_and_changes_nothing(run, inventory, offline, inside):
+    model.ensure()
+    source = inventory()
+    outcome = run("up", "--check", "--inventory", source)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "+ProtectSystem=strict" in outcome.stdout
+    assert re.search(r"\d\d tasks would change something", outcome.stdout)
+    assert inside(offline, "ls -d /etc/zorac-deploy /opt/zorac-deploy 2>/dev/null; id vllm 2>/dev/null; true") == ""
+
+
+def test_nothing_deployed_is_said_so(run, inventory):
+    source = inventory()
+    for verb in ("status", "smoke", "chat"):
+        refused(run(verb, "--inventory", source), 42, "nothing is deployed on test-offline. Type: zorac-deploy up")
+    outcome = run("down", "--yes", "--inventory", source)
+    assert outcome.returncode == 0
+    assert "nothing to remove" in outcome.stdout

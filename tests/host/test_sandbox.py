@@ -1,0 +1,49 @@
+"""Throwaway hosts are real, separate, and leave nothing behind."""
+
+from pathlib import Path
+
+import pytest
+
+from zorac_deploy.errors import SandboxError
+from zorac_deploy.sandbox import host
+
+pytestmark = pytest.mark.host
+
+
+def test_an_isolated_host_runs_systemd_and_reaches_nothing(offline, inside):
+    assert inside(offline, "cat /proc/1/comm").strip() == "systemd"
+    assert inside(offline, "sudo systemctl is-system-running").strip() == "running"
+    assert inside(offline, "getent hosts deb.debian.org || echo none").strip() == "none"
+
+
+def test_up_of_a_running_host_is_that_host(offline):
+    assert host.up(offline.name, network="isolated") == offline
+
+
+def test_a_reboot_is_a_reboot(offline, inside):
+    before = inside(offline, "cat /proc/sys/kernel/random/boot_id; sudo systemctl show --property=UserspaceTimestamp")
+    inside(offline, "sudo systemd-run --on-active=0.2 systemctl reboot 2>/dev/null")
+    host._wait_for_ssh(offline)
+    for _ in range(50):
+        after = inside(
+            offline, "cat /proc/sys/kernel/random/boot_id; sudo systemctl show --property=UserspaceTimestamp"
+        )
+        if after != before:
+            return
+    pytest.fail("the host did not reboot")
+
+
+def test_removing_leaves_nothing():
+    made = host.up("test-brief", network="isolated")
+    assert host._processes_of("test-brief")
+    assert host.down("test-brief")
+    assert not made.folder.exists()
+    assert not Path("/run/netns/zorac-test-brief").exists()
+    assert not any(folder.exists() for folder in host._cgroup_folders("test-brief"))
+    assert host.down("test-brief") is False
+
+
+@pytest.mark.parametrize("name", ["", "../evil", "UPPER", "a b", "-x", "x" * 60])
+def test_a_name_must_be_a_host_name(name):
+    with pytest.raises(SandboxError, match="is no name for a host"):
+        host.up(name)
