@@ -97,9 +97,9 @@ def _used(run, inside, served, inventory):
     assert (status["profile"], status["engine"], status["restarts"]) == ("cpu", "cpu-0.32.0", 0)
     assert abs(status["since"] - time.time()) < 3600
 
-    reply = run("chat", "-m", "What is the capital of France?", "--inventory", inventory)
+    reply = run("chat", "-m", "What is the capital of France?", "--max-tokens", 60, "--inventory", inventory)
     assert "Paris" in reply.stdout, reply.stderr
-    talk = run("chat", "--inventory", inventory, input="My name is Ada.\n/new\nSay hello.\n/quit\n")
+    talk = run("chat", "--max-tokens", 20, "--inventory", inventory, input="My name is Ada.\n/new\nSay hello.\n/quit\n")
     assert talk.returncode == 0, talk.stderr
 
     journal = run("logs", "--lines", "2000", "--inventory", inventory).stdout

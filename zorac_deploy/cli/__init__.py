@@ -4,11 +4,12 @@ import sys
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from zorac_deploy import __version__
 from zorac_deploy.cli import chat, down, logs, sandbox, smoke, status, up
 from zorac_deploy.cli.common import errors
-from zorac_deploy.errors import Interrupted, ZoracDeployError, exit_code_of
+from zorac_deploy.errors import Interrupted, Refused, ZoracDeployError, exit_code_of
 
 
 class _Group(click.Group):
@@ -16,15 +17,12 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except ZoracDeployError as error:
-            errors.print(f"[bold red]error:[/] {_escaped(str(error))}", soft_wrap=True)
+            kind = f" [{error.refusal}]" if isinstance(error, Refused) else ""
+            errors.print(f"[bold red]error{escape(kind)}:[/] {escape(str(error))}", soft_wrap=True)
             ctx.exit(exit_code_of(error))
         except KeyboardInterrupt:
             errors.print("stopped by you.")
             ctx.exit(Interrupted.exit_code)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ZORAC_DEPLOY"})

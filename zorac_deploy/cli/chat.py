@@ -11,8 +11,10 @@ from zorac_deploy.errors import EndpointFailed
 @click.command()
 @host_options
 @click.option("-m", "--message", help="Ask this one question, print the reply and leave.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="The longest reply, in tokens.")
-def chat(message: str | None, max_tokens: int | None, **host: object) -> None:
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=1000, show_default=True, help="The longest reply, in tokens."
+)
+def chat(message: str | None, max_tokens: int, **host: object) -> None:
     """Talk to the model on HOST. The conversation is kept in memory only.
 
     /new begins a new conversation, Ctrl-C stops a reply, Ctrl-D or /quit leaves.
@@ -30,7 +32,7 @@ def chat(message: str | None, max_tokens: int | None, **host: object) -> None:
         _converse(endpoint, max_tokens)
 
 
-def _converse(endpoint: Endpoint, max_tokens: int | None) -> None:
+def _converse(endpoint: Endpoint, max_tokens: int) -> None:
     history: list[Message] = []
     while True:
         try:
@@ -56,7 +58,7 @@ def _converse(endpoint: Endpoint, max_tokens: int | None) -> None:
             history += [question, {"role": "assistant", "content": reply}]
 
 
-def _say(endpoint: Endpoint, messages: list[Message], max_tokens: int | None) -> str:
+def _say(endpoint: Endpoint, messages: list[Message], max_tokens: int) -> str:
     """Print the reply to `messages` as it arrives, and return it."""
     reply, pieces = Reply(endpoint, messages, max_tokens), []
     for piece in reply:

@@ -1,0 +1,79 @@
+"""What is written about the code agrees with the code."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from zorac_deploy import content, errors
+
+_ROOT = content.root()
+_ROLES = sorted((_ROOT / "roles").iterdir())
+
+
+def test_the_reference_is_up_to_date():
+    done = subprocess.run(
+        [sys.executable, _ROOT / "scripts/reference", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_refusal_of_a_role_has_its_exit_code_and_every_code_its_refusal():
+    sources = [path for role in _ROLES for path in role.rglob("*") if path.suffix in (".yml", ".py")]
+    used = {found for path in sources for found in re.findall(r"\[([a-z]+(?:-[a-z]+)+)\] ", path.read_text())}
+    assert used == set(errors.REFUSALS)
+
+
+def test_exit_codes_are_distinct():
+    codes = list(errors.REFUSALS.values())
+    kinds = [errors.ZoracDeployError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        if kind is not errors.Refused:
+            codes.append(kind.exit_code)
+    assert len(codes) == len(set(codes))
+    assert all(2 < code < 256 or code == 1 for code in codes)
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    for kind in (errors.ZoracDeployError, *errors.ZoracDeployError.__subclasses__()):
+        line = rf"{kind.__name__}\s+{kind.exit_code if kind is not errors.Refused else '20-39'}\b"
+        assert re.search(line, errors.__doc__), kind
+
+
+@pytest.mark.parametrize("role", _ROLES, ids=lambda role: role.name)
+def test_defaults_and_specification_agree(role):
+    spec = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
+    assert set(defaults) <= set(spec)
+    for name, option in spec.items():
+        if "default" in option:
+            assert defaults[name] == option["default"], name
+
+
+@pytest.mark.parametrize("role", _ROLES, ids=lambda role: role.name)
+def test_public_variables_begin_with_the_roles_name(role):
+    spec = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    assert all(name.startswith(f"{role.name}_") for name in spec)
+
+
+def test_every_setting_of_a_profile_is_used_by_the_wiring_or_a_role():
+    wiring = (_ROOT / "inventory/group_vars/gpu_servers.yml").read_text()
+    specs = " ".join((role / "meta/argument_specs.yml").read_text() for role in _ROLES)
+    for profile in ("headless", "display", "cpu"):
+        for name in yaml.safe_load((_ROOT / f"inventory/group_vars/{profile}.yml").read_text()):
+            assert re.search(rf"\b{name}\b", wiring + specs), f"{profile}: {name}"
+
+
+def test_the_engines_of_the_profiles_have_locks():
+    for profile in ("headless", "display", "cpu"):
+        lock = yaml.safe_load((_ROOT / f"inventory/group_vars/{profile}.yml").read_text())["vllm_engine_lock"]
+        assert (_ROOT / f"roles/vllm_engine/files/locks/{lock}.txt").is_file()
+
+
+def test_links_in_the_documents_lead_somewhere():
+    for page in [*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md"), *_ROOT.glob("roles/*/README.md")]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page}: {link}"

@@ -1,0 +1,63 @@
+"""The wheel carries all that the checkout has: sdist, wheel from the sdist, a clean environment, another folder."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import uv
+
+from zorac_deploy import content
+
+_ROOT = content.root()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder of commands of an environment that holds zorac-deploy from its wheel and nothing of the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+
+    def ran(*command):
+        subprocess.run([str(word) for word in command], cwd=folder, check=True, capture_output=True)
+
+    ran(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, _ROOT)
+    (wheel,) = folder.glob("*.whl")
+    ran(uv.find_uv_bin(), "venv", "--python", sys.executable, folder / "venv")
+    python = folder / "venv/bin/python"
+    ran(uv.find_uv_bin(), "pip", "install", "--python", python, "--constraints", _ROOT / "requirements.lock", wheel)
+    return folder / "venv/bin"
+
+
+def run(installed, *arguments, cwd):
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment["PATH"] = "/usr/bin:/bin:/usr/sbin:/sbin"  # nothing of the checkout's environment
+    command = [installed / "zorac-deploy", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_help_works_from_another_folder(installed, tmp_path):
+    done = run(installed, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Examples:" in done.stdout
+
+
+def test_the_wheel_carries_playbooks_roles_inventory_and_templates(installed):
+    (shipped,) = installed.parent.glob("lib/python*/site-packages/zorac_deploy/_content")
+    for part in ("playbooks", "roles", "inventory", "templates"):
+        ours = {str(path.relative_to(_ROOT / part)) for path in (_ROOT / part).rglob("*") if path.is_file()}
+        theirs = {str(path.relative_to(shipped / part)) for path in (shipped / part).rglob("*") if path.is_file()}
+        assert ours == theirs
+
+
+@pytest.mark.host
+def test_a_dry_run_works_from_the_wheel(installed, tmp_path):
+    from zorac_deploy.sandbox import host, model
+
+    model.ensure()
+    sandbox = host.up("test-wheel", network="isolated")
+    try:
+        done = run(installed, "up", "--check", "--inventory", sandbox.inventory, cwd=tmp_path)
+    finally:
+        host.down("test-wheel")
+    assert done.returncode == 0, done.stderr
+    assert "would change something" in done.stdout
