@@ -77,7 +77,7 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
     check = run("up", "--check", "--inventory", inventory)
     assert "nothing would change" in check.stdout, check.stdout
 
-    _used(run, inside, served, inventory)
+    _used(run, inside, served, inventory, tmp_path)
 
     down = run("down", "--yes", "--purge", "--inventory", inventory)
     assert down.returncode == 0, down.stderr
@@ -86,7 +86,7 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
     assert [line for line in before if line not in set(after)] == []
 
 
-def _used(run, inside, served, inventory):
+def _used(run, inside, served, inventory, tmp_path):
     smoke = json.loads(run("smoke", "--json", "--inventory", inventory).stdout)
     assert smoke["passed"], smoke
     assert smoke["measures"]["completion_tokens"] > 0
@@ -113,3 +113,10 @@ def _used(run, inside, served, inventory):
     broken = run("status", "--json", "--inventory", inventory)
     assert broken.returncode == 41
     assert not json.loads(broken.stdout)["healthy"]
+
+    # A setting that vLLM refuses is reported with vLLM's own words, as soon as vLLM has said them.
+    source = tmp_path / "wrong.yml"
+    source.write_text(inventory.read_text().replace("vllm_port:", "vllm_max_model_len: 999999\n      vllm_port:"))
+    wrong = run("up", "--inventory", source)
+    assert wrong.returncode == 40, wrong.stdout + wrong.stderr
+    assert "max_model_len (999999) is greater than" in wrong.stderr.replace("\n", " ")
