@@ -20,7 +20,7 @@ find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path 
   -o -path /srv/uv-cache \\) -prune -o -printf '%p %y %m %u %g\\n' | sort
 cat /etc/passwd /etc/group | sort
 dpkg-query --show | sort
-systemctl list-unit-files --no-legend | sort
+systemctl list-unit-files --no-legend | grep --invert-match transient | sort
 """
 
 
