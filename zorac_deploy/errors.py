@@ -10,7 +10,7 @@
     │   ├── HostKeyChanged       12   it is not the machine that was known by this address
     │   └── SudoRefused          13   the user may not become root
     ├── HostBusy                 14   another run holds the host's lock
-    ├── Refused               20-39   a role looked and said no; see REFUSALS
+    ├── Refused        20-39, 60-79   a role looked and said no; see REFUSALS
     ├── DeploymentFailed         40   a role failed while it changed the host
     ├── SmokeFailed              41   the endpoint does not answer as it must
     ├── NotDeployed              42   there is no deployment on the host
@@ -87,6 +87,13 @@ REFUSALS: dict[str, int] = {
     "model-no-space": 28,
     "port-taken": 29,
     "settings-invalid": 39,
+    "gpu-missing": 60,
+    "gpu-unknown": 61,
+    "gpu-unknown-engine": 62,
+    "gpu-too-old": 63,
+    "kv-dtype-unsupported": 64,
+    "driver-missing": 65,
+    "driver-too-old": 66,
 }
 
 

@@ -51,6 +51,12 @@ def test_an_unsupported_distribution(run, inventory):
     refused(outcome, 20, r"runs Debian 12 on\s+x86_64. Needed: Ubuntu 24.04")
 
 
+def test_a_card_profile_on_a_host_without_a_card(run, offline, tmp_path):
+    source = tmp_path / "headless.yml"
+    source.write_text(offline.inventory.read_text().replace("cpu:", "headless:", 1))
+    refused(run("up", "--inventory", source), 60, "there is no NVIDIA card on the PCI bus")
+
+
 def test_the_wrong_ssh_key(run, inventory, tmp_path):
     host._run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other"))
     outcome = run("up", "--inventory", inventory(ansible_ssh_private_key_file=str(tmp_path / "other")))

@@ -1,17 +1,13 @@
 """roles/model_weights/files/model_manifest.py: whole folders have a manifest, all others a refusal with its cure."""
 
-import importlib.util
 import json
 
 import pytest
 
 from tests.unit.conftest import safetensors
-from zorac_deploy import content
+from tests.unit.roles import program
 
-_SOURCE = content.root() / "roles/model_weights/files/model_manifest.py"
-_SPEC = importlib.util.spec_from_file_location("model_manifest", _SOURCE)
-model_manifest = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(model_manifest)
+model_manifest = program("model_weights", "model_manifest")
 
 
 def test_a_whole_folder_has_a_manifest(model_folder):

@@ -1,0 +1,164 @@
+"""Look at the NVIDIA cards and driver of this host and print what is there, as one line of JSON. Changes nothing.
+
+Usage: ``nvidia_probe.py [ROOT]``. ROOT stands in for / in tests; programs are found on PATH.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+_NVIDIA = "0x10de"
+_DISPLAY_CLASS = "0x03"  # VGA and 3D controllers; a card's sound device has another
+_SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+
+
+def probe(root: Path) -> dict[str, object]:
+    """All that there is to know, by name."""
+    smi = _smi()
+    return {
+        "cards": _cards(root),
+        "gpus": smi["gpus"],
+        "holders": smi["holders"],
+        "smi_error": smi["error"],
+        "driver": _driver(root),
+        "nouveau_loaded": (root / "sys/module/nouveau").is_dir(),
+        "secure_boot": _secure_boot(root),
+        "kernel": os.uname().release,
+        "kernel_headers": (root / "lib/modules" / os.uname().release / "build").exists(),
+        "boot_free_mib": _free_mib(root / "boot"),
+        "boot_id": _text(root / "proc/sys/kernel/random/boot_id"),
+    }
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _run(*command: str) -> tuple[int, str]:
+    if shutil.which(command[0]) is None:
+        return 127, f"{command[0]} is not installed"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, (done.stdout if done.returncode == 0 else done.stdout + done.stderr).strip()
+
+
+def _cards(root: Path) -> list[dict[str, object]]:
+    """The cards on the PCI bus, whether a driver knows them or not."""
+    devices = sorted((root / "sys/bus/pci/devices").glob("*"))
+    return [
+        {
+            "address": device.name,
+            "device": _text(device / "device"),
+            "driver": (device / "driver").resolve().name if (device / "driver").exists() else None,
+            "drives_a_monitor": any(_text(status) == "connected" for status in device.glob("drm/card*/card*-*/status")),
+        }
+        for device in devices
+        if _text(device / "vendor") == _NVIDIA and (_text(device / "class") or "").startswith(_DISPLAY_CLASS)
+    ]
+
+
+def _smi() -> dict[str, list[dict[str, object]] | str | None]:
+    """What nvidia-smi sees: the cards that work, and who holds their memory."""
+    code, output = _run("nvidia-smi", "--query", "--xml-format")
+    if code != 0:
+        return {"gpus": [], "holders": [], "error": output or f"nvidia-smi ended with exit code {code}"}
+    _, capabilities = _run("nvidia-smi", "--query-gpu=uuid,compute_cap", "--format=csv,noheader")
+    compute = dict(line.split(", ") for line in capabilities.splitlines() if line.count(", ") == 1)
+    gpus: list[dict[str, object]] = []
+    holders: list[dict[str, object]] = []
+    for gpu in ElementTree.fromstring(output).iter("gpu"):  # noqa: S314 - from the driver's own program
+        uuid = gpu.findtext("uuid", "")
+        gpus.append(
+            {
+                "uuid": uuid,
+                "name": gpu.findtext("product_name"),
+                "address": _pci_address(gpu.get("id", "")),
+                "compute": compute.get(uuid),
+                "total_mib": _mib(gpu.findtext("fb_memory_usage/total")),
+                "used_mib": _mib(gpu.findtext("fb_memory_usage/used")),
+            }
+        )
+        for process in gpu.iter("process_info"):
+            holders.append(  # noqa: PERF401 - clearer than a nested comprehension
+                {
+                    "gpu": uuid,
+                    "pid": int(process.findtext("pid", "0")),
+                    "name": process.findtext("process_name"),
+                    "used_mib": _mib(process.findtext("used_memory")),
+                }
+            )
+    return {"gpus": gpus, "holders": holders, "error": None}
+
+
+def _pci_address(bus_id: str) -> str:
+    """`00000000:01:00.0` as sysfs writes it: `0000:01:00.0`."""
+    domain, _, rest = bus_id.lower().partition(":")
+    return f"{domain[-4:]}:{rest}"
+
+
+def _mib(text: str | None) -> int | None:
+    found = re.match(r"(\d+) MiB", text or "")
+    return int(found[1]) if found else None
+
+
+def _driver(root: Path) -> dict[str, object]:
+    """Which driver is loaded, which would be loaded, which library programs find, and who owns it."""
+    loaded = re.search(r"Kernel Module.*?(\d+\.\d+(?:\.\d+)?)", _text(root / "proc/driver/nvidia/version") or "")
+    libraries = sorted(
+        path
+        for folder in ("usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib", "usr/local/nvidia/lib64")
+        for path in (root / folder).glob("libcuda.so.[0-9]*.*")
+    )
+    library = libraries[0] if libraries else None
+    code, installed = _run("modinfo", "--field", "version", "nvidia")
+    return {
+        "loaded": loaded[1] if loaded else None,
+        "installed": installed if code == 0 and re.match(r"\d+\.", installed) else None,
+        "library": library.name.removeprefix("libcuda.so.") if library else None,
+        "library_package": _owner(library) if library else None,
+        "packages": _packages(),
+        "run_file": (root / "usr/bin/nvidia-uninstall").exists() and _owner(Path("/usr/bin/nvidia-uninstall")) is None,
+    }
+
+
+def _owner(path: Path) -> str | None:
+    """The Debian package that a file belongs to; None for a file of no package."""
+    code, output = _run("dpkg-query", "--search", str(path))
+    return output.split(":", 1)[0] if code == 0 else None
+
+
+def _packages() -> list[dict[str, object]]:
+    """The installed packages of the driver, with their versions, and whether they are held."""
+    code, output = _run("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}|${Package}|${Version}\n")
+    rows = [line.split("|") for line in output.splitlines()] if code == 0 else []
+    return [
+        {"name": name, "version": version, "held": status.startswith("hi")}
+        for status, name, version in rows
+        if status[1:2] == "i" and re.search(r"nvidia|^libcuda1$|^cuda-drivers", name)
+    ]
+
+
+def _secure_boot(root: Path) -> bool | None:
+    """Whether the firmware loads signed modules only; None where there is no such firmware."""
+    try:
+        return (root / _SECURE_BOOT).read_bytes()[-1:] == b"\x01"  # four bytes of attributes, then the value
+    except OSError:
+        return None
+
+
+def _free_mib(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free // 2**20
+    except OSError:
+        return None
+
+
+if __name__ == "__main__":
+    print(json.dumps(probe(Path(sys.argv[1] if len(sys.argv) > 1 else "/"))))

@@ -1,0 +1,14 @@
+"""Load the small programs that roles bring to a host."""
+
+import importlib.util
+
+from zorac_deploy import content
+
+
+def program(role, name):
+    """The module `name` of the role's files."""
+    source = content.root() / "roles" / role / "files" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, source)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
