@@ -72,7 +72,7 @@ class Connection:
 
     def command(self, *words: str, root: bool = True) -> list[str]:
         """The command line on this machine that runs `words` on the host, as root unless told otherwise."""
-        if root:
+        if root and not (self.target.local and os.geteuid() == 0):
             asking = ["--stdin", "--prompt="] if self.sudo_password is not None else ["--non-interactive"]
             words = ("sudo", *asking, "--", *words)
         if self.target.local:

@@ -94,6 +94,10 @@ REFUSALS: dict[str, int] = {
     "kv-dtype-unsupported": 64,
     "driver-missing": 65,
     "driver-too-old": 66,
+    "driver-foreign": 67,
+    "apt-broken": 68,
+    "boot-full": 69,
+    "secure-boot": 70,
 }
 
 

@@ -30,10 +30,16 @@ def test_each_fault_is_known_and_has_its_cure(connection, code, said, kind, cure
     assert cure in str(fault)
 
 
-def test_a_sudo_password_is_asked_for_on_standard_input(tmp_path):
+def test_a_sudo_password_is_asked_for_on_standard_input(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     target = Target("here", "headless", "localhost", local=True)
     assert Connection(target, "secret", tmp_path).command("true")[:2] == ["sudo", "--stdin"]
     assert Connection(target, None, tmp_path).command("true")[:2] == ["sudo", "--non-interactive"]
+
+
+def test_root_on_this_machine_needs_no_sudo(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert Connection(Target("here", "headless", "localhost", local=True), None, tmp_path).command("true") == ["true"]
 
 
 def test_the_password_is_not_in_the_connections_own_words(tmp_path):

@@ -10,8 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import uv
-
 from zorac_deploy.errors import SandboxError
 from zorac_deploy.sandbox import paths
 
@@ -61,6 +59,8 @@ def _sources() -> list[str]:
 
 
 def _uv(*arguments: str) -> None:
+    import uv  # here, for only sandboxes need it
+
     _run(uv.find_uv_bin(), *arguments, "--quiet", "--cache-dir", str(paths.cache() / "uv"))
 
 
