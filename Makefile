@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test lint unit host molecule wheel lock clean
+.PHONY: help demo test lint unit host molecule driver lock clean
 help: ## Show the words that make knows
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -26,6 +26,9 @@ host: setup ## The tests on real throwaway hosts
 
 molecule: setup ## The molecule scenarios on real throwaway hosts
 	@scripts/test molecule
+
+driver: setup ## Debian's own NVIDIA driver on a throwaway host: five minutes, most of them DKMS
+	@scripts/test driver
 
 lock: setup ## Resolve the versions of what zorac-deploy itself needs anew
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
