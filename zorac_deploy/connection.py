@@ -53,8 +53,8 @@ class Connection:
 
     target: Target
     sudo_password: str | None = field(default=None, repr=False)
-    # Straight under /tmp: the path of a socket has room for about 100 letters, and macOS's own temporary folder takes half.
-    control: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="zd-", dir="/tmp")))  # noqa: S108
+    # Under /tmp, for the path of a socket has room for 100 letters, and macOS's own temporary folder takes half.
+    control: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="zd-", dir="/tmp")))
 
     @property
     def ssh_options(self) -> list[str]:

@@ -98,6 +98,7 @@ REFUSALS: dict[str, int] = {
     "apt-broken": 68,
     "boot-full": 69,
     "secure-boot": 70,
+    "reboot-needed": 71,
 }
 
 

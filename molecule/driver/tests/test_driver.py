@@ -30,3 +30,10 @@ def test_nouveau_is_blacklisted(host):
 
 def test_persistence_is_on(host):
     assert host.service("nvidia-persistenced").is_enabled
+
+
+def test_the_reboot_was_one(host):
+    with host.sudo():
+        before, after = host.file("/root/boots").content_string.split()
+    assert before != after
+    assert host.check_output("cat /proc/sys/kernel/random/boot_id") == after
