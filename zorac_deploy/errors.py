@@ -99,6 +99,7 @@ REFUSALS: dict[str, int] = {
     "boot-full": 69,
     "secure-boot": 70,
     "reboot-needed": 71,
+    "driver-broken": 72,
 }
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Ansible inventory of the sandbox hosts that molecule's scenarios make: how to reach each, and nothing else."""
+"""Ansible inventory of the sandbox host that a molecule scenario made: how to reach it, and nothing else."""
 
 import json
+import os
 
 import yaml
 
@@ -9,6 +10,6 @@ from zorac_deploy.sandbox import host
 
 hostvars = {}
 for sandbox in host.listed():
-    if sandbox.name.startswith("molecule-"):
+    if sandbox.name == f"molecule-{os.environ['MOLECULE_SCENARIO_NAME']}":
         hostvars |= yaml.safe_load(sandbox.inventory.read_text())["cpu"]["hosts"]
 print(json.dumps({"all": {"hosts": list(hostvars)}, "_meta": {"hostvars": hostvars}}))  # noqa: T201 - its purpose
