@@ -209,9 +209,10 @@ class Connection:
         if code != 255:
             return ZoracDeployError(f"a command on {name} failed with exit code {code}: {said[-500:]}")
         if "IDENTIFICATION HAS CHANGED" in said or "Host key verification failed" in said:
+            known = f"'[{address}]:{self.target.port}'" if self.target.port not in (None, 22) else address
             return HostKeyChanged(
                 f"{name} ({address}) shows another host key than before. If the machine was installed anew, type: "
-                f"ssh-keygen -R {address}. If not, somebody may stand in between: find out first."
+                f"ssh-keygen -R {known}. If not, somebody may stand in between: find out first."
             )
         if "Permission denied" in said:
             return KeyRefused(

@@ -104,7 +104,7 @@ REFUSALS: dict[str, int] = {
 
 
 class Refused(ZoracDeployError):
-    """A role's preflight said no. Nothing was changed on the host.
+    """A role said no: before anything was changed, but for a copy that arrived damaged and a reboot that is needed.
 
     Attributes:
         refusal: The id of the refusal, one of `REFUSALS`.

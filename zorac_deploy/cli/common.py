@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,16 @@ class HostOptions:
     address: str | None
     profile: str | None
     ask_become_pass: bool
+
+    def again(self) -> str:
+        """The words that name the same host on another command line."""
+        said = [
+            ("--host", self.address),
+            ("--profile", self.profile),
+            *(("--inventory", each) for each in self.sources),
+        ]
+        named = [str(word) for option, value in said if value for word in (option, value)]
+        return shlex.join([*([self.name] if self.name else []), *named, *(["-K"] if self.ask_become_pass else [])])
 
 
 @dataclass(frozen=True)

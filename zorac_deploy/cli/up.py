@@ -51,6 +51,7 @@ def up(model: Path | None, check: bool, as_json: bool, verbose: bool, quiet: boo
         print_json({**outcome, "deployment": found.summary(), "smoke": smoke.summary()})
     else:
         _report(result, found, smoke)
+        output.print(f"\n  Talk to it: zorac-deploy chat {words(host).again()}", soft_wrap=True)
     if not smoke.passed:
         raise SmokeFailed(_failures(smoke), smoke.failed)
 
@@ -99,7 +100,6 @@ def _report(result: runner.Result, found: deployment.Deployment, smoke: chat.Smo
     output.print()
     for name, value in rows.items():
         output.print(f"  [bold]{name:<12}[/] {escape(value)}", soft_wrap=True)
-    output.print(f"\n  Talk to it: zorac-deploy chat {found.host}")
 
 
 def _failures(smoke: chat.Smoke) -> str:
