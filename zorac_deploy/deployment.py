@@ -85,7 +85,7 @@ def read(connection: Connection) -> Deployment:
     record, unit = found["record"], found["unit"]
     name = connection.target.name
     if record is None:
-        raise NotDeployed(f"nothing is deployed on {name}. Type: zorac-deploy up {name}")
+        raise NotDeployed(f"nothing is deployed on {name}. Type: zorac-deploy up, naming the host as you did now.")
     since = unit.get("ActiveEnterTimestamp", "").removeprefix("@")
     return Deployment(
         host=name,
