@@ -99,7 +99,9 @@ def one_host(address: str, profile: str, variables: Mapping[str, object]) -> str
         ssh["ansible_user"] = user
     if port:
         ssh["ansible_port"] = int(port)
-    return content.render("one-host-inventory.yml.j2", profile=profile, name=host, variables={**ssh, **variables})
+    # Ansible takes a host of this name for the controller itself, even where it is a tunnel to another machine.
+    name = "loopback" if host in ("127.0.0.1", "::1") else host
+    return content.render("one-host-inventory.yml.j2", profile=profile, name=name, variables={**ssh, **variables})
 
 
 def read(sources: Sequence[Path]) -> Inventory:

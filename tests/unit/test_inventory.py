@@ -78,6 +78,7 @@ def test_the_host_must_be_named_where_there_are_several(tmp_path):
         ("me@192.0.2.9", inventory.Target("192.0.2.9", "headless", "192.0.2.9", None, "me")),
         ("me@box:2222", inventory.Target("box", "headless", "box", 2222, "me")),
         ("box", inventory.Target("box", "headless", "box")),
+        ("me@127.0.0.1:22", inventory.Target("loopback", "headless", "127.0.0.1", 22, "me")),
         ("localhost", inventory.Target("localhost", "headless", "localhost", local=True)),
     ],
 )
