@@ -86,6 +86,8 @@ REFUSALS: dict[str, int] = {
     "model-damaged": 27,
     "model-no-space": 28,
     "port-taken": 29,
+    "apt-locked": 30,
+    "power-limit-invalid": 31,
     "settings-invalid": 39,
     "gpu-missing": 60,
     "gpu-unknown": 61,
@@ -100,11 +102,18 @@ REFUSALS: dict[str, int] = {
     "secure-boot": 70,
     "reboot-needed": 71,
     "driver-broken": 72,
+    "driver-not-installed": 73,
+    "driver-dead": 74,
+    "reboot-failed": 75,
+    "secure-boot-enrolment": 76,
+    "gpu-not-found": 77,
+    "gpu-memory-held": 78,
+    "desktop-in-use": 79,
 }
 
 
 class Refused(ZoracDeployError):
-    """A role said no: before anything was changed, but for a copy that arrived damaged and a reboot that is needed.
+    """A role said no: before anything was changed, or with all put back, or where a person must go on.
 
     Attributes:
         refusal: The id of the refusal, one of `REFUSALS`.

@@ -61,16 +61,16 @@ def test_public_variables_begin_with_the_roles_name(role):
 
 
 def test_every_setting_of_a_profile_is_used_by_the_wiring_or_a_role():
-    wiring = (_ROOT / "inventory/group_vars/gpu_servers.yml").read_text()
+    wiring = "".join((_ROOT / f"inventory/group_vars/{name}.yml").read_text() for name in ("gpu_servers", "nvidia_cards"))
     specs = " ".join((role / "meta/argument_specs.yml").read_text() for role in _ROLES)
-    for profile in ("headless", "display", "cpu"):
+    for profile in ("headless", "display", "nvidia_cards", "cpu"):
         for name in yaml.safe_load((_ROOT / f"inventory/group_vars/{profile}.yml").read_text()):
             assert re.search(rf"\b{name}\b", wiring + specs), f"{profile}: {name}"
 
 
 def test_the_engines_of_the_profiles_have_locks():
-    for profile in ("headless", "display", "cpu"):
-        lock = yaml.safe_load((_ROOT / f"inventory/group_vars/{profile}.yml").read_text())["vllm_engine_lock"]
+    for group in ("nvidia_cards", "cpu"):
+        lock = yaml.safe_load((_ROOT / f"inventory/group_vars/{group}.yml").read_text())["vllm_engine_lock"]
         assert (_ROOT / f"roles/vllm_engine/files/locks/{lock}.txt").is_file()
 
 

@@ -15,17 +15,30 @@ ENGINE = "cuda-0.26.0"
 
 def host(device="0x2684", loaded="580.159.04", gpus=()):
     """The facts of a host with one card; 0x2684 is an RTX 4090."""
-    cards = [{"address": "0000:01:00.0", "device": device, "driver": "nvidia", "drives_a_monitor": False}]
+    cards = [{"address": "0000:01:00.0", "device": device, "driver": "nvidia"}]
     return {
         "cards": cards,
+        "monitors": [],
+        "holders": [],
         "gpus": list(gpus),
         "driver": {"loaded": loaded},
         "smi_error": "nvidia-smi is not installed",
     }
 
 
-def decide(facts, engine=ENGINE, dtype="auto", planned=None):
-    return compatibility.decide(facts, LOCK, engine, dtype, planned)
+def decide(facts, engine=ENGINE, dtype="auto", planned=None, wanted=()):
+    return compatibility.decide(facts, LOCK, engine, dtype, planned, wanted)
+
+
+def two_cards(**gpu):
+    """An RTX 4090 with the monitor and an RTX 3090 without, both with a working driver."""
+    gpus = [
+        {"uuid": "GPU-4090", "address": "0000:01:00.0", "compute": "8.9", "name": "RTX 4090", "total_mib": 24564},
+        {"uuid": "GPU-3090", "address": "0000:02:00.0", "compute": "8.6", "name": "RTX 3090", "total_mib": 24576},
+    ]
+    facts = host(gpus=[{"used_mib": 500, **card, **gpu} for card in gpus])
+    facts["cards"].append({**facts["cards"][0], "address": "0000:02:00.0", "device": "0x2204"})
+    return {**facts, "monitors": ["0000:01:00.0"]}
 
 
 @pytest.mark.parametrize(
@@ -42,8 +55,8 @@ def decide(facts, engine=ENGINE, dtype="auto", planned=None):
         ("0x2484", "Ampere", "8.6", "open"),  # RTX 3070
         ("0x2684", "Ada", "8.9", "open"),  # RTX 4090
         ("0x26b9", "Ada", "8.9", "open"),  # L40S
-        ("0x2901", "Blackwell", "10.0", "open"),  # B200
-        ("0x2b85", "Blackwell", "12.0", "open"),  # RTX 5090
+        ("0x2901", "Blackwell", "10.0", "open-only"),  # B200
+        ("0x2b85", "Blackwell", "12.0", "open-only"),  # RTX 5090
     ],
 )
 def test_cards_are_known_by_their_pci_id(device, name, compute, modules):
@@ -79,7 +92,7 @@ def test_a_card_that_only_the_driver_sees_counts():
         ({**host(), "cards": []}, {}, "gpu-missing", "lspci -d 10de:"),
         (host(device="0xffff"), {}, "gpu-unknown", "device 0xffff"),
         (host(), {"engine": "cuda-9.9.9"}, "gpu-unknown-engine", "Choose one of"),
-        (host(device="0x1b06"), {}, "gpu-too-old", "Pascal card at 0000:01:00.0 with 6.1"),
+        (host(device="0x1b06"), {}, "gpu-too-old", "Pascal card at 0000:01:00.0 has 6.1"),
         (host(device="0x2204"), {"dtype": "fp8"}, "kv-dtype-unsupported", "vllm_kv_cache_dtype: auto"),
         (host(loaded=None), {}, "driver-missing", "nvidia-smi is not installed"),
         (host(loaded="535.309.01"), {}, "driver-too-old", "the one loaded is 535.309.01"),
@@ -97,11 +110,94 @@ def test_a_driver_that_is_going_to_be_installed_is_the_one_that_counts():
     decide(host(loaded=None), planned="580.95.05")
 
 
-def test_two_cards_of_which_one_is_too_old_are_served_by_the_other():
+@pytest.mark.parametrize(("planned", "enough"), [("580", True), ("590", True), ("570", False), ("550.163.01", False)])
+def test_a_branch_stands_for_its_newest_version(planned, enough):
+    if enough:
+        decide(host(loaded=None), planned=planned)
+    else:
+        with pytest.raises(compatibility.Fault, match="driver-too-old"):
+            decide(host(loaded=None), planned=planned)
+
+
+def test_a_card_that_is_too_old_leaves_the_work_to_the_other():
     facts = host()
-    old = {**copy.deepcopy(facts["cards"][0]), "address": "0000:02:00.0", "device": "0x1b06"}
-    decision = decide({**facts, "cards": [*facts["cards"], old]})
+    old = {**copy.deepcopy(facts["cards"][0]), "address": "0000:00:01.0", "device": "0x1b06"}
+    decision = decide({**facts, "cards": [old, *facts["cards"]]})
     assert decision["modules"] == "proprietary"
+    assert [card["address"] for card in decision["selected"]] == ["0000:01:00.0"]
+
+
+def test_a_card_older_than_the_lock_may_drive_the_monitor():
+    facts = host()
+    ancient = {**facts["cards"][0], "address": "0000:00:01.0", "device": "0x0a65"}  # GeForce 210
+    assert len(decide({**facts, "cards": [ancient, *facts["cards"]]})["cards"]) == 1
+
+
+def test_blackwell_takes_open_modules_whatever_stands_beside_it():
+    facts = host(device="0x2b85")
+    old = {**facts["cards"][0], "address": "0000:02:00.0", "device": "0x1b06"}
+    assert decide({**facts, "cards": [*facts["cards"], old]})["modules"] == "open"
+
+
+def test_the_card_with_the_monitor_is_left_alone():
+    assert [card["uuid"] for card in decide(two_cards())["selected"]] == ["GPU-3090"]
+
+
+def test_the_larger_card_is_taken_where_no_monitor_is():
+    facts = two_cards() | {"monitors": []}
+    facts["gpus"][0]["total_mib"] = 49140
+    assert decide(facts)["selected"][0]["uuid"] == "GPU-4090"
+
+
+@pytest.mark.parametrize("name", ["GPU-4090", "0000:01:00.0"])
+def test_a_card_that_is_named_is_taken_though_it_drives_the_monitor(name):
+    assert [card["uuid"] for card in decide(two_cards(), wanted=[name])["selected"]] == ["GPU-4090"]
+
+
+def test_two_cards_can_be_named():
+    assert len(decide(two_cards(), wanted=["GPU-4090", "GPU-3090"])["selected"]) == 2
+
+
+def test_a_card_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(compatibility.Fault, match=r"^\[gpu-not-found\] .*GPU-9.*RTX 3090: 0000:02:00.0 GPU-3090"):
+        decide(two_cards(), wanted=["GPU-9"])
+
+
+def memory(facts, utilization):
+    selected = decide(facts, wanted=["GPU-4090"])["selected"]
+    compatibility.check_memory(facts, selected, utilization, "vllm.service")
+
+
+def holder(name, unit, used, gpu="GPU-4090"):
+    return {"gpu": gpu, "pid": 77, "name": name, "unit": unit, "used_mib": used}
+
+
+def test_a_desktop_that_holds_too_much_is_named_with_the_share_that_fits():
+    facts = two_cards(used_mib=3100) | {"holders": [holder("Xorg", "gdm.service", 2900)]}
+    with pytest.raises(
+        compatibility.Fault, match=r"^\[gpu-memory-held\] .*Xorg \(gdm.service, 2900 MiB\).*at most 0.87"
+    ):
+        memory(facts, 0.92)
+    memory(facts, 0.87)
+
+
+def test_what_the_engine_itself_holds_counts_as_free():
+    facts = two_cards(used_mib=22000) | {"holders": [holder("VLLM::EngineCore", "vllm.service", 21500)]}
+    memory(facts, 0.92)
+
+
+def test_an_orphan_of_the_engine_does_not():
+    facts = two_cards(used_mib=22000) | {"holders": [holder("VLLM::EngineCore", "session-1.scope", 21500)]}
+    with pytest.raises(compatibility.Fault, match=r"EngineCore \(session-1.scope"):
+        memory(facts, 0.92)
+
+
+def test_what_another_card_holds_does_not_count():
+    memory(two_cards() | {"holders": [holder("Xorg", "gdm.service", 20000, gpu="GPU-3090")]}, 0.92)
+
+
+def test_a_card_whose_memory_is_unknown_is_let_through():
+    memory(two_cards(used_mib=None), 0.92)
 
 
 def test_every_engine_has_a_row():

@@ -13,6 +13,10 @@ SMI = """<?xml version="1.0" ?>
     <product_name>NVIDIA GeForce RTX 4090</product_name>
     <uuid>GPU-1</uuid>
     <fb_memory_usage><total>24564 MiB</total><used>812 MiB</used></fb_memory_usage>
+    <gpu_power_readings>
+      <current_power_limit>350.00 W</current_power_limit><default_power_limit>450.00 W</default_power_limit>
+      <min_power_limit>150.00 W</min_power_limit><max_power_limit>N/A</max_power_limit>
+    </gpu_power_readings>
     <processes>
       <process_info><pid>77</pid><type>G</type><process_name>/usr/lib/xorg/Xorg</process_name>
         <used_memory>301 MiB</used_memory></process_info>
@@ -57,7 +61,7 @@ def test_a_card_without_a_driver_is_seen(root):
     assert [(card["address"], card["device"], card["driver"]) for card in found["cards"]] == [
         ("0000:01:00.0", "0x2684", None)
     ]
-    assert found["cards"][0]["drives_a_monitor"]
+    assert found["monitors"] == ["0000:01:00.0"]
     assert found["smi_error"] == "nvidia-smi is not installed"
     assert found["driver"]["loaded"] is None
     assert found["secure_boot"] is None
@@ -75,9 +79,23 @@ def test_a_working_driver_tells_cards_and_holders(root, programs):
             "compute": "8.9",
             "total_mib": 24564,
             "used_mib": 812,
+            "power_watts": {"current": 350.0, "default": 450.0, "min": 150.0, "max": None},
         }
     ]
-    assert found["holders"] == [{"gpu": "GPU-1", "pid": 77, "name": "/usr/lib/xorg/Xorg", "used_mib": 301}]
+    assert found["holders"] == [
+        {"gpu": "GPU-1", "pid": 77, "name": "/usr/lib/xorg/Xorg", "unit": None, "used_mib": 301}
+    ]
+
+
+def test_a_holder_is_told_by_its_name_and_its_unit(root, programs):
+    programs["nvidia-smi", "--query"] = (0, SMI)
+    programs["nvidia-smi", "--query-gpu=uuid,compute_cap"] = (0, "GPU-1, 8.9")
+    process = root / "proc/77"
+    process.mkdir(parents=True)
+    (process / "comm").write_text("Xorg\n")
+    (process / "cgroup").write_text("0::/user.slice/user-1000.slice/session-2.scope\n")
+    holder = nvidia_probe.probe(root)["holders"][0]
+    assert (holder["name"], holder["unit"]) == ("Xorg", "session-2.scope")
 
 
 def test_a_driver_and_library_that_differ_are_told_apart(root, programs):

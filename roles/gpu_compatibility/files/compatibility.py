@@ -1,7 +1,7 @@
-"""Decide whether the cards, the driver, the engine and the flags go together, and print what follows from them.
+"""Choose the cards to compute on, and decide whether they, the driver, the engine and the flags go together.
 
-Runs on the controller. Usage: ``compatibility.py FACTS_JSON --engine ENGINE [--kv-cache-dtype D] [--driver VERSION]``,
-FACTS_JSON being what nvidia_probe.py printed. A fault is one line on standard error, ``[id] message``, exit code 1.
+Runs on the controller. Usage: ``compatibility.py FACTS_JSON --engine ENGINE [OPTION …]``, FACTS_JSON being what
+nvidia_probe.py printed. Prints what follows as JSON. A fault is one line on standard error, ``[id] message``, exit code 1.
 """
 
 import argparse
@@ -37,8 +37,23 @@ def generation(lock: Facts, device: str) -> Facts | None:
     return None
 
 
-def decide(facts: Facts, lock: Facts, engine: str, kv_cache_dtype: str, planned_driver: str | None) -> dict[str, Any]:
-    """What the host's cards are, and which kernel modules they want.
+def decide(
+    facts: Facts,
+    lock: Facts,
+    engine: str,
+    kv_cache_dtype: str = "auto",
+    planned_driver: str | None = None,
+    wanted: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What the host's cards are, which of them to compute on, and which kernel modules they want.
+
+    Args:
+        facts: What nvidia_probe.py found.
+        lock: What goes together.
+        engine: A key of the lock's engines.
+        kv_cache_dtype: The type that the KV cache is to be kept in.
+        planned_driver: The version or the branch that is going to be installed; None if the loaded one stays.
+        wanted: The UUIDs or PCI addresses of the cards to compute on; none to have one chosen.
 
     Raises:
         Fault: Something does not go together; the message says what to change.
@@ -48,17 +63,17 @@ def decide(facts: Facts, lock: Facts, engine: str, kv_cache_dtype: str, planned_
             "[gpu-missing] there is no NVIDIA card on the PCI bus of this host. Is it seated and powered, is it passed "
             "through to this machine? Type: lspci -d 10de: . Without a card, take the profile cpu."
         )
-    cards = _known(facts, lock)
     if engine not in lock["engines"]:
         raise Fault(
             f"[gpu-unknown-engine] the compatibility lock has no row for the engine {engine}. "
             f"Choose one of: {', '.join(lock['engines'])}."
         )
-    _check_cards(cards, lock["engines"][engine], engine)
-    _check_kv_cache(cards, lock, kv_cache_dtype)
+    cards = _known(facts, lock)
+    selected = _selected(cards, wanted, lock["engines"][engine])
+    _check_cards(selected, lock["engines"][engine], engine)
+    _check_kv_cache(selected, lock, kv_cache_dtype)
     _check_driver(facts, lock["engines"][engine], engine, planned_driver)
-    modules = "proprietary" if any(card["modules"] == "proprietary" for card in cards) else "open"
-    return {"cards": cards, "modules": modules}
+    return {"cards": cards, "selected": selected, "modules": _modules(cards, selected)}
 
 
 def _known(facts: Facts, lock: Facts) -> list[dict[str, Any]]:
@@ -69,40 +84,80 @@ def _known(facts: Facts, lock: Facts) -> list[dict[str, Any]]:
         row = generation(lock, card["device"]) if card["device"] else None
         gpu = seen.get(card["address"], {})
         compute = gpu.get("compute") or (row["compute"] if row else None)
-        if compute is None:
-            raise Fault(
-                f"[gpu-unknown] the card at {card['address']} (device {card['device']}) is not in the compatibility "
-                "lock, and no driver works that could tell what it is. Install its driver by hand and type the same."
-            )
+        if compute is None:  # an old card for the monitor, beside the one that computes
+            continue
         cards.append(
             {
                 "address": card["address"],
+                "uuid": gpu.get("uuid"),
                 "name": gpu.get("name") or f"{row['name'] if row else 'NVIDIA'} card at {card['address']}",
                 "compute": compute,
                 "modules": row["modules"] if row else "open",
+                "total_mib": gpu.get("total_mib"),
+                "monitor": card["address"] in facts["monitors"],
             }
+        )
+    if not cards:
+        unknown = ", ".join(f"{card['address']} (device {card['device']})" for card in facts["cards"])
+        raise Fault(
+            f"[gpu-unknown] no card of this host is in the compatibility lock: {unknown}; and no driver works that could "
+            "tell what it is. Install its driver by hand and type the same."
         )
     return cards
 
 
-def _check_cards(cards: Sequence[Facts], engine: Facts, name: str) -> None:
+def _modules(cards: Sequence[Facts], selected: Sequence[Facts]) -> str:
+    """The kind of kernel modules that serves every card, and in any case the ones that compute."""
+    if any(card["modules"] == "open-only" for card in selected):
+        return "open"
+    return "proprietary" if any(card["modules"] == "proprietary" for card in cards) else "open"
+
+
+def _selected(cards: Sequence[Facts], wanted: Sequence[str], engine: Facts) -> list[Facts]:
+    """The cards that were asked for; else the one that suits best: able, without a monitor, large, new."""
+    if not wanted:
+        return [
+            min(
+                cards,
+                key=lambda card: (
+                    bool(engine["compute"]) and version(card["compute"]) < version(engine["compute"]),
+                    card["monitor"],
+                    -(card["total_mib"] or 0),
+                    [-number for number in version(card["compute"])],
+                    card["address"],
+                ),
+            )
+        ]
+    by_name = {name: card for card in cards for name in (card["address"], card["uuid"]) if name}
+    for name in wanted:
+        if name not in by_name:
+            there = "; ".join(f"{card['name']}: {card['address']} {card['uuid'] or ''}".strip() for card in cards)
+            raise Fault(
+                f"[gpu-not-found] gpu_compatibility_cards names {name}, and this host has no such card. It has: "
+                f"{there}. Name a card by its UUID or its PCI address."
+            )
+    return [by_name[name] for name in wanted]
+
+
+def _check_cards(selected: Sequence[Facts], engine: Facts, name: str) -> None:
     needed = engine["compute"]
-    if needed and not any(version(card["compute"]) >= version(needed) for card in cards):
-        found = ", ".join(f"{card['name']} with {card['compute']}" for card in cards)
-        raise Fault(
-            f"[gpu-too-old] the engine {name} has kernels for compute capability {needed} and newer, and this host has "
-            f"{found}. There is no newer engine for such a card; use another card, or the profile cpu."
-        )
+    for card in selected:
+        if needed and version(card["compute"]) < version(needed):
+            raise Fault(
+                f"[gpu-too-old] the engine {name} has kernels for compute capability {needed} and newer, and "
+                f"{card['name']} has {card['compute']}. There is no newer engine for such a card; use another card, "
+                "or the profile cpu."
+            )
 
 
-def _check_kv_cache(cards: Sequence[Facts], lock: Facts, dtype: str) -> None:
+def _check_kv_cache(selected: Sequence[Facts], lock: Facts, dtype: str) -> None:
     needed = lock["fp8_kv_cache"]["compute"]
-    best = max(cards, key=lambda card: version(card["compute"]))
-    if dtype.startswith("fp8") and version(best["compute"]) < version(needed):
-        raise Fault(
-            f"[kv-dtype-unsupported] vllm_kv_cache_dtype is {dtype}, which needs compute capability {needed}, and "
-            f"{best['name']} has {best['compute']}. Set vllm_kv_cache_dtype: auto, and half of vllm_max_model_len."
-        )
+    for card in selected:
+        if dtype.startswith("fp8") and version(card["compute"]) < version(needed):
+            raise Fault(
+                f"[kv-dtype-unsupported] vllm_kv_cache_dtype is {dtype}, which needs compute capability {needed}, and "
+                f"{card['name']} has {card['compute']}. Set vllm_kv_cache_dtype: auto, and half of vllm_max_model_len."
+            )
 
 
 def _check_driver(facts: Facts, engine: Facts, name: str, planned: str | None) -> None:
@@ -115,36 +170,72 @@ def _check_driver(facts: Facts, engine: Facts, name: str, planned: str | None) -
             f"[driver-missing] no NVIDIA driver is loaded: {facts['smi_error']}. The engine {name} (CUDA "
             f"{engine['cuda']}) needs {needed} or newer. Install one and type the same."
         )
-    if version(driver) < version(needed):
+    # A branch, as in "580", stands for its newest version.
+    if version(driver) < version(needed)[: len(version(driver))]:
+        cure = (
+            "Set nvidia_driver_source: nvidia, and nvidia_driver_branch to a newer one"
+            if planned
+            else "It was not installed by zorac-deploy, which leaves it alone. Upgrade it the way it came, or remove it "
+            "(packages: sudo apt-get purge '*nvidia*'), reboot, and type the same: then zorac-deploy installs one"
+        )
         raise Fault(
             f"[driver-too-old] the engine {name} (CUDA {engine['cuda']}) needs driver {needed} or newer; "
-            f"{'the one to be installed' if planned else 'the one loaded'} is {driver}. Take a newer branch."
+            f"{'the one to be installed' if planned else 'the one loaded'} is {driver}. {cure}."
         )
+
+
+def check_memory(facts: Facts, selected: Sequence[Facts], utilization: float, unit: str) -> None:
+    """Require that the engine finds as much free memory as it will ask for.
+
+    vLLM refuses to start unless `utilization` times the card's total is free. What `unit`, the engine itself, holds now
+    counts as free. A card without known memory is let through.
+
+    Raises:
+        Fault: Others hold too much; the message names them and the largest share that fits.
+    """
+    gpus = {gpu["address"]: gpu for gpu in facts["gpus"]}
+    for card in selected:
+        gpu = gpus.get(card["address"], {})
+        holders = [holder for holder in facts["holders"] if holder["gpu"] == card["uuid"]]
+        own = [holder["used_mib"] for holder in holders if holder["unit"] == unit]
+        if not gpu.get("total_mib") or gpu["used_mib"] is None or None in own:
+            continue
+        others = max(gpu["used_mib"] - sum(own), 0)
+        fits = (gpu["total_mib"] - others) / gpu["total_mib"]
+        if fits < utilization:
+            named = ", ".join(
+                f"{holder['name']} ({holder['unit'] or 'process ' + str(holder['pid'])}"
+                f"{'' if holder['used_mib'] is None else ', ' + str(holder['used_mib']) + ' MiB'})"
+                for holder in holders
+                if holder["unit"] != unit
+            )
+            raise Fault(
+                f"[gpu-memory-held] vllm_gpu_memory_utilization is {utilization}, so {round(utilization * gpu['total_mib'])} "
+                f"of the {gpu['total_mib']} MiB of {card['name']} must be free, and others hold {others}: "
+                f"{named or 'no process that the driver names'}. Stop them, or set vllm_gpu_memory_utilization to at most "
+                f"{int(fits * 100) / 100}."
+            )
 
 
 def main() -> None:
     """Print the decision."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("facts")
+    parser.add_argument("facts", type=json.loads)
     parser.add_argument("--engine", required=True)
     parser.add_argument("--kv-cache-dtype", default="auto")
     parser.add_argument("--driver", default="")
-    arguments = parser.parse_args()
+    parser.add_argument("--card", action="append", default=[])
+    parser.add_argument("--gpu-memory-utilization", type=float, help="also require this share of the memory to be free")
+    parser.add_argument("--unit", default="")
+    given = parser.parse_args()
     lock = yaml.safe_load(_LOCK.read_text(encoding="utf-8"))
     try:
-        print(
-            json.dumps(
-                decide(
-                    json.loads(arguments.facts),
-                    lock,
-                    arguments.engine,
-                    arguments.kv_cache_dtype,
-                    arguments.driver or None,
-                )
-            )
-        )
+        found = decide(given.facts, lock, given.engine, given.kv_cache_dtype, given.driver or None, given.card)
+        if given.gpu_memory_utilization is not None:
+            check_memory(given.facts, found["selected"], given.gpu_memory_utilization, given.unit)
     except Fault as fault:
         sys.exit(str(fault))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

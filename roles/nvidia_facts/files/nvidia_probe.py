@@ -19,9 +19,10 @@ _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e0
 
 def probe(root: Path) -> dict[str, object]:
     """All that there is to know, by name."""
-    smi = _smi()
+    smi = _smi(root)
     return {
         "cards": _cards(root),
+        "monitors": _monitors(root),
         "gpus": smi["gpus"],
         "holders": smi["holders"],
         "smi_error": smi["error"],
@@ -57,14 +58,19 @@ def _cards(root: Path) -> list[dict[str, object]]:
             "address": device.name,
             "device": _text(device / "device"),
             "driver": (device / "driver").resolve().name if (device / "driver").exists() else None,
-            "drives_a_monitor": any(_text(status) == "connected" for status in device.glob("drm/card*/card*-*/status")),
         }
         for device in devices
         if _text(device / "vendor") == _NVIDIA and (_text(device / "class") or "").startswith(_DISPLAY_CLASS)
     ]
 
 
-def _smi() -> dict[str, list[dict[str, object]] | str | None]:
+def _monitors(root: Path) -> list[str]:
+    """The PCI addresses of the cards, of any maker, that a monitor is connected to."""
+    states = (root / "sys/bus/pci/devices").glob("*/drm/card*/card*-*/status")
+    return sorted({state.parents[3].name for state in states if _text(state) == "connected"})
+
+
+def _smi(root: Path) -> dict[str, list[dict[str, object]] | str | None]:
     """What nvidia-smi sees: the cards that work, and who holds their memory."""
     code, output = _run("nvidia-smi", "--query", "--xml-format")
     if code != 0:
@@ -83,18 +89,30 @@ def _smi() -> dict[str, list[dict[str, object]] | str | None]:
                 "compute": compute.get(uuid),
                 "total_mib": _mib(gpu.findtext("fb_memory_usage/total")),
                 "used_mib": _mib(gpu.findtext("fb_memory_usage/used")),
+                "power_watts": {
+                    name: _watts(gpu.findtext(f"gpu_power_readings/{name}_power_limit"))
+                    for name in ("current", "default", "min", "max")
+                },
             }
         )
         for process in gpu.iter("process_info"):
-            holders.append(  # noqa: PERF401 - clearer than a nested comprehension
+            pid = process.findtext("pid", "0")
+            holders.append(
                 {
                     "gpu": uuid,
-                    "pid": int(process.findtext("pid", "0")),
-                    "name": process.findtext("process_name"),
+                    "pid": int(pid),
+                    "name": _text(root / "proc" / pid / "comm") or process.findtext("process_name"),
+                    "unit": _unit(_text(root / "proc" / pid / "cgroup") or ""),
                     "used_mib": _mib(process.findtext("used_memory")),
                 }
             )
     return {"gpus": gpus, "holders": holders, "error": None}
+
+
+def _unit(cgroup: str) -> str | None:
+    """The systemd unit that a process belongs to, by its /proc/PID/cgroup: the innermost service or scope."""
+    found = re.findall(r"[^/:]+\.(?:service|scope)", cgroup)
+    return found[-1] if found else None
 
 
 def _pci_address(bus_id: str) -> str:
@@ -106,6 +124,11 @@ def _pci_address(bus_id: str) -> str:
 def _mib(text: str | None) -> int | None:
     found = re.match(r"(\d+) MiB", text or "")
     return int(found[1]) if found else None
+
+
+def _watts(text: str | None) -> float | None:
+    found = re.match(r"([\d.]+) W", text or "")
+    return float(found[1]) if found else None
 
 
 def _driver(root: Path) -> dict[str, object]:
