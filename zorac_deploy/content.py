@@ -23,6 +23,11 @@ def ansible_config() -> Path:
     return root() / "playbooks" / "ansible.cfg"
 
 
+def role_file(role: str, name: str) -> Path:
+    """A file that the role `role` brings to hosts."""
+    return root() / "roles" / role / "files" / name
+
+
 def profiles() -> Path:
     """The inventory that defines the profiles."""
     return root() / "inventory" / "profiles.yml"

@@ -61,7 +61,8 @@ def test_public_variables_begin_with_the_roles_name(role):
 
 
 def test_every_setting_of_a_profile_is_used_by_the_wiring_or_a_role():
-    wiring = "".join((_ROOT / f"inventory/group_vars/{name}.yml").read_text() for name in ("gpu_servers", "nvidia_cards"))
+    groups = _ROOT / "inventory/group_vars"
+    wiring = "".join((groups / f"{name}.yml").read_text() for name in ("gpu_servers", "nvidia_cards"))
     specs = " ".join((role / "meta/argument_specs.yml").read_text() for role in _ROLES)
     for profile in ("headless", "display", "nvidia_cards", "cpu"):
         for name in yaml.safe_load((_ROOT / f"inventory/group_vars/{profile}.yml").read_text()):

@@ -6,7 +6,19 @@ from zorac_deploy import content
 
 _PACKAGE = content.root() / "zorac_deploy"
 # A module may import from its own layer's left and nothing from its right.
-_ORDER = ["errors", "content", "inventory", "connection", "chat", "deployment", "runner", "sandbox", "cli"]
+_ORDER = [
+    "errors",
+    "content",
+    "inventory",
+    "connection",
+    "gpus",
+    "resume",
+    "chat",
+    "deployment",
+    "runner",
+    "sandbox",
+    "cli",
+]
 
 
 def imports(path):

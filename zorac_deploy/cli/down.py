@@ -11,12 +11,13 @@ from zorac_deploy.cli.up import log_file
 @click.command()
 @host_options
 @click.option("--purge", is_flag=True, help="Remove the models too.")
+@click.option("--driver", is_flag=True, help="Remove the driver too, if `up` installed it.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
-def down(purge: bool, yes: bool, as_json: bool, verbose: bool, quiet: bool, **host: object) -> None:
-    """Remove from HOST what `up` brought there. The models stay unless --purge is given.
+def down(purge: bool, driver: bool, yes: bool, as_json: bool, verbose: bool, quiet: bool, **host: object) -> None:
+    """Remove from HOST what `up` brought there. The models stay unless --purge is given, the driver unless --driver is.
 
     \b
     Example:
@@ -25,15 +26,15 @@ def down(purge: bool, yes: bool, as_json: bool, verbose: bool, quiet: bool, **ho
     progress = Progress(output, verbose, quiet or as_json)
     with session(words(host)) as opened:
         if not yes:
-            models = "the engine, its settings and ALL MODELS" if purge else "the engine and its settings"
-            click.confirm(f"Remove {models} from {opened.name}?", abort=True)
+            what = ["the engine", "its settings", *["ALL MODELS"] * purge, *["the driver"] * driver]
+            click.confirm(f"Remove {', '.join(what[:-1])} and {what[-1]} from {opened.name}?", abort=True)
         with progress.shown("Remove"), opened.connection.lock("zorac-deploy down"):
             result = runner.run(
                 "down",
                 opened.inventory.sources,
                 opened.connection,
                 log_file("down", opened),
-                variables={"model_weights_purged": purge},
+                variables={"model_weights_purged": purge, "nvidia_driver_removed": driver},
                 on_step=progress.step,
             )
             # Ansible's own folder in the home of the user it logs in as; only if it is empty.

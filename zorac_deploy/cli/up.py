@@ -1,16 +1,19 @@
 """`zorac-deploy up`."""
 
+import contextlib
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import platformdirs
 from rich.markup import escape
 
-from zorac_deploy import chat, deployment, runner
+from zorac_deploy import chat, deployment, resume, runner
 from zorac_deploy.cli.common import Session, host_options, output, print_json, reached, session, words
 from zorac_deploy.cli.progress import Progress
-from zorac_deploy.errors import SmokeFailed
+from zorac_deploy.errors import Refused, SmokeFailed
 
 _LOGS_KEPT = 50
 
@@ -40,7 +43,7 @@ def up(model: Path | None, check: bool, as_json: bool, verbose: bool, quiet: boo
         if check:
             _show_changes(opened, progress, as_json)
             return
-        with opened.connection.lock("zorac-deploy up"):
+        with opened.connection.lock("zorac-deploy up"), _resumed(opened):
             result = runner.run(
                 "up", opened.inventory.sources, opened.connection, log_file("up", opened), on_step=progress.step
             )
@@ -54,6 +57,23 @@ def up(model: Path | None, check: bool, as_json: bool, verbose: bool, quiet: boo
         output.print(f"\n  Talk to it: zorac-deploy chat {words(host).again()}", soft_wrap=True)
     if not smoke.passed:
         raise SmokeFailed(_failures(smoke), smoke.failed)
+
+
+@contextlib.contextmanager
+def _resumed(opened: Session) -> Iterator[None]:
+    """See to it that a run on this very machine goes on after the reboot that it asks for."""
+    try:
+        yield
+    except Refused as refused:
+        if not opened.connection.target.local or refused.refusal not in ("reboot-needed", "secure-boot-enrolment"):
+            raise
+        if opened.connection.sudo_password is not None:
+            raise  # nobody will be there to type it
+        resume.schedule(opened.connection, [sys.executable, "-m", "zorac_deploy", *sys.argv[1:]])
+        raise Refused(
+            f"{refused} After the reboot it goes on by itself; see how with: journalctl -fu {resume.UNIT}",
+            refused.refusal,
+        ) from None
 
 
 def log_file(verb: str, opened: Session) -> Path:

@@ -1,10 +1,9 @@
 """Find the CUDA compiler among the packages of this Python's environment, prove that it compiles, and link to it.
 
-Usage, with the engine's own Python: ``name_toolkit.py LINK COMPUTE…``. LINK then leads to the folder that CUDA_HOME means.
+Usage, with the engine's own Python: ``name_toolkit.py LINK COMPUTE…``. LINK then leads to the folder for CUDA_HOME.
 """
 
 import importlib.util
-import os
 import subprocess
 import sys
 import tempfile
@@ -45,7 +44,7 @@ def main() -> None:
     home = toolkit()
     for compute in computes:
         compile_kernel(home, compute)
-    os.symlink(home, link)
+    Path(link).symlink_to(home)
     print(home)
 
 

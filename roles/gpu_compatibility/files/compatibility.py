@@ -1,7 +1,8 @@
 """Choose the cards to compute on, and decide whether they, the driver, the engine and the flags go together.
 
 Runs on the controller. Usage: ``compatibility.py FACTS_JSON --engine ENGINE [OPTION …]``, FACTS_JSON being what
-nvidia_probe.py printed. Prints what follows as JSON. A fault is one line on standard error, ``[id] message``, exit code 1.
+nvidia_probe.py printed. Prints what follows as JSON. A fault is one line on standard error, ``[id] message``, and exit
+code 1.
 """
 
 import argparse
@@ -100,8 +101,8 @@ def _known(facts: Facts, lock: Facts) -> list[dict[str, Any]]:
     if not cards:
         unknown = ", ".join(f"{card['address']} (device {card['device']})" for card in facts["cards"])
         raise Fault(
-            f"[gpu-unknown] no card of this host is in the compatibility lock: {unknown}; and no driver works that could "
-            "tell what it is. Install its driver by hand and type the same."
+            f"[gpu-unknown] no card of this host is in the compatibility lock: {unknown}; and no driver works "
+            "that could tell what it is. Install its driver by hand and type the same."
         )
     return cards
 
@@ -175,8 +176,8 @@ def _check_driver(facts: Facts, engine: Facts, name: str, planned: str | None) -
         cure = (
             "Set nvidia_driver_source: nvidia, and nvidia_driver_branch to a newer one"
             if planned
-            else "It was not installed by zorac-deploy, which leaves it alone. Upgrade it the way it came, or remove it "
-            "(packages: sudo apt-get purge '*nvidia*'), reboot, and type the same: then zorac-deploy installs one"
+            else "It was not installed by zorac-deploy, which leaves it alone. Upgrade it the way it came, or remove "
+            "it (packages: sudo apt-get purge '*nvidia*'), reboot, and type the same: then zorac-deploy installs one"
         )
         raise Fault(
             f"[driver-too-old] the engine {name} (CUDA {engine['cuda']}) needs driver {needed} or newer; "
@@ -210,10 +211,10 @@ def check_memory(facts: Facts, selected: Sequence[Facts], utilization: float, un
                 if holder["unit"] != unit
             )
             raise Fault(
-                f"[gpu-memory-held] vllm_gpu_memory_utilization is {utilization}, so {round(utilization * gpu['total_mib'])} "
-                f"of the {gpu['total_mib']} MiB of {card['name']} must be free, and others hold {others}: "
-                f"{named or 'no process that the driver names'}. Stop them, or set vllm_gpu_memory_utilization to at most "
-                f"{int(fits * 100) / 100}."
+                f"[gpu-memory-held] vllm_gpu_memory_utilization is {utilization}, so "
+                f"{round(utilization * gpu['total_mib'])} of the {gpu['total_mib']} MiB of {card['name']} must be "
+                f"free, and others hold {others}: {named or 'no process that the driver names'}. Stop them, or set "
+                f"vllm_gpu_memory_utilization to at most {int(fits * 100) / 100}."
             )
 
 

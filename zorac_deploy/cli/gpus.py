@@ -1,0 +1,49 @@
+"""`zorac-deploy gpus`."""
+
+import click
+from rich.markup import escape
+
+from zorac_deploy import gpus as cards
+from zorac_deploy.cli.common import host_options, output, print_json, session, words
+
+
+@click.command()
+@host_options
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def gpus(as_json: bool, **host: object) -> None:
+    """Show the NVIDIA cards of HOST, their limits, and who holds their memory.
+
+    \b
+    Example:
+      zorac-deploy gpus tower
+    """
+    with session(words(host)) as opened:
+        found = cards.read(opened.connection)
+    if as_json:
+        print_json(found.summary())
+        return
+    driver = f"driver {found.driver}" if found.driver else "no driver loaded"
+    output.print(f"[bold]{found.host}[/]: {len(found.cards)} NVIDIA card{'s' * (len(found.cards) != 1)}, {driver}")
+    if found.error:
+        output.print(f"  [yellow]{escape(found.error)}[/]", soft_wrap=True)
+    for card in found.cards:
+        _show(card)
+
+
+def _show(card: cards.Gpu) -> None:
+    output.print(f"\n[bold]{card.address}[/]  {escape(card.name or 'unknown until a driver works')}")
+    power = card.power_watts
+    rows = {
+        "uuid": card.uuid,
+        "compute": card.compute,
+        "memory": f"{card.used_mib} of {card.total_mib} MiB in use" if card.total_mib else None,
+        "power limit": f"{power['current']} W ({power['min']} to {power['max']})" if power.get("current") else None,
+        "monitor": "connected" if card.monitor else "none",
+    }
+    for name, value in rows.items():
+        if value:
+            output.print(f"  {name:<12} {escape(value)}", soft_wrap=True)
+    for holder in card.holders:
+        held = "?" if holder.used_mib is None else holder.used_mib
+        text = f"{held:>6} MiB  {holder.name}, process {holder.pid}" + (f", {holder.unit}" if holder.unit else "")
+        output.print(f"  {'held by':<12} {escape(text)}", soft_wrap=True)

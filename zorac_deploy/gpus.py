@@ -1,0 +1,104 @@
+"""The cards of a host, and who holds their memory: read from the host itself, by the probe that the roles use too."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from zorac_deploy import content
+from zorac_deploy.connection import Connection
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that holds memory of a card.
+
+    Attributes:
+        name: The process's name.
+        pid: Its number.
+        unit: The systemd unit that it belongs to; None if it is not known.
+        used_mib: What it holds, in MiB; None where the driver does not tell.
+    """
+
+    name: str
+    pid: int
+    unit: str | None
+    used_mib: int | None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA card.
+
+    Attributes:
+        address: Its PCI address.
+        name: What it is called; None as long as no driver works.
+        uuid: Its name for life; None as long as no driver works.
+        compute: Its compute capability, as in ``8.9``; None as long as no driver works.
+        total_mib: Its memory in MiB.
+        used_mib: What of it is in use, in MiB.
+        power_watts: The power limit in watts: ``current``, ``default``, ``min`` and ``max``.
+        monitor: Whether a monitor is connected to it.
+        holders: Who holds its memory, the largest first.
+    """
+
+    address: str
+    name: str | None
+    uuid: str | None
+    compute: str | None
+    total_mib: int | None
+    used_mib: int | None
+    power_watts: dict[str, float | None]
+    monitor: bool
+    holders: tuple[Holder, ...]
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The cards of a host and its driver.
+
+    Attributes:
+        host: The host's name in the inventory.
+        driver: The version of the driver that is loaded; None for none.
+        error: What nvidia-smi said if it failed; None if it works.
+        cards: The cards, by their address.
+    """
+
+    host: str
+    driver: str | None
+    error: str | None
+    cards: tuple[Gpu, ...]
+
+    def summary(self) -> dict[str, object]:
+        """What `gpus --json` prints."""
+        return asdict(self)
+
+
+def read(connection: Connection) -> Gpus:
+    """What cards the connection's host has.
+
+    Raises:
+        ZoracDeployError: The host cannot be looked at.
+    """
+    probe = content.role_file("nvidia_facts", "nvidia_probe.py").read_text(encoding="utf-8")
+    found = json.loads(connection.read("python3", "-c", probe))
+    seen = {gpu["address"]: gpu for gpu in found["gpus"]}
+    addresses = sorted({*seen, *(card["address"] for card in found["cards"])})
+    cards = tuple(_card(address, seen.get(address, {}), found) for address in addresses)
+    return Gpus(connection.target.name, found["driver"]["loaded"], found["smi_error"], cards)
+
+
+def _card(address: str, gpu: Mapping[str, Any], found: Mapping[str, Any]) -> Gpu:
+    holders = [
+        Holder(**{key: value for key, value in holder.items() if key != "gpu"})
+        for holder in found["holders"]
+        if holder["gpu"] == gpu.get("uuid")
+    ]
+    facts = {key: gpu.get(key) for key in ("name", "uuid", "compute", "total_mib", "used_mib")}
+    return Gpu(
+        address=address,
+        power_watts=gpu.get("power_watts", {}),
+        monitor=address in found["monitors"],
+        holders=tuple(sorted(holders, key=lambda holder: -(holder.used_mib or 0))),
+        **facts,
+    )
