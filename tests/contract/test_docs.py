@@ -75,6 +75,13 @@ def test_the_engines_of_the_profiles_have_locks():
         assert (_ROOT / f"roles/vllm_engine/files/locks/{lock}.txt").is_file()
 
 
+def test_the_compiler_of_an_engine_has_the_version_of_its_headers():
+    lock = (_ROOT / "roles/vllm_engine/files/locks/cuda-0.26.0.txt").read_text()
+    names = ("nvidia-cuda-runtime", "nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl")
+    versions = {name: re.search(rf"^{name}==(\d+\.\d+)", lock, re.MULTILINE)[1] for name in names}
+    assert len(set(versions.values())) == 1, versions
+
+
 def test_links_in_the_documents_lead_somewhere():
     for page in [*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md"), *_ROOT.glob("roles/*/README.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
