@@ -1,0 +1,137 @@
+"""Which packages the nvidia_driver role asks for, on hosts that cannot be had here: rendered as Ansible renders them.
+
+Names and sources: Ubuntu Server documentation, "NVIDIA drivers installation"; NVIDIA, "Driver Installation Guide",
+"Compute-only (Headless) and Desktop-only Installation".
+"""
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from zorac_deploy import content
+
+_ROLE = content.root() / "roles/nvidia_driver"
+
+
+def trusted(value):
+    if isinstance(value, dict):
+        return {key: trusted(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [trusted(each) for each in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def rendered(expression, system="Ubuntu 24.04", kernel="6.8.0-134-generic", secure_boot=False, **changes):
+    distribution, version = system.split()
+    variables = trusted(yaml.safe_load((_ROLE / "defaults/main.yml").read_text()))
+    variables |= trusted(yaml.safe_load((_ROLE / "vars/main.yml").read_text()))
+    variables |= {
+        "ansible_facts": {
+            "distribution": distribution,
+            "distribution_version": version,
+            "distribution_major_version": version.split(".")[0],
+        },
+        "ansible_managed": "Ansible managed",
+        "nvidia_driver_facts": {"kernel": kernel, "secure_boot": secure_boot},
+        **changes,
+    }
+    return Templar(loader=DataLoader(), variables=variables).template(trust_as_template(expression))
+
+
+def packages(**options):
+    return rendered("{{ __nvidia_driver_packages }}", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (
+            {},
+            ["nvidia-dkms-580-open", "libnvidia-compute-580", "nvidia-utils-580", "nvidia-compute-utils-580"],
+        ),
+        (
+            {"nvidia_driver_modules": "proprietary"},
+            ["nvidia-dkms-580", "libnvidia-compute-580", "nvidia-utils-580", "nvidia-compute-utils-580"],
+        ),
+        (
+            {"nvidia_driver_source": "distribution"},
+            ["nvidia-dkms-580-server-open", "nvidia-headless-no-dkms-580-server-open", "nvidia-utils-580-server"],
+        ),
+        (
+            {"nvidia_driver_source": "distribution", "secure_boot": True},
+            [
+                "linux-modules-nvidia-580-server-open-6.8.0-134-generic",
+                "linux-modules-nvidia-580-server-open-generic",
+                "nvidia-headless-no-dkms-580-server-open",
+                "nvidia-utils-580-server",
+            ],
+        ),
+        ({"system": "Debian 13"}, ["nvidia-kernel-open-dkms", "nvidia-driver-cuda", "nvidia-persistenced"]),
+        (
+            {"system": "Debian 12", "nvidia_driver_modules": "proprietary"},
+            ["nvidia-kernel-dkms", "nvidia-driver-cuda", "nvidia-persistenced"],
+        ),
+        (
+            {"system": "Debian 13", "nvidia_driver_source": "distribution"},  # 550: its open modules are not for this
+            ["nvidia-kernel-dkms", "nvidia-kernel-support", "nvidia-smi", "libcuda1", "nvidia-persistenced"],
+        ),
+    ],
+)
+def test_packages(options, names):
+    assert packages(**options) == names
+
+
+@pytest.mark.parametrize(
+    ("system", "kernel", "headers"),
+    [
+        ("Debian 12", "6.1.0-50-amd64", ["linux-headers-6.1.0-50-amd64", "linux-headers-amd64"]),
+        ("Debian 12", "6.1.0-50-cloud-amd64", ["linux-headers-6.1.0-50-cloud-amd64", "linux-headers-cloud-amd64"]),
+        ("Debian 13", "6.14.8-2-pve", ["linux-headers-6.14.8-2-pve"]),
+        ("Ubuntu 24.04", "6.8.0-134-generic", ["linux-headers-6.8.0-134-generic", "linux-headers-generic"]),
+        ("Ubuntu 24.04", "6.8.0-1030-aws", ["linux-headers-6.8.0-1030-aws", "linux-headers-aws"]),
+        ("Ubuntu 24.04", "6.14.0-27-generic", ["linux-headers-6.14.0-27-generic", "linux-headers-generic-hwe-24.04"]),
+    ],
+)
+def test_headers_for_the_kernel_that_runs_and_for_those_to_come(system, kernel, headers):
+    assert rendered("{{ __nvidia_driver_headers }}", system=system, kernel=kernel) == headers
+
+
+@pytest.mark.parametrize(
+    ("system", "repository"), [("Debian 12", "debian12"), ("Debian 13", "debian13"), ("Ubuntu 24.04", "ubuntu2404")]
+)
+def test_the_repository_is_the_systems_own(system, repository):
+    url = rendered("{{ nvidia_driver_repository_url }}", system=system)
+    assert url == f"https://developer.download.nvidia.com/compute/cuda/repos/{repository}/x86_64/"
+
+
+@pytest.mark.parametrize(("version", "pin"), [("", "580.*"), ("580.95.05", "580.95.05-*")])
+def test_the_pin_is_the_branch_or_the_version(version, pin):
+    template = (_ROLE / "templates/etc/apt/preferences.d/zorac-deploy-nvidia.j2").read_text()
+    assert f"Pin: version {pin}\n" in rendered(template, nvidia_driver_version=version)
+
+
+def test_versions_are_asked_for_but_where_the_name_says_the_branch():
+    asked = rendered(
+        "{{ __nvidia_driver_versioned }}", nvidia_driver_source="distribution", secure_boot=True, kernel="6.8.0-1-aws"
+    )
+    assert asked == [
+        "nvidia-headless-no-dkms-580-server-open=580.*",
+        "nvidia-utils-580-server=580.*",
+        "linux-modules-nvidia-580-server-open-6.8.0-1-aws",
+        "linux-modules-nvidia-580-server-open-aws",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "own"),
+    [
+        ({}, False),
+        ({"secure_boot": True}, True),
+        ({"secure_boot": True, "nvidia_driver_source": "distribution"}, False),
+        ({"secure_boot": True, "nvidia_driver_source": "distribution", "system": "Debian 12"}, True),
+        ({"secure_boot": None}, False),
+    ],
+)
+def test_a_key_of_our_own_is_for_modules_that_dkms_builds(options, own):
+    assert rendered("{{ __nvidia_driver_own_key }}", **{"kernel": "6.1.0-50-amd64", **options}) is own
