@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test lint unit host molecule driver test-vm lock clean
+.PHONY: help demo test lint unit host molecule test-vm lock clean
 help: ## Show the words that make knows
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -26,9 +26,6 @@ host: setup ## The tests on real throwaway hosts
 
 molecule: setup ## The molecule scenarios on real throwaway hosts
 	@scripts/test molecule
-
-driver: setup ## Debian's own NVIDIA driver on a throwaway host: five minutes, most of them DKMS
-	@scripts/test driver
 
 test-vm: setup ## The driver in a virtual machine with Secure Boot, through reboots: a quarter of an hour
 	@scripts/test vm

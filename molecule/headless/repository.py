@@ -89,7 +89,8 @@ def driver(folder: Path, version: str, module: str = MODULE) -> None:
         postinst=POSTINST,
         prerm=PRERM,
     )
-    same = f"nvidia-kernel-open-dkms (= {version}-1)"
+    same = f"nvidia-kernel-open-dkms (= {version}-1), libnvidia-stand-in (= {version}-1)"
+    package(folder, "libnvidia-stand-in", version, "", {})
     package(folder, "nvidia-driver-cuda", version, same, {"usr/bin/nvidia-smi": SMI})
     package(folder, "nvidia-persistenced", version, "", {"usr/lib/systemd/system/nvidia-persistenced.service": UNIT})
 

@@ -22,7 +22,7 @@ def trusted(value):
     return trust_as_template(value) if isinstance(value, str) else value
 
 
-def rendered(expression, system="Ubuntu 24.04", kernel="6.8.0-134-generic", secure_boot=False, **changes):
+def rendered(expression, system="Ubuntu 24.04", kernel="6.8.0-134-generic", secure_boot=False, own=False, **changes):
     distribution, version = system.split()
     variables = trusted(yaml.safe_load((_ROLE / "defaults/main.yml").read_text()))
     variables |= trusted(yaml.safe_load((_ROLE / "vars/main.yml").read_text()))
@@ -33,7 +33,7 @@ def rendered(expression, system="Ubuntu 24.04", kernel="6.8.0-134-generic", secu
             "distribution_major_version": version.split(".")[0],
         },
         "ansible_managed": "Ansible managed",
-        "nvidia_driver_facts": {"kernel": kernel, "secure_boot": secure_boot},
+        "nvidia_driver_facts": {"kernel": kernel, "kernel_headers": own, "secure_boot": secure_boot},
         **changes,
     }
     return Templar(loader=DataLoader(), variables=variables).template(trust_as_template(expression))
@@ -95,6 +95,10 @@ def test_packages(options, names):
 )
 def test_headers_for_the_kernel_that_runs_and_for_those_to_come(system, kernel, headers):
     assert rendered("{{ __nvidia_driver_headers }}", system=system, kernel=kernel) == headers
+
+
+def test_a_kernel_with_its_headers_asks_for_no_package_of_them():
+    assert rendered("{{ __nvidia_driver_headers }}", system="Debian 12", kernel="6.9.1-mine", own=True) == []
 
 
 @pytest.mark.parametrize(

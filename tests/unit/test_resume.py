@@ -35,7 +35,7 @@ def test_the_unit_runs_the_same_command_once_in_the_same_place(typed, monkeypatc
     assert "ExecStart=/venv/bin/python -m zorac_deploy up --model '/models/50%% of it'" in unit
     assert f"WorkingDirectory={tmp_path}" in unit
     assert 'Environment="ZORAC_DEPLOY_INVENTORY=a b.yml"' in unit
-    assert "ExecStartPre=+rm /etc/systemd/system/zorac-deploy-resume.service" in unit
+    assert "ExecStopPost=+rm /etc/systemd/system/zorac-deploy-resume.service" in unit
     assert commands[1][0][-3:] == ["enable", "--quiet", "zorac-deploy-resume.service"]
 
 

@@ -71,7 +71,7 @@ def _resumed(opened: Session) -> Iterator[None]:
             raise  # nobody will be there to type it
         resume.schedule(opened.connection, [sys.executable, "-m", "zorac_deploy", *sys.argv[1:]])
         raise Refused(
-            f"{refused} After the reboot it goes on by itself; see how with: journalctl -fu {resume.UNIT}",
+            f"{refused} After the reboot it goes on by itself; see how with: sudo journalctl -ft zorac-deploy",
             refused.refusal,
         ) from None
 
