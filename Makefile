@@ -27,7 +27,7 @@ host: setup ## The tests on real throwaway hosts
 molecule: setup ## The molecule scenarios on real throwaway hosts
 	@scripts/test molecule
 
-test-vm: setup ## The driver in a virtual machine with Secure Boot, through reboots: a quarter of an hour
+test-vm: setup ## The driver in a virtual machine with Secure Boot, through reboots: half an hour
 	@scripts/test vm
 
 lock: setup ## Resolve the versions of what zorac-deploy itself needs anew

@@ -5,38 +5,23 @@ Names and sources: Ubuntu Server documentation, "NVIDIA drivers installation"; N
 """
 
 import pytest
-import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
 
-from zorac_deploy import content
-
-_ROLE = content.root() / "roles/nvidia_driver"
+from tests.templates.render import render, render_file
 
 
-def trusted(value):
-    if isinstance(value, dict):
-        return {key: trusted(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [trusted(each) for each in value]
-    return trust_as_template(value) if isinstance(value, str) else value
-
-
-def rendered(expression, system="Ubuntu 24.04", kernel="6.8.0-134-generic", secure_boot=False, own=False, **changes):
+def host(system="Ubuntu 24.04", kernel="6.8.0-134-generic", secure_boot=False, own=False, **changes):
+    """The variables of a host; `own` is a kernel that has its headers without a package."""
     distribution, version = system.split()
-    variables = trusted(yaml.safe_load((_ROLE / "defaults/main.yml").read_text()))
-    variables |= trusted(yaml.safe_load((_ROLE / "vars/main.yml").read_text()))
-    variables |= {
-        "ansible_facts": {
-            "distribution": distribution,
-            "distribution_version": version,
-            "distribution_major_version": version.split(".")[0],
-        },
-        "ansible_managed": "Ansible managed",
+    facts = {"distribution": distribution, "distribution_version": version}
+    return {
+        "ansible_facts": facts | {"distribution_major_version": version.split(".")[0]},
         "nvidia_driver_facts": {"kernel": kernel, "kernel_headers": own, "secure_boot": secure_boot},
         **changes,
     }
-    return Templar(loader=DataLoader(), variables=variables).template(trust_as_template(expression))
+
+
+def rendered(expression, **options):
+    return render("nvidia_driver", expression, **host(**options))
 
 
 def packages(**options):
@@ -111,8 +96,8 @@ def test_the_repository_is_the_systems_own(system, repository):
 
 @pytest.mark.parametrize(("version", "pin"), [("", "580.*"), ("580.95.05", "580.95.05-*")])
 def test_the_pin_is_the_branch_or_the_version(version, pin):
-    template = (_ROLE / "templates/etc/apt/preferences.d/zorac-deploy-nvidia.j2").read_text()
-    assert f"Pin: version {pin}\n" in rendered(template, nvidia_driver_version=version)
+    template = "etc/apt/preferences.d/zorac-deploy-nvidia.j2"
+    assert f"Pin: version {pin}\n" in render_file("nvidia_driver", template, **host(nvidia_driver_version=version))
 
 
 def test_versions_are_asked_for_but_where_the_name_says_the_branch():

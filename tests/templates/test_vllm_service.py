@@ -4,12 +4,9 @@ import json
 
 import pytest
 import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
 
-from zorac_deploy import content
+from tests.templates.render import render_file
 
-_ROLE = content.root() / "roles/vllm_service"
 _FLAGS = {
     "model": "/models/m-0123456789ab",
     "served_model_name": "m",
@@ -26,17 +23,8 @@ _FLAGS = {
 @pytest.fixture
 def render():
     def rendered(template, **changes):
-        variables = yaml.safe_load((_ROLE / "defaults/main.yml").read_text())
-        variables |= yaml.safe_load((_ROLE / "vars/main.yml").read_text())
-        variables |= {
-            "ansible_managed": "Ansible managed",
-            "vllm_service_engine_path": "/opt/engines/cuda-0.26.0",
-            "vllm_service_flags": _FLAGS,
-            **changes,
-        }
-        trusted = {k: trust_as_template(v) if isinstance(v, str) else v for k, v in variables.items()}
-        text = trust_as_template((_ROLE / "templates" / template).read_text())
-        return Templar(loader=DataLoader(), variables=trusted).template(text)
+        settings = {"vllm_service_engine_path": "/opt/engines/cuda-0.26.0", "vllm_service_flags": _FLAGS}
+        return render_file("vllm_service", template, **settings | changes)
 
     return rendered
 

@@ -120,13 +120,13 @@ def _model(sandbox):
 
 def _assert_installed(machine, kernel):
     """What the role promises, read in the machine."""
-    module = machine.run("sudo modinfo nvidia").stdout
+    module = machine.run("sudo modinfo nvidia-current").stdout  # Debian's name for it
     assert re.search(r"^version: +535\.", module, re.MULTILINE)
     assert re.search(r"^signer: +zorac-deploy on ", module, re.MULTILINE)
     assert f"{kernel}, x86_64: installed" in machine.run("sudo dkms status").stdout
     held = machine.run("apt-mark showhold").stdout.split()
     assert {"nvidia-kernel-dkms", "libcuda1", "nvidia-smi"} <= set(held)
-    assert "zorac-deploy-nouveau.conf" in machine.run("sudo lsinitramfs /initrd.img").stdout
+    assert "zorac-deploy-nouveau.conf" in machine.run("sudo lsinitramfs /boot/initrd.img-$(uname -r)").stdout
     assert "nouveau" not in machine.run("lsmod").stdout
     assert machine.run("systemctl is-enabled nvidia-persistenced").stdout.strip() == "enabled"
     assert "Candidate: 535." in machine.run("apt-cache policy nvidia-kernel-dkms").stdout

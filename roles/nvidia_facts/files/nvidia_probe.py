@@ -140,10 +140,12 @@ def _driver(root: Path) -> dict[str, object]:
         for path in (root / folder).glob("libcuda.so.[0-9]*.*")
     )
     library = libraries[0] if libraries else None
-    code, installed = _run("modinfo", "--field", "version", "nvidia")
+    # Debian's own packages give the module a name of theirs.
+    versions = [_run("modinfo", "--field", "version", module) for module in ("nvidia", "nvidia-current")]
+    installed = [found for code, found in versions if code == 0 and re.match(r"\d+\.", found)]
     return {
         "loaded": loaded[1] if loaded else None,
-        "installed": installed if code == 0 and re.match(r"\d+\.", installed) else None,
+        "installed": installed[0] if installed else None,
         "library": library.name.removeprefix("libcuda.so.") if library else None,
         "library_package": _owner(library) if library else None,
         "packages": _packages(),
