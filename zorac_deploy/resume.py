@@ -1,7 +1,7 @@
 """Go on after the reboot of the very machine that the run is on: a unit that types the same command again, once."""
 
-import getpass
 import os
+import pwd
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def schedule(connection: Connection, command: Sequence[str]) -> None:
     text = content.render(
         f"{UNIT}.j2",
         command=shlex.join(command).replace("%", "%%"),
-        user=getpass.getuser(),
+        user=pwd.getpwuid(os.geteuid()).pw_name,
         folder=Path.cwd(),
         environment={name: value.replace("%", "%%") for name, value in environment.items()},
         unit=UNIT,

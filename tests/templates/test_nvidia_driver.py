@@ -36,6 +36,10 @@ def packages(**options):
             ["nvidia-dkms-580-open", "libnvidia-compute-580", "nvidia-utils-580", "nvidia-compute-utils-580"],
         ),
         (
+            {"nvidia_driver_version": "590.44.01"},
+            ["nvidia-dkms-590-open", "libnvidia-compute-590", "nvidia-utils-590", "nvidia-compute-utils-590"],
+        ),
+        (
             {"nvidia_driver_modules": "proprietary"},
             ["nvidia-dkms-580", "libnvidia-compute-580", "nvidia-utils-580", "nvidia-compute-utils-580"],
         ),
