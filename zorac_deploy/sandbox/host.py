@@ -149,11 +149,9 @@ def down(name: str) -> bool:
     if os.path.ismount(folder / "merged"):
         _run("umount", str(folder / "merged"))
     for cgroup in _cgroup_folders(name):
-        for sub in sorted((path for path in cgroup.rglob("*") if path.is_dir()), reverse=True):
+        for sub, _, _ in os.walk(cgroup, topdown=False):
             with contextlib.suppress(OSError):
-                sub.rmdir()
-        with contextlib.suppress(OSError):
-            cgroup.rmdir()
+                Path(sub).rmdir()
     shutil.rmtree(folder, ignore_errors=True)
     return existed
 
@@ -320,7 +318,7 @@ def _processes_of(name: str) -> list[int]:
     """The processes of the host, inside and outside it: all that are in its cgroups."""
     found: set[int] = set()
     for cgroup in _cgroup_folders(name):
-        for procs in cgroup.rglob("cgroup.procs"):
+        for sub, _, _ in os.walk(cgroup):  # unlike rglob, it bears folders that vanish meanwhile
             with contextlib.suppress(OSError):
-                found.update(int(pid) for pid in procs.read_text().split())
+                found.update(int(pid) for pid in (Path(sub) / "cgroup.procs").read_text().split())
     return sorted(found)
