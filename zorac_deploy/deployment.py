@@ -1,34 +1,55 @@
-"""What is deployed on a host: read from the host itself, in one look."""
+"""What is deployed on a host: its generations, as the program on the host itself tells of them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 from zorac_deploy.chat import Endpoint
 from zorac_deploy.connection import Connection
-from zorac_deploy.errors import NotDeployed
+from zorac_deploy.errors import DeploymentFailed, NotDeployed, Refused, ZoracDeployError
+
+Seconds: TypeAlias = Mapping[str, float]
 
 UNIT = "vllm.service"
 KEY_FILE = "/etc/zorac-deploy/api-key"
+_PROGRAM = "/usr/local/lib/zorac-deploy/zorac-host"
+_REFUSED = "[generation-unknown] "
 
-# Printed as one JSON object, so that one connection tells all.
-_LOOK = r"""
-import json, pathlib, subprocess, urllib.request
-keys = ["ActiveState", "SubState", "ActiveEnterTimestamp", "NRestarts", "MainPID", "UnitFileState", "Result"]
-shown = subprocess.run(["systemctl", "show", "vllm.service", "--timestamp=unix", "--property=" + ",".join(keys)],
-                       capture_output=True, text=True).stdout
-record = pathlib.Path("/etc/zorac-deploy/deployment.json")
-found = {"unit": dict(line.split("=", 1) for line in shown.splitlines() if "=" in line),
-         "record": json.loads(record.read_text()) if record.is_file() else None, "health": None}
-if found["record"]:
-    host = found["record"]["host"].replace("0.0.0.0", "127.0.0.1")
-    try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open("http://%s:%s/health" % (host, found["record"]["port"]), timeout=5) as answer:
-            found["health"] = answer.status
-    except Exception as error:
-        found["health"] = str(error)
-print(json.dumps(found))
-"""
+
+@dataclass(frozen=True)
+class Generation:
+    """One generation of a host.
+
+    Attributes:
+        number: Its number.
+        created: When it was made, in seconds of the Unix epoch.
+        current: Whether it is the one that the host serves.
+        about: What it serves and with what.
+        state: ``proved``, ``failed``, or empty if it was never activated.
+        at: When it became so, in seconds of the Unix epoch; None if it never did.
+        by: Who wanted it.
+        reason: Why it failed; empty if it did not.
+        order: Counts all activations: the higher, the later; 0 is never.
+        seconds: What its last activation took: ``stop``, ``memory`` (its release), ``start``, ``proof``, and
+            ``silent``, the whole time in which nothing answered.
+    """
+
+    number: int
+    created: int
+    current: bool
+    about: Mapping[str, Any]
+    state: str
+    at: int | None
+    by: str
+    reason: str
+    order: int
+    seconds: Seconds
+
+    def difference(self, other: "Generation | None") -> dict[str, tuple[object, object]]:
+        """What `other` has else, as (there, here); the plan's numbers count one by one."""
+        here, there = _flat(self.about), _flat(other.about) if other else {}
+        return {name: (there.get(name), here.get(name)) for name in here if here.get(name) != there.get(name)}
 
 
 @dataclass(frozen=True)
@@ -37,6 +58,7 @@ class Deployment:
 
     Attributes:
         host: The host's name in the inventory.
+        generation: The number of the current generation.
         profile: The profile that it was deployed with.
         engine: The engine and its version, the name of its lock.
         model: The name by which clients ask for the model.
@@ -49,9 +71,12 @@ class Deployment:
         restarts: How often systemd has restarted the engine since then.
         enabled: Whether it starts with the host.
         healthy: Whether the health check answers 200.
+        activating: The generation that is being activated now, and for whom; empty if none is.
+        watchdog: What the watchdog has to say; empty if all is well.
     """
 
     host: str
+    generation: int
     profile: str
     engine: str
     model: str
@@ -64,6 +89,8 @@ class Deployment:
     restarts: int
     enabled: bool
     healthy: bool
+    activating: str
+    watchdog: str
 
     @property
     def local_address(self) -> str:
@@ -75,33 +102,109 @@ class Deployment:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Activation:
+    """How a change of generations ended.
+
+    Attributes:
+        generation: The generation that was wanted.
+        changed: Whether anything was done; not if it ran already.
+        seconds: What took how long, see `Generation`.
+    """
+
+    generation: int
+    changed: bool
+    seconds: Seconds
+
+
 def read(connection: Connection) -> Deployment:
     """What is deployed on the connection's host.
 
     Raises:
         NotDeployed: Nothing is.
     """
-    found = json.loads(connection.read("python3", "-c", _LOOK))
-    record, unit = found["record"], found["unit"]
+    found = _ask(connection, "status")
     name = connection.target.name
-    if record is None:
-        raise NotDeployed(f"nothing is deployed on {name}. Type: zorac-deploy up, naming the host as you did now.")
-    since = unit.get("ActiveEnterTimestamp", "").removeprefix("@")
+    pending, watchdog = found["pending"], found["watchdog"]
+    current = next((each for each in found["generations"] if each["number"] == found["current"]), None)
+    if current is None:
+        under_way = f" Generation {pending['target']} is being activated." if pending else ""
+        raise NotDeployed(f"nothing is deployed on {name}.{under_way} Type: zorac-deploy up, naming the host as now.")
     return Deployment(
         host=name,
-        profile=record["profile"],
-        engine=record["engine"],
-        model=record["model"],
-        model_path=record["model_path"],
-        max_model_len=record["max_model_len"],
-        listen=record["host"],
-        port=int(record["port"]),
-        state=unit.get("ActiveState", "unknown"),
-        since=int(since) if since.isdecimal() and int(since) and unit.get("ActiveState") == "active" else None,
-        restarts=int(unit.get("NRestarts") or 0),
-        enabled=unit.get("UnitFileState") == "enabled",
-        healthy=found["health"] == 200,
+        generation=current["number"],
+        profile=current["profile"],
+        engine=current["engine"],
+        model=current["model"],
+        model_path=current["model_path"],
+        max_model_len=current["max_model_len"],
+        listen=current["host"],
+        port=int(current["port"]),
+        **found["unit"],
+        healthy=not found["health"],
+        activating=f"generation {pending['target']}, for {pending['by']}" if pending else "",
+        watchdog=_watchdog(watchdog),
     )
+
+
+def generations(connection: Connection) -> list[Generation]:
+    """The generations of the connection's host, the oldest first.
+
+    Raises:
+        NotDeployed: There are none.
+    """
+    found = _ask(connection, "status")
+    return [_generation(each, each["number"] == found["current"]) for each in found["generations"]]
+
+
+def generation(connection: Connection, number: int) -> Generation:
+    """The generation `number` of the connection's host."""
+    return next(each for each in generations(connection) if each.number == number)
+
+
+def _generation(told: dict[str, Any], current: bool) -> Generation:
+    outcome = told["outcome"]
+    return Generation(
+        number=told["number"],
+        created=told["created"],
+        current=current,
+        about={name: value for name, value in told.items() if name not in ("number", "created", "digest", "outcome")},
+        state=outcome.get("state", ""),
+        at=outcome.get("at"),
+        by=outcome.get("by", ""),
+        reason=outcome.get("reason", ""),
+        order=outcome.get("order", 0),
+        seconds=outcome.get("seconds", {}),
+    )
+
+
+def settle(connection: Connection) -> None:
+    """Wait until no activation is under way on the host: an earlier run may have left it to itself."""
+    done = connection.run(_PROGRAM, "wait")
+    if done.returncode not in (0, 1, 127):
+        connection.read("true")  # says what is wrong with the connection
+
+
+def activate(connection: Connection, number: int, by: str) -> Activation:
+    """Have the generation `number` run, proved.
+
+    Raises:
+        Refused: There is no such generation, or it failed and the one before serves again.
+        DeploymentFailed: It failed, and so did the one before.
+    """
+    found = _ask(connection, "activate", str(number), "--by", by)
+    if found.get("state", "proved") != "proved":
+        said = "".join(f"\n  {line}" for line in found["lines"])
+        failed = f"generation {number} does not serve on {connection.target.name}: {found['reason']}."
+        if found["back_failure"] or not found["previous"]:
+            raise DeploymentFailed(f"{failed} {found['back_failure']} Nothing answers now.{said}")
+        raise Refused(f"{failed} Generation {found['previous']} serves again and is proved.{said}", "rolled-back")
+    return Activation(number, bool(found["changed"]), found.get("seconds", {}))
+
+
+def collect(connection: Connection, keep: int, check: bool) -> dict[str, Any]:
+    """Remove generations that are of no use any more, and say which, with the paths and bytes that went with them."""
+    return _ask(connection, "collect", "--keep", str(keep), *(["--check"] if check else []))
 
 
 def endpoint(connection: Connection, deployment: Deployment, port: int) -> Endpoint:
@@ -109,3 +212,30 @@ def endpoint(connection: Connection, deployment: Deployment, port: int) -> Endpo
     key = connection.read("cat", KEY_FILE).strip()
     address = deployment.local_address if connection.target.local else "127.0.0.1"
     return Endpoint(f"http://{address}:{port}", deployment.model, key)
+
+
+def _ask(connection: Connection, *words: str) -> dict[str, Any]:
+    """What the program on the host answers."""
+    done = connection.run(_PROGRAM, *words)
+    said = done.stderr.strip()
+    if "command not found" in said or "No such file" in said:
+        name = connection.target.name
+        raise NotDeployed(f"nothing is deployed on {name}. Type: zorac-deploy up, naming the host as you did now.")
+    if said.startswith(_REFUSED):
+        raise Refused(said.removeprefix(_REFUSED), "generation-unknown")
+    if done.returncode != 0:
+        connection.check()
+        raise ZoracDeployError(f"the host program of {connection.target.name} failed: {said[-500:]}")
+    return dict(json.loads(done.stdout))
+
+
+def _watchdog(kept: Mapping[str, Any]) -> str:
+    if kept.get("gave_up"):
+        return f"gave up: {kept['gave_up']}"
+    if kept.get("doubt"):
+        return f"in doubt: {kept['doubt']}"
+    return f"restarted it {len(kept['helped'])} times" if kept.get("helped") else ""
+
+
+def _flat(about: Mapping[str, Any]) -> dict[str, object]:
+    return {**{name: value for name, value in about.items() if name != "plan"}, **about.get("plan", {})}

@@ -8,6 +8,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,7 +17,7 @@ from zorac_deploy.errors import InventoryError, UnknownProfile
 
 _ROOT_GROUP = "gpu_servers"
 
-_Groups = Mapping[str, Mapping[str, list[str]]]
+_Groups = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The inventory files in the order in which they are read: ours first, so that the user's word is the last."""
+    """What the inventory files say.
+
+    Attributes:
+        sources: The files in the order in which they are read: ours first, so that the user's word is the last.
+        targets: The hosts by name.
+        profiles: The profiles that a host can have, the user's own among them.
+    """
 
     sources: tuple[Path, ...]
     targets: Mapping[str, Target] = field(default_factory=dict)
+    profiles: tuple[str, ...] = ()
 
     def target(self, name: str | None) -> Target:
         """The host `name`; without a name, the only host there is.
@@ -115,8 +123,9 @@ def read(sources: Sequence[Path]) -> Inventory:
     everything = (content.profiles(), *(source.absolute() for source in sources))
     groups, hostvars = _ansible_inventory(everything)
     targets: dict[str, Target] = {}
-    for profile in groups[_ROOT_GROUP]["children"]:
-        for name in _members(groups, profile):
+    known = _below(groups, _ROOT_GROUP)
+    for profile in known:
+        for name in groups.get(profile, {}).get("hosts", ()):
             if name in targets:
                 raise InventoryError(f"{name} is in two profiles: {targets[name].profile} and {profile}. Leave one.")
             targets[name] = _target(name, profile, hostvars.get(name, {}))
@@ -124,9 +133,63 @@ def read(sources: Sequence[Path]) -> Inventory:
     if strays:
         raise UnknownProfile(
             f"{', '.join(strays)} belongs to no profile. Put it in a group of the inventory named for one: "
-            f"{', '.join(groups[_ROOT_GROUP]['children'])}."
+            f"{', '.join(known)}."
         )
-    return Inventory(everything, targets)
+    return Inventory(everything, targets, tuple(known))
+
+
+def switched(found: Inventory, name: str, profile: str) -> str:
+    """The text of an inventory in which the host `name` has the profile `profile`, and all else is as in `found`.
+
+    Ansible cannot take a host out of a group by reading more, so this is the whole, as Ansible understood it.
+
+    Raises:
+        UnknownProfile: There is no such profile.
+    """
+    if profile not in found.profiles:
+        raise UnknownProfile(f"there is no profile {profile}. Choose one of: {', '.join(found.profiles)}.")
+    groups, hostvars = _ansible_inventory(found.sources, "--export")
+    tree: dict[str, dict[str, object]] = {"all": {"hosts": hostvars}}
+    for group, holds in groups.items():
+        hosts = set(holds.get("hosts", ())) - ({name} if group in found.profiles else set())
+        if group == profile:
+            hosts.add(name)
+        tree.setdefault(group, {}).update(
+            {"children": dict.fromkeys(holds.get("children", ())), "vars": holds.get("vars", {})}
+        )
+        if group != "all":
+            tree[group]["hosts"] = dict.fromkeys(sorted(hosts))
+    return yaml.dump(_sealed(tree), Dumper=_Dumper)
+
+
+class _Vault(str):
+    """A text that Ansible decrypts."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what is encrypted as Ansible reads it."""
+
+
+_Dumper.add_representer(_Vault, lambda dumper, text: dumper.represent_scalar("!vault", str(text), style="|"))
+
+
+def _sealed(value: object) -> object:
+    """The same with what ansible-inventory shows of encrypted values put back into what it was."""
+    if isinstance(value, dict):
+        return (
+            _Vault(value["__ansible_vault"])
+            if "__ansible_vault" in value
+            else {k: _sealed(v) for k, v in value.items()}
+        )
+    return [_sealed(each) for each in value] if isinstance(value, list) else value
+
+
+def _below(groups: _Groups, name: str) -> list[str]:
+    """The groups under the group `name`, each once, those further up first."""
+    found = list(groups.get(name, {}).get("children", ()))
+    for group in found:
+        found += [each for each in groups.get(group, {}).get("children", ()) if each not in found]
+    return found
 
 
 def _members(groups: _Groups, name: str) -> list[str]:
@@ -152,9 +215,9 @@ def _require_readable(source: Path) -> None:
             )
 
 
-def _ansible_inventory(sources: Sequence[Path]) -> tuple[_Groups, dict[str, dict[str, object]]]:
+def _ansible_inventory(sources: Sequence[Path], *options: str) -> tuple[_Groups, dict[str, dict[str, object]]]:
     """The groups, and the variables of each host, as ansible-inventory tells them."""
-    command = [str(Path(sysconfig.get_path("scripts")) / "ansible-inventory"), "--list"]
+    command = [str(Path(sysconfig.get_path("scripts")) / "ansible-inventory"), "--list", *options]
     for source in sources:
         command += ["--inventory", str(source)]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(content.ansible_config())}

@@ -15,6 +15,7 @@ _ORDER = [
     "resume",
     "chat",
     "deployment",
+    "client",
     "runner",
     "sandbox",
     "cli",

@@ -1,7 +1,5 @@
 """The files of the vllm_service role, rendered as Ansible renders them, without a host."""
 
-import json
-
 import pytest
 import yaml
 
@@ -30,7 +28,7 @@ def render():
 
 
 def test_the_settings_are_flags_with_dashes_and_leave_out_what_is_null(render):
-    settings = yaml.safe_load(render("etc/zorac-deploy/vllm.yaml.j2"))
+    settings = yaml.safe_load(render("vllm.yaml.j2"))
     assert settings["max-model-len"] == 32768
     assert settings["enforce-eager"] is False
     assert "tool-call-parser" not in settings
@@ -41,7 +39,7 @@ def test_the_unit_names_no_key_and_is_hardened(render):
     unit = render("etc/systemd/system/vllm.service.j2")
     assert "LoadCredential=api-key:/etc/zorac-deploy/api-key" in unit
     assert "VLLM_API_KEY" not in unit
-    for line in ("ProtectSystem=strict", "NoNewPrivileges=yes", "KillMode=control-group", "Restart=always"):
+    for line in ("ProtectSystem=strict", "NoNewPrivileges=yes", "KillMode=mixed", "Restart=always"):
         assert line in unit.splitlines()
 
 
@@ -57,8 +55,12 @@ def test_the_environment_is_quoted(render):
     assert 'Environment="A=one two"' in unit.splitlines()
 
 
-def test_the_record_is_json_and_complete(render):
-    record = render("etc/zorac-deploy/deployment.json.j2")
-    record = record if isinstance(record, dict) else json.loads(record)
-    assert record["engine"] == "cuda-0.26.0"
-    assert record["port"] == 8000
+def test_stopping_leaves_running_requests_their_time(render):
+    unit = render("etc/systemd/system/vllm.service.j2", vllm_service_flags={**_FLAGS, "shutdown_timeout": 20})
+    assert "TimeoutStopSec=50" in unit.splitlines()
+
+
+def test_the_unit_names_only_files_of_its_own_generation(render):
+    unit = render("etc/systemd/system/vllm.service.j2")
+    assert "ExecStart=/opt/engines/cuda-0.26.0/bin/python @GENERATION@/vllm-serve @GENERATION@/vllm.yaml" in unit
+    assert "/current" not in unit

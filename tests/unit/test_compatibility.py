@@ -65,7 +65,7 @@ def test_cards_are_known_by_their_pci_id(device, name, compute, modules):
 
 
 def test_ranges_of_ids_do_not_overlap():
-    bounds = sorted(tuple(int(bound, 16) for bound in row["ids"]) for row in LOCK["generations"])
+    bounds = sorted(tuple(int(bound, 16) for bound in row["ids"]) for row in LOCK["architectures"])
     assert all(low <= high for low, high in bounds)
     assert all(earlier[1] < later[0] for earlier, later in itertools.pairwise(bounds))
 

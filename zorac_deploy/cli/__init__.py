@@ -7,7 +7,7 @@ import click
 from rich.markup import escape
 
 from zorac_deploy import __version__
-from zorac_deploy.cli import chat, down, gpus, logs, sandbox, smoke, status, up
+from zorac_deploy.cli import chat, down, generations, gpus, logs, sandbox, smoke, status, switch, up
 from zorac_deploy.cli.common import errors
 from zorac_deploy.errors import Interrupted, Refused, ZoracDeployError, exit_code_of
 
@@ -57,7 +57,19 @@ def completion(shell: str) -> None:
         click.echo(kind(cli, {}, "zorac-deploy", "_ZORAC_DEPLOY_COMPLETE").source())
 
 
-for command in (up.up, status.status, chat.chat, smoke.smoke, logs.logs, gpus.gpus, down.down, sandbox.sandbox):
+for command in (
+    up.up,
+    switch.switch,
+    generations.generations,
+    generations.rollback,
+    status.status,
+    chat.chat,
+    smoke.smoke,
+    logs.logs,
+    gpus.gpus,
+    down.down,
+    sandbox.sandbox,
+):
     cli.add_command(command)
 
 

@@ -4,8 +4,8 @@ import click
 
 from zorac_deploy import runner
 from zorac_deploy.cli.common import host_options, output, print_json, session, words
+from zorac_deploy.cli.deploying import log_file
 from zorac_deploy.cli.progress import Progress
-from zorac_deploy.cli.up import log_file
 
 
 @click.command()

@@ -36,11 +36,16 @@ def _show(found: deployment.Deployment) -> None:
     output.print(f"[bold]{found.host}[/]: {health}, {found.state}{since}, {found.restarts} restarts")
     rows = {
         "profile": found.profile,
+        "generation": str(found.generation),
         "model": f"{found.model} ({found.model_path})",
         "context": f"{found.max_model_len or 'of the model'} tokens",
         "engine": found.engine,
         "endpoint": f"http://{found.listen}:{found.port}/v1",
         "at boot": "starts" if found.enabled else "does not start",
     }
+    if found.activating:
+        rows["activating"] = found.activating
+    if found.watchdog:
+        rows["watchdog"] = found.watchdog
     for name, value in rows.items():
-        output.print(f"  {name:<10} {value}", soft_wrap=True)
+        output.print(f"  {name:<11} {value}", soft_wrap=True)

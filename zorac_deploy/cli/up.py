@@ -2,20 +2,17 @@
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import platformdirs
 from rich.markup import escape
 
-from zorac_deploy import chat, deployment, resume, runner
-from zorac_deploy.cli.common import Session, host_options, output, print_json, reached, session, words
+from zorac_deploy import deployment, resume
+from zorac_deploy.cli import deploying
+from zorac_deploy.cli.common import Session, host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
-from zorac_deploy.errors import Refused, SmokeFailed
-
-_LOGS_KEPT = 50
+from zorac_deploy.errors import Refused
 
 
 @click.command()
@@ -28,7 +25,8 @@ _LOGS_KEPT = 50
 def up(model: Path | None, check: bool, as_json: bool, verbose: bool, quiet: bool, **host: object) -> None:
     """Bring HOST to its profile and prove it with a real reply.
 
-    It looks first and refuses before it changes anything. A second run changes nothing, and says so.
+    It looks first and refuses before it changes anything. What fails later is undone by the host itself, which goes
+    back to what it served before. A second run changes nothing, and says so.
 
     \b
     Examples:
@@ -36,27 +34,21 @@ def up(model: Path | None, check: bool, as_json: bool, verbose: bool, quiet: boo
       zorac-deploy up tower --inventory inventory.yml
       zorac-deploy up tower --check
     """
-    quiet = quiet or as_json
-    progress = Progress(output, verbose, quiet)
+    progress = Progress(output, verbose, quiet or as_json)
     variables = {"model_weights_source": str(model.expanduser().absolute())} if model else {}
     with progress.shown("Connect to the host"), session(words(host), variables) as opened:
         if check:
             _show_changes(opened, progress, as_json)
             return
         with opened.connection.lock("zorac-deploy up"), _resumed(opened):
-            result = runner.run(
-                "up", opened.inventory.sources, opened.connection, log_file("up", opened), on_step=progress.step
-            )
-        with reached(opened) as (found, endpoint):
-            smoke = chat.smoke(endpoint, lambda done: progress.step(runner.Step("smoke", done.name, "ok")))
-    outcome = {"host": opened.name, "changed": list(result.changed), "seconds": result.seconds, "log": str(result.log)}
+            result = deploying.deploy(opened, progress, "up")
+        done = deploying.proved(opened, progress, result)
     if as_json:
-        print_json({**outcome, "deployment": found.summary(), "smoke": smoke.summary()})
+        print_json(done.summary())
     else:
-        _report(result, found, smoke)
+        _report(done)
         output.print(f"\n  Talk to it: zorac-deploy chat {words(host).again()}", soft_wrap=True)
-    if not smoke.passed:
-        raise SmokeFailed(_failures(smoke), smoke.failed)
+    done.require()
 
 
 @contextlib.contextmanager
@@ -76,52 +68,38 @@ def _resumed(opened: Session) -> Iterator[None]:
         ) from None
 
 
-def log_file(verb: str, opened: Session) -> Path:
-    """A new file for the log of `verb`, beside those of earlier runs, of which the oldest are dropped."""
-    folder = platformdirs.user_log_path("zorac-deploy")
-    for old in sorted(folder.glob("*.log"))[: -_LOGS_KEPT + 1]:
-        old.unlink(missing_ok=True)
-    return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{verb}-{opened.name}.log"
-
-
 def _show_changes(opened: Session, progress: Progress, as_json: bool) -> None:
-    diffs: list[str] = []
-
-    def on_step(step: runner.Step) -> None:
-        progress.step(step)
-        if step.diff:
-            diffs.append(step.diff)
-
-    log = log_file("check", opened)
-    result = runner.run("up", opened.inventory.sources, opened.connection, log, check=True, on_step=on_step)
+    found = deploying.changes(opened, progress)
     if as_json:
-        print_json({"host": opened.name, "would_change": list(result.changed), "diffs": diffs, "log": str(log)})
+        print_json(
+            {
+                "host": opened.name,
+                "would_change": list(found.tasks),
+                "diffs": list(found.diffs),
+                "log": str(found.log),
+            }
+        )
         return
-    for diff in diffs:
-        output.print(escape(diff), style="dim", soft_wrap=True)
-    count = len(result.changed)
+    deploying.show(found)
+    count = len(found.tasks)
     would = f"{count} task{'s' * (count != 1)} would change something" if count else "nothing would change"
-    output.print(f"\n[bold]{opened.name}: {would}.[/] Nothing was changed. Log: {escape(str(log))}", soft_wrap=True)
+    output.print(
+        f"\n[bold]{opened.name}: {would}.[/] Nothing was changed. Log: {escape(str(found.log))}", soft_wrap=True
+    )
 
 
-def _report(result: runner.Result, found: deployment.Deployment, smoke: chat.Smoke) -> None:
+def _report(done: deploying.Deployed) -> None:
+    found, result = done.found, done.result
     changes = f"{len(result.changed)} changes" if result.changed else "nothing to change"
     rows = {
         "host": f"{found.host} ({changes}, {result.seconds:.0f} s)",
         "endpoint": f"http://{found.listen}:{found.port}/v1 on the host",
         "model": f"{found.model}, context {found.max_model_len or 'of the model'} tokens",
-        "profile": f"{found.profile}, engine {found.engine}",
+        "profile": f"{found.profile}, engine {found.engine}, generation {found.generation}",
     }
-    if smoke.measures:
-        rows["first token"] = f"{smoke.measures.first_token_seconds * 1000:.0f} ms"
-        rows["speed"] = f"{smoke.measures.tokens_per_second:.1f} tokens/s"
+    if done.smoke.measures:
+        rows["first token"] = f"{done.smoke.measures.first_token_seconds * 1000:.0f} ms"
+        rows["speed"] = f"{done.smoke.measures.tokens_per_second:.1f} tokens/s"
     rows["API key"] = f"sudo cat {deployment.KEY_FILE} on the host"
     rows["log"] = str(result.log)
-    output.print()
-    for name, value in rows.items():
-        output.print(f"  [bold]{name:<12}[/] {escape(value)}", soft_wrap=True)
-
-
-def _failures(smoke: chat.Smoke) -> str:
-    lines = [f"{check.name}: {check.found}" for check in smoke.checks if not check.passed]
-    return "it is deployed, but it does not answer as it must:\n  " + "\n  ".join(lines)
+    deploying.report(rows)

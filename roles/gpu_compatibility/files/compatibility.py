@@ -31,7 +31,7 @@ def version(text: str) -> tuple[int, ...]:
 def generation(lock: Facts, device: str) -> Facts | None:
     """The row of the lock for a card with the PCI id `device`, as in ``0x2684``; None for a card it does not know."""
     number = int(device, 16)
-    for row in lock["generations"]:
+    for row in lock["architectures"]:
         low, high = (int(bound, 16) for bound in row["ids"])
         if low <= number <= high:
             return row

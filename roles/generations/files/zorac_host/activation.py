@@ -1,0 +1,266 @@
+"""Activate a generation as one transaction: it ends with the new one proved, or with the old one proved again.
+
+The transaction is on record before anything is stopped, and a unit of its own runs it. Whoever asked may go away, the
+unit may be killed, the host may lose its power: the unit is started again and goes on from the record.
+"""
+
+import fcntl
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zorac_host import proof, service, store
+from zorac_host.service import Failure
+from zorac_host.store import Generation
+
+UNIT = "zorac-deploy-activate.service"
+WATCHDOG = "the watchdog"
+_LOCK = Path("/run/lock/zorac-deploy-activation.lock")
+# Killed that often in the middle of one generation's start, it is taken for the cause.
+_ATTEMPTS = 3
+_TICK_SECONDS = 0.2
+_GONE_SECONDS = 10.0
+_SPACE_BYTES = 64 * 2**20
+
+
+class Busy(Exception):
+    """Another activation is under way."""
+
+
+class NoSuchGeneration(Exception):
+    """There is no generation of that number."""
+
+
+def settled(target: Generation) -> bool:
+    """Whether `target` is the current generation, proved, and what runs."""
+    now = store.current()
+    return (
+        now is not None
+        and now.number == target.number
+        and store.outcome(target.number).get("state") == "proved"
+        and service.shown(target.unit).get("ActiveState") == "active"
+        and service.running(target.unit) == target.number
+    )
+
+
+def begin(number: int, by: str, restart: bool = False) -> None:
+    """Put the activation of the generation `number` on record and start the unit that does it.
+
+    Args:
+        number: The generation.
+        by: Who wants it, for those who ask meanwhile.
+        restart: Start the engine anew even if it is the one that runs.
+
+    Raises:
+        Busy: Another activation is under way.
+        NoSuchGeneration: There is no such generation.
+    """
+    target = store.generation(number)
+    if target is None:
+        there = ", ".join(str(each.number) for each in store.generations()) or "none"
+        raise NoSuchGeneration(f"[generation-unknown] there is no generation {number}. There are: {there}.")
+    with _locked():
+        other = store.pending()
+        if other:
+            raise Busy(f"generation {other['target']} is being activated, for {other['by']}")
+        now = store.current()
+        proved = now is not None and store.outcome(now.number).get("state") == "proved"
+        previous = now if now and proved and now.number != number else store.last_good(number)
+        store.set_pending(
+            {
+                "target": number,
+                "previous": previous.number if previous else None,
+                "by": by,
+                "restart": restart,
+                "attempts": 0,
+                "failure": "",
+                "since": int(time.time()),
+            }
+        )
+        service.enable(UNIT, True)
+        service.systemctl("reset-failed", UNIT)
+        service.systemctl("start", "--no-block", UNIT)
+
+
+def wait() -> None:
+    """Wait until no activation is under way; one that stands still is started again.
+
+    Raises:
+        Failure: It cannot be started.
+    """
+    seen = time.monotonic()
+    while store.pending():
+        if service.shown(UNIT).get("ActiveState") == "activating":
+            seen = time.monotonic()
+        elif time.monotonic() - seen > _GONE_SECONDS:
+            raise Failure(f"the activation does not go on; see why with: journalctl --unit {UNIT}")
+        else:
+            service.systemctl("start", "--no-block", UNIT)
+        time.sleep(_TICK_SECONDS)
+
+
+def run() -> bool:
+    """Do what is on record, or what is left of it. Whether an engine is proved at the end."""
+    record = store.pending()
+    if not record:
+        return True
+    target = store.generation(record["target"])
+    previous = store.generation(record["previous"]) if record["previous"] else None
+    seconds: dict[str, float] = {}
+    lines: list[str] = []
+    if target and not record["failure"]:
+        record["attempts"] += 1
+        since = service.cursor() if record["attempts"] == 1 else ""
+        try:
+            if record["attempts"] > _ATTEMPTS:
+                raise Failure(f"the host or the activation ended {_ATTEMPTS} times while it was started")
+            _require_space()
+            store.set_pending(record)
+            _bring_up(target, previous, seconds, restart=record["restart"], patient=False)
+        except (Failure, OSError) as failure:
+            service.stay_if_host_stops()
+            record["failure"] = str(failure)
+            lines = _keep_journal(target, since)
+        else:
+            return _end(record, target, "proved", seconds, lines)
+    _say(f"generation {record['target']} failed: {record['failure']}")
+    _try(lambda: store.set_pending(record))
+    went_back = False
+    if previous:
+        _say(f"going back to generation {previous.number}")
+        try:
+            _bring_up(previous, None, {}, restart=False, patient=True)
+            went_back = True
+        except (Failure, OSError) as failure:
+            service.stay_if_host_stops()
+            _say(f"generation {previous.number} failed too: {failure}")
+            record["back_failure"] = str(failure)
+    elif target:
+        _try(lambda: service.stop(target.unit, lambda: False))
+        service.enable(target.unit, False)
+        store.forget_current(target.unit)
+        service.systemctl("daemon-reload")
+    if target:
+        _end(record, target, "failed", seconds, lines)
+    else:
+        store.end_pending()
+    return went_back
+
+
+def _bring_up(
+    target: Generation, previous: Generation | None, seconds: dict[str, float], restart: bool, patient: bool
+) -> None:
+    """Have `target` be current, started and proved, with the way back to `previous` prepared.
+
+    What each part took is put into `seconds`.
+    """
+    about, now = target.about, store.current()
+    active = service.shown(target.unit).get("ActiveState") in ("active", "activating")
+    there = now is not None and now.number == target.number and active and service.running(target.unit) == target.number
+    began = time.monotonic()
+    if restart or not there:
+        flip = store.Flip(target)
+        if previous:
+            store.Flip(previous)
+        _warm(about, now)
+        began = last = time.monotonic()
+
+        def took(part: str) -> None:
+            nonlocal last
+            seconds[part], last = round(time.monotonic() - last, 3), time.monotonic()
+
+        units = {target.unit, *([now.unit] if now else [])}
+        former = {pid for unit in units for pid in service.processes(unit)}
+        for unit in units:
+            service.stop(unit, lambda: proof.idle(now.about if now else about))
+        took("stop")
+        flip.now()
+        service.systemctl("daemon-reload")
+        service.wait_for_memory(former)
+        service.require_free_port(about)
+        took("memory")
+        if now and now.unit != target.unit:
+            service.enable(now.unit, False)
+        service.start(target.unit)
+    last = time.monotonic()
+    service.wait_until_serving(target.unit, float(about["start_timeout_seconds"]), patient)
+    seconds["start"], last = round(time.monotonic() - last, 3), time.monotonic()
+    proof.prove(about, float(about["proof_timeout_seconds"]))
+    seconds["proof"] = round(time.monotonic() - last, 3)
+    seconds["silent"] = round(time.monotonic() - began, 3)
+
+
+def _require_space() -> None:
+    """Require room for what an engine writes while it starts, before the one that serves is stopped."""
+    free = shutil.disk_usage(store.STATE).free
+    if free < _SPACE_BYTES:
+        raise Failure(f"{free >> 20} MiB are free under {store.STATE}, and {_SPACE_BYTES >> 20} MiB are needed")
+
+
+def _warm(about: Mapping[str, Any], now: Generation | None) -> None:
+    """Have the disk's part done while the old engine still serves: the program and the weights in the page cache."""
+    if now is None or now.about["engine_path"] != about["engine_path"]:
+        service.load(about["warm"])
+    weights = sorted(Path(about["model_path"]).glob("*.safetensors"))
+    if sum(path.stat().st_size for path in weights) < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        service.load(["cat", *map(str, weights)])
+
+
+def _end(record: dict[str, Any], target: Generation, state: str, seconds: dict[str, float], lines: list[str]) -> bool:
+    """Keep the outcome, and have at boot what is proved. Whether `target` is proved."""
+    _try(
+        lambda: store.set_outcome(
+            target.number,
+            {
+                "state": state,
+                "at": int(time.time()),
+                "by": record["by"],
+                "previous": record["previous"],
+                "reason": record["failure"],
+                "back_failure": record.get("back_failure", ""),
+                "lines": lines,
+                "seconds": seconds,
+            },
+        )
+    )
+    now = store.current()
+    if now:
+        service.enable(now.unit, True)
+    service.enable(UNIT, False)
+    if record["by"] != WATCHDOG:
+        _try(lambda: store.set_watch({}))
+    store.tidy()
+    store.end_pending()
+    _say(f"generation {target.number} is {state}")
+    return state == "proved"
+
+
+def _keep_journal(target: Generation, since: str) -> list[str]:
+    """Keep what the engine said with its generation, and return the lines that matter."""
+    text = service.journal(target.unit, since)
+    _try(lambda: store.write(target.journal, text, 0o640))
+    return service.decisive(text)
+
+
+def _try(what: Callable[[], object]) -> None:
+    """Do what may fail without harm to the transaction: on a full disk its record is the last thing to need."""
+    try:
+        what()
+    except (OSError, Failure) as error:
+        _say(str(error))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    with _LOCK.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

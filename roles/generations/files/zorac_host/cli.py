@@ -1,0 +1,98 @@
+"""The words of ``zorac-host``: each prints one line of JSON, or a fault on standard error."""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from zorac_host import activation, proof, service, store, watchdog
+
+_NOT_PROVED = 3
+
+
+def main() -> None:
+    """Do what the command line says."""
+    arguments = _parser().parse_args()
+    try:
+        arguments.do(arguments)
+    except (activation.NoSuchGeneration, activation.Busy, service.Failure, OSError) as fault:
+        sys.exit(str(fault))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="zorac-host", description="Keep this host's generations.")
+    words = parser.add_subparsers(required=True, metavar="WORD")
+
+    word = words.add_parser("status", help="what runs, what is under way, and every generation")
+    word.set_defaults(do=_status)
+
+    word = words.add_parser("activate", help="have a generation run, proved, and wait for it")
+    word.add_argument("number", type=int)
+    word.add_argument("--by", required=True, help="who wants it, for those who ask meanwhile")
+    word.add_argument("--check", action="store_true", help="only say whether there is anything to do")
+    word.set_defaults(do=_activate)
+
+    word = words.add_parser("wait", help="wait until no activation is under way")
+    word.set_defaults(do=lambda _: activation.wait())
+
+    word = words.add_parser("run", help="do the activation on record; systemd calls this")
+    word.set_defaults(do=lambda _: sys.exit(0 if activation.run() else _NOT_PROVED))
+
+    word = words.add_parser("watch", help="look once whether the engine lives; a timer calls this")
+    word.add_argument("--idle-seconds", type=float, required=True)
+    word.add_argument("--stall-seconds", type=float, required=True)
+    word.set_defaults(do=lambda given: print(watchdog.look(given.idle_seconds, given.stall_seconds)))
+
+    word = words.add_parser("collect", help="remove generations that are of no use any more")
+    word.add_argument("--keep", type=int, required=True, help="how many good ones to keep beside the current one")
+    word.add_argument("--check", action="store_true", help="only say what would be removed")
+    word.set_defaults(do=_collect)
+    return parser
+
+
+def _collect(given: argparse.Namespace) -> None:
+    activation.wait()
+    print(json.dumps(store.collect(given.keep, given.check)))
+
+
+def _activate(given: argparse.Namespace) -> None:
+    activation.wait()
+    target = store.generation(given.number)
+    there = target is not None and activation.settled(target)
+    if target and there and _answers(target):
+        print(json.dumps({"changed": False, "generation": given.number, **store.outcome(given.number)}))
+    elif given.check:
+        print(json.dumps({"changed": True, "generation": given.number}))
+    else:
+        # One that runs and does not answer is started anew: it hangs, or its API key was changed.
+        activation.begin(given.number, given.by, restart=there)
+        activation.wait()
+        print(json.dumps({"changed": True, "generation": given.number, **store.outcome(given.number)}))
+
+
+def _answers(target: store.Generation) -> bool:
+    """Whether the engine that runs gives a token."""
+    try:
+        proof.one_token(target.about, 30)
+    except service.Failure:
+        return False
+    return True
+
+
+def _status(_: argparse.Namespace) -> None:
+    now = store.current()
+    found: dict[str, Any] = {
+        "current": now.number if now else None,
+        "pending": store.pending() or None,
+        "watchdog": store.watch(),
+        "generations": [{**each.about, "outcome": store.outcome(each.number)} for each in store.generations()],
+        "unit": None,
+        "health": "",
+    }
+    if now:
+        found["unit"] = service.details(now.unit)
+        try:
+            proof.health(now.about, 5)
+        except service.Failure as failure:
+            found["health"] = str(failure)
+    print(json.dumps(found))

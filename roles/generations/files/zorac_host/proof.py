@@ -1,0 +1,182 @@
+"""Prove that an engine lives: by what a client does, for a health check says 200 while the engine hangs."""
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from zorac_host import store
+from zorac_host.service import Failure
+
+_ANSWER_LIMIT_BYTES = 16 * 2**20
+
+# Not through a proxy that the environment may name: the engine is on this host.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+# The order of roles that the chat client Zorac sends after it has summarised a conversation; some templates refuse it.
+_MESSAGES = [
+    {"role": "system", "content": "You answer in one short sentence."},
+    {"role": "system", "content": "Summary so far: the user asked about capitals."},
+    {"role": "assistant", "content": "The capital of France is Paris."},
+    {"role": "user", "content": "And the capital of Italy?"},
+]
+
+
+def prove(about: Mapping[str, Any], limit: float) -> None:
+    """Require all that a client relies on: health, the model's name, the lock on the door, and a streamed reply.
+
+    Args:
+        about: The generation's ``generation.json``.
+        limit: How long the whole may take, in seconds.
+
+    Raises:
+        Failure: Something is not as it must be.
+    """
+    deadline = time.monotonic() + limit
+    key = store.KEY_FILE.read_text().strip()
+    _expect(about, "/health", None, 200, deadline)
+    _expect(about, "/v1/models", None, 401, deadline)
+    listing = _json(_expect(about, "/v1/models", key, 200, deadline), "/v1/models")
+    names = [each.get("id") for each in listing.get("data", []) if isinstance(each, dict)]
+    if about["model"] not in names:
+        raise Failure(f"/v1/models names {names}, and {about['model']} is needed")
+    _reply(about, key, deadline)
+
+
+def health(about: Mapping[str, Any], limit: float) -> None:
+    """Require that the health check says yes.
+
+    Raises:
+        Failure: It does not within `limit` seconds.
+    """
+    _expect(about, "/health", None, 200, time.monotonic() + limit)
+
+
+def one_token(about: Mapping[str, Any], limit: float) -> None:
+    """Require one token.
+
+    Raises:
+        Failure: It does not come within `limit` seconds.
+    """
+    body = {"model": about["model"], "messages": _MESSAGES[-1:], "max_tokens": 1}
+    key = store.KEY_FILE.read_text().strip()
+    answer = _json(_expect(about, "/v1/chat/completions", key, 200, time.monotonic() + limit, body), "a completion")
+    if not answer.get("choices"):
+        raise Failure("a completion has no choices")
+
+
+def progress(about: Mapping[str, Any], limit: float) -> tuple[bool, float] | None:
+    """Whether the engine has requests, and how many tokens it has read and written; None where it keeps no metrics.
+
+    Raises:
+        Failure: It does not answer.
+    """
+    try:
+        text = _expect(about, "/metrics", None, 200, time.monotonic() + limit)
+    except _Status:
+        return None
+    totals: dict[str, float] = {}
+    for line in text.splitlines():
+        name, _, value = line.rpartition(" ")
+        name = name.partition("{")[0]
+        if name.startswith("vllm:"):
+            totals[name] = totals.get(name, 0) + float(value)
+    if "vllm:generation_tokens_total" not in totals:
+        return None
+    busy = totals.get("vllm:num_requests_running", 0) + totals.get("vllm:num_requests_waiting", 0) > 0
+    return busy, totals["vllm:generation_tokens_total"] + totals.get("vllm:prompt_tokens_total", 0)
+
+
+def idle(about: Mapping[str, Any]) -> bool:
+    """Whether the engine says that it has no requests, or says nothing any more. Not if it keeps no metrics."""
+    try:
+        seen = progress(about, 2)
+    except Failure:
+        return True
+    return seen is not None and not seen[0]
+
+
+def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
+    body = {
+        "model": about["model"],
+        "messages": _MESSAGES,
+        "max_tokens": 24,
+        "temperature": 0.1,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    text, usage = "", None
+    for line in _lines(_request(about, "/v1/chat/completions", key, body), deadline):
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            break
+        chunk = _json(data, "the stream of a reply")
+        for choice in chunk.get("choices") or []:
+            text += (choice.get("delta") or {}).get("content") or ""
+        usage = chunk.get("usage") or usage
+    if len(set(text.strip())) < 2:
+        # A model whose numbers overflow repeats one sign, "!!!!" as a rule.
+        raise Failure(f"the reply is {text[:40]!r}, which is no text")
+    if not usage or not usage.get("completion_tokens"):
+        raise Failure("the stream of a reply ended without its counts of tokens")
+
+
+class _Status(Failure):
+    """The engine answered, with another status than expected."""
+
+
+def _expect(
+    about: Mapping[str, Any], path: str, key: str | None, status: int, deadline: float, body: object = None
+) -> str:
+    return "\n".join(_lines(_request(about, path, key, body), deadline, status))
+
+
+def _request(about: Mapping[str, Any], path: str, key: str | None, body: object = None) -> urllib.request.Request:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(str(about["host"]), str(about["host"]))  # noqa: S104 - compared
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    data = json.dumps(body).encode() if body is not None else None
+    return urllib.request.Request(f"http://{host}:{about['port']}{path}", data, headers)
+
+
+def _lines(request: urllib.request.Request, deadline: float, status: int = 200) -> Iterator[str]:
+    """The lines of the answer as they come."""
+    path = request.selector
+    try:
+        with _OPENER.open(request, timeout=max(1.0, deadline - time.monotonic())) as answer:
+            found, rest, size = answer.status, b"", 0
+            while found == status and (part := answer.read1()):
+                size += len(part)
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                if size > _ANSWER_LIMIT_BYTES:
+                    raise Failure(f"{path} does not end its answer")
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    yield line.decode("utf-8", "replace").rstrip("\r")
+            yield rest.decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        found = error.code
+    except TimeoutError:
+        raise Failure(f"{path} did not finish its answer in time") from None
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            raise Failure(f"{path} did not answer in time") from None
+        raise Failure(f"{path} did not answer: {reason}") from None
+    if found != status:
+        raise _Status(f"{path} answered {found}, and {status} is needed")
+
+
+def _json(text: str, of: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise Failure(f"{of} is not JSON: {text[:60]!r}") from None
+    if not isinstance(found, dict):
+        raise Failure(f"{of} is no JSON object: {text[:60]!r}")
+    return found

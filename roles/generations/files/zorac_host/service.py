@@ -1,0 +1,228 @@
+"""The unit that runs an engine, as systemd and the driver see it."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from zorac_host import store
+
+_MEMORY_LIMIT_SECONDS = 60.0
+_TICK_SECONDS = 0.2
+# A request may be between the door and the queue, and the end of a reply on its way out.
+_QUIET_TICKS = 3
+_WANTS = "multi-user.target.wants"
+_PROPERTIES = "ActiveState,SubState,NRestarts,Result,MainPID,ControlGroup"
+
+
+class Failure(Exception):
+    """An engine did not do what it must. `str(failure)` says what."""
+
+
+def systemctl(*words: str) -> bool:
+    """Run systemctl; whether it succeeded."""
+    return subprocess.run(["systemctl", "--quiet", *words], capture_output=True, check=False).returncode == 0
+
+
+def shown(unit: str) -> dict[str, str]:
+    """The unit as systemd sees it."""
+    done = subprocess.run(
+        ["systemctl", "show", unit, f"--property={_PROPERTIES}"], capture_output=True, text=True, check=False
+    )
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+def details(unit: str) -> dict[str, object]:
+    """What a person wants to know of the unit: its state, since when, its restarts, and whether it starts at boot."""
+    names = "--property=ActiveState,ActiveEnterTimestamp,NRestarts"
+    done = subprocess.run(
+        ["systemctl", "show", unit, "--timestamp=unix", names], capture_output=True, text=True, check=False
+    )
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    since = found.get("ActiveEnterTimestamp", "").removeprefix("@")
+    return {
+        "state": found.get("ActiveState", "unknown"),
+        "since": int(since) if since.isdecimal() and found.get("ActiveState") == "active" else None,
+        "restarts": int(found.get("NRestarts") or 0),
+        "enabled": (store.UNITS / _WANTS / unit).is_symlink(),
+    }
+
+
+def running(unit: str) -> int | None:
+    """The number of the generation that the unit's process was started from, if it runs."""
+    pid = shown(unit).get("MainPID", "0")
+    try:
+        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    places = [word.partition(b"=")[2].decode() for word in words if word.startswith(b"ZORAC_DEPLOY_GENERATION=")]
+    return int(Path(places[0]).name) if places and Path(places[0]).name.isdecimal() else None
+
+
+def processes(unit: str) -> set[int]:
+    """All processes of the unit."""
+    group = shown(unit).get("ControlGroup", "")
+    found: set[int] = set()
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"):
+        try:
+            found.update(int(pid) for pid in Path(f"{root}{group}/cgroup.procs").read_text().split() if group)
+        except OSError:
+            continue
+    return found
+
+
+def stop(unit: str, idle: Callable[[], bool]) -> None:
+    """Have the unit stopped, with all its processes.
+
+    An engine that serves refuses new requests and finishes those that run, for as long as its unit allows; then it is
+    killed, for what it does after that takes seconds and is of no use to anybody. One that is still loading has no
+    requests, and would not listen: vLLM ignores the signal until it serves.
+
+    Args:
+        unit: The unit.
+        idle: Whether its engine has no requests.
+    """
+    if shown(unit).get("ActiveState") == "activating":
+        systemctl("kill", "--signal=KILL", unit)
+    systemctl("stop", "--no-block", unit)
+    quiet = 0
+    while shown(unit).get("ActiveState") not in ("inactive", "failed"):
+        time.sleep(_TICK_SECONDS)
+        quiet = quiet + 1 if idle() else 0
+        if quiet == _QUIET_TICKS:
+            systemctl("kill", "--signal=KILL", unit)
+    systemctl("reset-failed", unit)
+    left = processes(unit)
+    if left:
+        raise Failure(f"{unit} is stopped, and its processes {', '.join(map(str, sorted(left)))} do not end")
+
+
+def start(unit: str) -> None:
+    """Begin to start the unit, with earlier failures forgotten."""
+    systemctl("reset-failed", unit)
+    systemctl("start", "--no-block", unit)
+
+
+def wait_until_serving(unit: str, limit: float, patient: bool) -> None:
+    """Wait until the unit is started, which means that its engine answers.
+
+    Args:
+        unit: The unit.
+        limit: How long it may take, in seconds.
+        patient: Whether systemd may try it again, as often as the unit allows.
+
+    Raises:
+        Failure: The engine ended or took too long.
+    """
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        state = shown(unit)
+        if state.get("ActiveState") == "active":
+            return
+        tried = int(state.get("NRestarts") or 0) > 0 or state.get("SubState") == "auto-restart"
+        if state.get("ActiveState") in ("failed", "inactive") or (tried and not patient):
+            raise Failure(f"the engine ended before it answered ({state.get('Result', 'no result')})")
+        time.sleep(_TICK_SECONDS)
+    raise Failure(f"the engine did not answer within {limit:.0f} s")
+
+
+def wait_for_memory(former: set[int]) -> None:
+    """Wait until no card holds memory for the processes `former`.
+
+    Raises:
+        Failure: It is still held after a minute.
+    """
+    deadline = time.monotonic() + _MEMORY_LIMIT_SECONDS
+    while held := _holders() & former:
+        if time.monotonic() > deadline:
+            raise Failure(f"the old engine is gone, and its processes {sorted(held)} still hold the card's memory")
+        time.sleep(_TICK_SECONDS)
+
+
+def _holders() -> set[int]:
+    """The processes that hold memory of a card; none where there is no driver."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return set()
+    return {int(line) for line in done.stdout.split() if line.isdecimal()}
+
+
+def require_free_port(about: Mapping[str, object]) -> None:
+    """Require that nobody listens where the engine is going to.
+
+    Raises:
+        Failure: Somebody does.
+    """
+    host, port = str(about["host"]), int(str(about["port"]))
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise Failure(f"the port {port} of {host} cannot be used: {error.strerror}") from None
+
+
+def stay_if_host_stops() -> None:
+    """Wait for the end where the whole host stops: engines end then, and that is nobody's failure."""
+    done = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True, check=False)
+    if done.stdout.strip() in ("stopping", "offline"):
+        time.sleep(3600)
+
+
+def enable(unit: str, enabled: bool) -> None:
+    """Have the unit started at every boot, or not."""
+    link = store.UNITS / _WANTS / unit
+    if enabled and not link.is_symlink():
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(store.UNITS / unit)
+    elif not enabled:
+        link.unlink(missing_ok=True)
+
+
+def cursor() -> str:
+    """The place in the journal where it ends now; empty if there is none."""
+    done = subprocess.run(
+        ["journalctl", "--lines=0", "--show-cursor", "--quiet"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.rpartition("cursor: ")[2].strip()
+
+
+def journal(unit: str, since: str) -> str:
+    """What the unit wrote since the place `since`, or since the boot."""
+    place = [f"--after-cursor={since}"] if since else ["--boot"]
+    done = subprocess.run(
+        ["journalctl", f"--unit={unit}", *place, "--output=cat", "--no-pager", "--lines=2000", "--quiet"],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    return done.stdout
+
+
+def decisive(journal: str) -> list[str]:
+    """The lines that say why an engine failed: the last few that speak of errors, each once."""
+    loud = ("error", "exception", "killed", "fatal", "no space", "traceback")
+    quiet = ("INFO", "WARNING", "For further information", "Traceback (most recent", "Failed with result")
+    lines = [
+        line.strip()
+        for line in journal.splitlines()
+        if any(word in line.lower() for word in loud) and not any(word in line for word in quiet)
+    ]
+    return list(dict.fromkeys(lines))[-5:]
+
+
+def load(command: Sequence[str]) -> None:
+    """Run a command that only makes the next ones faster; what becomes of it does not matter."""
+    try:
+        subprocess.run(["nice", "-n", "19", *command], capture_output=True, check=False, timeout=120)
+    except (OSError, subprocess.TimeoutExpired):
+        return

@@ -1,0 +1,140 @@
+#!/usr/bin/python
+"""Ansible module: have a generation with the given files on the host."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = """
+module: generation
+short_description: Have a generation with the given files
+description:
+  - A generation is a numbered folder that never changes. The same files and the same description are the same
+    generation; others become a new one. Nothing is activated.
+  - Supports check mode and diff, which compares with the current generation.
+options:
+  root:
+    description: The folder that holds C(generations) and the link C(current).
+    type: path
+    required: true
+  files:
+    description: Names and texts. In a text, C(@GENERATION@) becomes the generation's folder.
+    type: dict
+    required: true
+  about:
+    description: What it serves and with what; kept as C(generation.json).
+    type: dict
+    required: true
+"""
+RETURN = """
+number:
+  description: The generation's number.
+  returned: always
+  type: int
+"""
+_PLACE = "@GENERATION@"
+
+
+def main() -> None:
+    """Have the generation, and say its number."""
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "files": {"type": "dict", "required": True},
+            "about": {"type": "dict", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    root = Path(module.params["root"])
+    files: dict[str, str] = module.params["files"]
+    about: dict[str, Any] = module.params["about"]
+    digest = hashlib.sha256(json.dumps([files, about], sort_keys=True).encode()).hexdigest()
+    folders = {int(path.name): path for path in (root / "generations").glob("*") if path.name.isdecimal()}
+    same = [number for number, folder in folders.items() if _about(folder).get("digest") == digest]
+    number = max(same) if same else max(folders, default=0) + 1
+    if not same and not module.check_mode:
+        described = {"number": number, "created": int(time.time()), "digest": digest, **about}
+        try:
+            _write(root / "generations", number, {**files, "generation.json": json.dumps(described, indent=2) + "\n"})
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            module.fail_json(
+                msg=f"[disk-full] no space is left for a new generation under {root}. Free some, and type the same "
+                "again. What runs is as it was."
+            )
+    module.exit_json(changed=not same, number=number, diff=_diff(root / "current", files, about))
+
+
+def _write(parent: Path, number: int, files: dict[str, str]) -> None:
+    """Write the folder whole or not at all, and force it to the disk."""
+    parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for leftover in parent.glob("*.partial"):
+        shutil.rmtree(leftover)
+    scratch, folder = parent / f"{number}.partial", parent / str(number)
+    try:
+        scratch.mkdir(mode=0o755)
+        for name, text in files.items():
+            path = scratch / name
+            with path.open("w") as file:
+                file.write(text.replace(_PLACE, str(folder)))
+                file.flush()
+                os.fsync(file.fileno())
+            path.chmod(0o444)
+        _sync(scratch)
+        scratch.rename(folder)
+    except OSError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    _sync(parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "generation.json").read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _diff(current: Path, files: dict[str, str], about: dict[str, Any]) -> list[dict[str, str]]:
+    """What differs between the current generation and the wanted one, a file at a time."""
+    now = current.resolve()
+    found = {name: _text(now / name).replace(str(now), _PLACE) for name in files}
+    described = {name: value for name, value in _about(now).items() if name not in ("number", "created", "digest")}
+    pairs = {name: (found[name], text) for name, text in files.items()}
+    pairs["generation.json"] = (_pretty(described), _pretty(about))
+    return [
+        {"before": before, "after": after, "before_header": f"current/{name}", "after_header": f"wanted/{name}"}
+        for name, (before, after) in pairs.items()
+        if before != after
+    ]
+
+
+def _pretty(about: dict[str, Any]) -> str:
+    return json.dumps(about, indent=2, sort_keys=True) + "\n" if about else ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    main()

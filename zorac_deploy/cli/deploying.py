@@ -1,0 +1,126 @@
+"""What `up` and `switch` share: look what would change, do it, prove it, and tell."""
+
+import getpass
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+from rich.markup import escape
+
+from zorac_deploy import chat, deployment, runner
+from zorac_deploy.cli.common import Session, output, reached
+from zorac_deploy.cli.progress import Progress
+from zorac_deploy.errors import SmokeFailed
+
+_LOGS_KEPT = 50
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a run did, what serves now, and the proof of it as a client sees it."""
+
+    result: runner.Result
+    found: deployment.Deployment
+    smoke: chat.Smoke
+
+    def summary(self) -> dict[str, object]:
+        """What `--json` prints."""
+        return {
+            "host": self.found.host,
+            "changed": list(self.result.changed),
+            "seconds": self.result.seconds,
+            "log": str(self.result.log),
+            "deployment": self.found.summary(),
+            "smoke": self.smoke.summary(),
+        }
+
+    def require(self) -> None:
+        """Require that every check passed.
+
+        Raises:
+            SmokeFailed: One did not.
+        """
+        if not self.smoke.passed:
+            lines = [f"{check.name}: {check.found}" for check in self.smoke.checks if not check.passed]
+            message = "it is deployed, but it does not answer as it must:\n  " + "\n  ".join(lines)
+            raise SmokeFailed(message, self.smoke.failed)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a run would change: its tasks, and the files' differences."""
+
+    tasks: tuple[str, ...]
+    diffs: tuple[str, ...]
+    log: Path
+
+
+def who(verb: str) -> str:
+    """Who we are and what for, for those who find us at work."""
+    return f"{getpass.getuser()}@{socket.gethostname()}, zorac-deploy {verb}"
+
+
+def changes(opened: Session, progress: Progress) -> Changes:
+    """Find out what `up` would change."""
+    diffs: list[str] = []
+
+    def on_step(step: runner.Step) -> None:
+        progress.step(step)
+        if step.diff:
+            diffs.append(step.diff)
+
+    log = log_file("check", opened)
+    result = runner.run("up", opened.inventory.sources, opened.connection, log, check=True, on_step=on_step)
+    return Changes(result.changed, tuple(diffs), log)
+
+
+def show(found: Changes) -> None:
+    """Show what would change."""
+    for diff in found.diffs:
+        output.print(escape(diff), style="dim", soft_wrap=True)
+
+
+def deploy(opened: Session, progress: Progress, verb: str) -> runner.Result:
+    """Bring the host to what the session's inventory says. The caller holds the lock."""
+    # An earlier run that was killed has left its activation to the host.
+    deployment.settle(opened.connection)
+    return runner.run(
+        "up",
+        opened.inventory.sources,
+        opened.connection,
+        log_file(verb, opened),
+        variables={"generations_by": who(verb)},
+        on_step=progress.step,
+    )
+
+
+def proved(opened: Session, progress: Progress, result: runner.Result) -> Deployed:
+    """What serves now, with the proof from here, as a client sees it."""
+    with reached(opened) as (found, endpoint):
+        smoke = chat.smoke(endpoint, lambda done: progress.step(runner.Step("smoke", done.name, "ok")))
+    return Deployed(result, found, smoke)
+
+
+def log_file(verb: str, opened: Session) -> Path:
+    """A new file for the log of `verb`, beside those of earlier runs, of which the oldest are dropped."""
+    folder = platformdirs.user_log_path("zorac-deploy")
+    for old in sorted(folder.glob("*.log"))[: -_LOGS_KEPT + 1]:
+        old.unlink(missing_ok=True)
+    return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{verb}-{opened.name}.log"
+
+
+def report(rows: dict[str, str]) -> None:
+    """Print names and values below each other."""
+    output.print()
+    for name, value in rows.items():
+        output.print(f"  [bold]{name:<12}[/] {escape(value)}", soft_wrap=True)
+
+
+def downtime(seconds: deployment.Seconds) -> dict[str, str]:
+    """The row that says for how long nothing answered; none where the host kept no times."""
+    if "silent" not in seconds:
+        return {}
+    parts = ", ".join(f"{name} {seconds[name]:.1f}" for name in ("stop", "memory", "start", "proof") if name in seconds)
+    return {"no answer": f"for {seconds['silent']:.1f} s ({parts})"}

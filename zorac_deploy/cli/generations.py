@@ -1,0 +1,118 @@
+"""`zorac-deploy generations` and `zorac-deploy rollback`."""
+
+import time
+from dataclasses import asdict
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from zorac_deploy import deployment
+from zorac_deploy.cli import deploying
+from zorac_deploy.cli.common import host_options, output, print_json, session, words
+from zorac_deploy.cli.progress import Progress
+from zorac_deploy.errors import Refused
+
+
+@click.command()
+@host_options
+@click.option(
+    "--collect", is_flag=True, help="Remove those that are of no use any more, with their engines and models."
+)
+@click.option("--keep", type=click.IntRange(min=1), default=3, help="How many good ones stay. Default: 3.")
+@click.option("--check", is_flag=True, help="Only show what --collect would remove.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def generations(collect: bool, keep: int, check: bool, as_json: bool, **host: object) -> None:
+    """List the generations of HOST: what each served, what came of it, and what differs from the one before.
+
+    What runs is never removed, nor the newest. Engines and models are on the disk once, whichever generations use them.
+
+    \b
+    Examples:
+      zorac-deploy generations tower
+      zorac-deploy generations tower --collect --keep 2 --check
+    """
+    with session(words(host)) as opened:
+        if not collect:
+            listed = deployment.generations(opened.connection)
+            if as_json:
+                print_json([asdict(each) for each in listed])
+            else:
+                output.print(_table(listed))
+            return
+        with opened.connection.lock("zorac-deploy generations --collect"):
+            removed = deployment.collect(opened.connection, keep, check)
+    if as_json:
+        print_json({"host": opened.name, "check": check, **removed})
+        return
+    numbers = ", ".join(map(str, removed["generations"])) or "none"
+    output.print(
+        f"[bold]{opened.name}:[/] {'would remove' if check else 'removed'} generations: {numbers}; "
+        f"{removed['bytes'] / 2**30:.1f} GiB"
+    )
+    for path in removed["paths"]:
+        output.print(f"  {path}", soft_wrap=True)
+
+
+@click.command()
+@host_options
+@click.argument("number", metavar="[N]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def rollback(number: str | None, as_json: bool, **host: object) -> None:
+    """Let HOST serve generation N again; without N, the one that was proved last before the current one.
+
+    The host activates it as it does any: if it is not proved, the host goes back to what it serves now. Driver and
+    desktop stay as they are.
+
+    \b
+    Examples:
+      zorac-deploy rollback
+      zorac-deploy rollback tower 4
+    """
+    if number is None and str(host["host_name"]).isdecimal():  # one number is a generation, not a host
+        number, host["host_name"] = str(host["host_name"]), None
+    if number is not None and not number.isdecimal():
+        raise click.UsageError(f"{number!r} is no generation. Give its number; see: zorac-deploy generations")
+    progress = Progress(output, quiet=as_json)
+    with session(words(host)) as opened:
+        before = deployment.read(opened.connection).generation
+        wanted = int(number) if number else _last_good(deployment.generations(opened.connection), opened.name)
+        with (
+            progress.shown(f"Activate generation {wanted}"),
+            opened.connection.lock(f"zorac-deploy rollback to {wanted}"),
+        ):
+            done = deployment.activate(opened.connection, wanted, deploying.who("rollback"))
+    if as_json:
+        print_json({"host": opened.name, "from": before, **asdict(done)})
+    elif not done.changed:
+        output.print(f"[bold]{opened.name}[/] serves generation {wanted} already: nothing to do.")
+    else:
+        deploying.report({"host": f"{opened.name}, generation {before} → {wanted}", **deploying.downtime(done.seconds)})
+
+
+def _last_good(listed: list[deployment.Generation], name: str) -> int:
+    good = [each for each in listed if each.state == "proved" and not each.current]
+    if not good:
+        raise Refused(
+            f"{name} has no other generation that was ever proved. See: zorac-deploy generations", "generation-unknown"
+        )
+    return max(good, key=lambda each: each.order).number
+
+
+def _table(listed: list[deployment.Generation]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "made", "profile", "state", "what differs from the one before"):
+        table.add_column(name, overflow="fold")
+    before = None
+    for each in listed:
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.created))
+        state = f"{each.state or 'never activated'}{', current' if each.current else ''}"
+        if before is None:
+            what = [str(each.about["engine"]), str(each.about["model"])]
+        else:
+            what = [f"{name}: {old} → {new}" for name, (old, new) in each.difference(before).items()]
+        if each.reason:
+            what.append(f"failed: {each.reason}")
+        table.add_row(str(each.number), made, str(each.about["profile"]), state, escape("\n".join(what)))
+        before = each
+    return table

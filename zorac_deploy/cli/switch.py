@@ -1,0 +1,107 @@
+"""`zorac-deploy switch`."""
+
+import tempfile
+from pathlib import Path
+
+import click
+from rich.markup import escape
+
+from zorac_deploy import client, deployment, inventory
+from zorac_deploy.cli import deploying
+from zorac_deploy.cli.common import Session, host_options, output, print_json, session, words
+from zorac_deploy.cli.progress import Progress
+
+
+@click.command()
+@host_options
+@click.argument("profile_name", metavar="PROFILE", required=False)
+@click.option("--check", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask, and do not look what would change first.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON. It does not ask.")
+@click.option("-v", "--verbose", is_flag=True, help="Name every task.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
+def switch(
+    profile_name: str | None, check: bool, yes: bool, as_json: bool, verbose: bool, quiet: bool, **host: object
+) -> None:
+    """Let HOST serve with another PROFILE: show what changes, ask, and have the host activate it.
+
+    The host finishes it or goes back to what it served, whatever becomes of this command. The inventory stays as it is:
+    the next `up` brings back the profile that it names.
+
+    Zorac's settings on this machine (~/.zorac/config.json) get the profile's limits, if Zorac uses this host.
+
+    \b
+    Examples:
+      zorac-deploy switch display
+      zorac-deploy switch tower headless --check
+    """
+    if profile_name is None:  # one word is the profile, and the host is the only one there is
+        profile_name, host["host_name"] = host["host_name"], None  # type: ignore[assignment]
+    if profile_name is None:
+        raise click.UsageError("Missing argument 'PROFILE'.")
+    progress = Progress(output, verbose, quiet or as_json)
+    with session(words(host)) as opened, tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch:
+        before = deployment.read(opened.connection)
+        source = Path(scratch) / "inventory.yml"
+        source.write_text(inventory.switched(opened.inventory, opened.name, profile_name), encoding="utf-8")
+        source.chmod(0o600)
+        wanted = Session(inventory.Inventory((source,), opened.inventory.targets), opened.connection)
+        if check or not (yes or as_json):
+            with progress.shown("Look what would change"):
+                changes = deploying.changes(wanted, progress)
+            if not as_json:
+                deploying.show(changes)
+                count = len(changes.tasks)
+                output.print(f"\n[bold]{opened.name}[/]: {before.profile} → {profile_name}, {count} tasks would change")
+            if check or not changes.tasks:
+                _nothing_done(opened.name, changes, profile_name, as_json)
+                return
+            click.confirm(
+                f"Switch {opened.name} to {profile_name}? Nothing answers while the engine starts.", abort=True
+            )
+        with progress.shown("Switch"):
+            with opened.connection.lock(f"zorac-deploy switch {profile_name}"):
+                result = deploying.deploy(wanted, progress, f"switch-{profile_name}")
+            done = deploying.proved(wanted, progress, result)
+        fitting = client.settings(
+            opened.connection, done.found, opened.connection.read("cat", deployment.KEY_FILE).strip()
+        )
+        seconds = deployment.generation(opened.connection, done.found.generation).seconds if result.changed else {}
+    zorac = client.write(fitting)
+    if as_json:
+        shown = {name: value for name, value in fitting.items() if name != "VLLM_API_KEY"}
+        print_json({**done.summary(), "from": before.summary(), "downtime": seconds, "client": shown, "zorac": zorac})
+    else:
+        _report(before, done, seconds, fitting, zorac)
+    done.require()
+
+
+def _nothing_done(name: str, changes: deploying.Changes, profile: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"host": name, "would_change": list(changes.tasks), "diffs": list(changes.diffs)})
+    elif changes.tasks:
+        output.print("Nothing was changed.")
+    else:
+        output.print(f"{name} serves {escape(profile)} already: nothing to do.")
+
+
+def _report(
+    before: deployment.Deployment,
+    done: deploying.Deployed,
+    seconds: deployment.Seconds,
+    fitting: dict[str, str],
+    zorac: str,
+) -> None:
+    found = done.found
+    if found.generation == before.generation:
+        output.print(f"[bold]{found.host}[/] serves {escape(found.profile)} already: nothing to do.")
+        return
+    rows = {
+        "host": f"{found.host}, generation {before.generation} → {found.generation} ({done.result.seconds:.0f} s)",
+        "profile": f"{before.profile} → {found.profile}",
+        "context": f"{before.max_model_len} → {found.max_model_len} tokens",
+        **deploying.downtime(seconds),
+        "Zorac": ", ".join(f"{name} {value}" for name, value in fitting.items() if name.startswith("MAX_")),
+        "": zorac,
+    }
+    deploying.report(rows)

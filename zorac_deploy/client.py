@@ -1,0 +1,80 @@
+"""The settings of the chat client Zorac that fit what a host serves."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from zorac_deploy.connection import Connection
+from zorac_deploy.deployment import Deployment
+from zorac_deploy.errors import ZoracDeployError
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a conversation shares the context between what is read and what is written, in tokens."""
+
+    max_input_tokens: int
+    max_output_tokens: int
+
+
+def limits(context: int) -> Limits:
+    """The limits that fit into a context of `context` tokens.
+
+    An eighth is for the answer, up to Zorac's own 4,000. Three in 128 are kept free: Zorac counts with another
+    tokenizer than the model's, and the chat template adds its own. For 32,768 that gives Zorac's defaults, 28,000 and
+    4,000.
+    """
+    output = min(4000, context // 8)
+    return Limits(context - output - context * 3 // 128, output)
+
+
+def config_file() -> Path:
+    """Where Zorac keeps its settings on this machine; it has the same two variables for it."""
+    folder = Path(os.environ.get("ZORAC_DIR") or Path.home() / ".zorac")
+    return Path(os.environ.get("ZORAC_CONFIG_FILE") or folder / "config.json")
+
+
+def settings(connection: Connection, found: Deployment, api_key: str) -> dict[str, str]:
+    """Zorac's settings for the deployment `found`, as its configuration file spells them."""
+    if connection.target.local or found.listen in _LOOPBACK:
+        address = "localhost"
+    else:
+        address = connection.target.address if found.listen in _ANYWHERE else found.listen
+    fitting = {"VLLM_BASE_URL": f"http://{address}:{found.port}/v1", "VLLM_API_KEY": api_key, "VLLM_MODEL": found.model}
+    if found.max_model_len:
+        limit = limits(found.max_model_len)
+        fitting |= {"MAX_INPUT_TOKENS": str(limit.max_input_tokens), "MAX_OUTPUT_TOKENS": str(limit.max_output_tokens)}
+    return fitting
+
+
+def write(fitting: Mapping[str, str]) -> str:
+    """Bring `fitting` into Zorac's settings on this machine, and say what came of it.
+
+    Nothing is written where Zorac was never used, nor where it talks to another server. All else in the file stays.
+
+    Raises:
+        ZoracDeployError: The file holds no settings.
+    """
+    file = config_file()
+    if not file.parent.is_dir():
+        return "Zorac is not used on this machine: nothing written"
+    try:
+        held = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as error:
+        raise ZoracDeployError(f"{file} is not JSON: {error}. Mend or remove it, and type the same again.") from None
+    if not isinstance(held, dict):
+        raise ZoracDeployError(f"{file} holds no settings. Mend or remove it, and type the same again.")
+    if held.get("VLLM_BASE_URL", fitting["VLLM_BASE_URL"]) != fitting["VLLM_BASE_URL"]:
+        return f"{file} is for {held['VLLM_BASE_URL']}: left as it is"
+    if {**held, **fitting} == held:
+        return f"{file} has them already"
+    scratch = file.with_suffix(".partial")
+    scratch.touch(mode=0o600)
+    scratch.write_text(json.dumps({**held, **fitting}, indent=2), encoding="utf-8")
+    scratch.replace(file)
+    return f"written to {file}"
