@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,26 @@ _ATTEMPTS = 3
 _TICK_SECONDS = 0.2
 _GONE_SECONDS = 10.0
 _SPACE_BYTES = 64 * 2**20
+
+
+@dataclass
+class _Course:
+    """How an activation goes.
+
+    Attributes:
+        seconds: What its parts took.
+        silent_since: Since when nothing answers, by the kernel's count; None while the old engine still serves.
+        cursor: Where in the journal the start begins.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    silent_since: float | None = None
+    cursor: str = ""
+
+    def answers(self) -> None:
+        """Keep for how long nothing answered."""
+        if self.silent_since is not None:
+            self.seconds["silent"] = round(time.monotonic() - self.silent_since, 3)
 
 
 class Busy(Exception):
@@ -111,30 +132,30 @@ def run() -> bool:
         return True
     target = store.generation(record["target"])
     previous = store.generation(record["previous"]) if record["previous"] else None
-    seconds: dict[str, float] = {}
+    course = _Course()
     lines: list[str] = []
     if target and not record["failure"]:
         record["attempts"] += 1
-        since = service.cursor() if record["attempts"] == 1 else ""
         try:
             if record["attempts"] > _ATTEMPTS:
                 raise Failure(f"the host or the activation ended {_ATTEMPTS} times while it was started")
             _require_space()
             store.set_pending(record)
-            _bring_up(target, previous, seconds, restart=record["restart"], patient=False)
+            _bring_up(target, previous, course, restart=record["restart"], patient=False)
         except (Failure, OSError) as failure:
             service.stay_if_host_stops()
             record["failure"] = str(failure)
-            lines = _keep_journal(target, since)
+            lines = _keep_journal(target, course.cursor)
         else:
-            return _end(record, target, "proved", seconds, lines)
+            return _end(record, target, "proved", course, lines)
     _say(f"generation {record['target']} failed: {record['failure']}")
     _try(lambda: store.set_pending(record))
     went_back = False
     if previous:
         _say(f"going back to generation {previous.number}")
         try:
-            _bring_up(previous, None, {}, restart=False, patient=True)
+            _bring_up(previous, None, _Course(), restart=False, patient=True)
+            course.answers()
             went_back = True
         except (Failure, OSError) as failure:
             service.stay_if_host_stops()
@@ -146,33 +167,30 @@ def run() -> bool:
         store.forget_current(target.unit)
         service.systemctl("daemon-reload")
     if target:
-        _end(record, target, "failed", seconds, lines)
+        _end(record, target, "failed", course, lines)
     else:
         store.end_pending()
     return went_back
 
 
-def _bring_up(
-    target: Generation, previous: Generation | None, seconds: dict[str, float], restart: bool, patient: bool
-) -> None:
+def _bring_up(target: Generation, previous: Generation | None, course: _Course, restart: bool, patient: bool) -> None:
     """Have `target` be current, started and proved, with the way back to `previous` prepared.
 
-    What each part took is put into `seconds`.
+    How it goes is put into `course`.
     """
     about, now = target.about, store.current()
     active = service.shown(target.unit).get("ActiveState") in ("active", "activating")
     there = now is not None and now.number == target.number and active and service.running(target.unit) == target.number
-    began = time.monotonic()
     if restart or not there:
         flip = store.Flip(target)
         if previous:
             store.Flip(previous)
         _warm(about, now)
-        began = last = time.monotonic()
+        course.silent_since = last = time.monotonic()
 
         def took(part: str) -> None:
             nonlocal last
-            seconds[part], last = round(time.monotonic() - last, 3), time.monotonic()
+            course.seconds[part], last = round(time.monotonic() - last, 3), time.monotonic()
 
         units = {target.unit, *([now.unit] if now else [])}
         former = {pid for unit in units for pid in service.processes(unit)}
@@ -186,13 +204,14 @@ def _bring_up(
         took("memory")
         if now and now.unit != target.unit:
             service.enable(now.unit, False)
+        course.cursor = service.cursor()
         service.start(target.unit)
     last = time.monotonic()
     service.wait_until_serving(target.unit, float(about["start_timeout_seconds"]), patient)
-    seconds["start"], last = round(time.monotonic() - last, 3), time.monotonic()
+    course.seconds["start"], last = round(time.monotonic() - last, 3), time.monotonic()
     proof.prove(about, float(about["proof_timeout_seconds"]))
-    seconds["proof"] = round(time.monotonic() - last, 3)
-    seconds["silent"] = round(time.monotonic() - began, 3)
+    course.seconds["proof"] = round(time.monotonic() - last, 3)
+    course.answers()
 
 
 def _require_space() -> None:
@@ -211,7 +230,7 @@ def _warm(about: Mapping[str, Any], now: Generation | None) -> None:
         service.load(["cat", *map(str, weights)])
 
 
-def _end(record: dict[str, Any], target: Generation, state: str, seconds: dict[str, float], lines: list[str]) -> bool:
+def _end(record: dict[str, Any], target: Generation, state: str, course: _Course, lines: list[str]) -> bool:
     """Keep the outcome, and have at boot what is proved. Whether `target` is proved."""
     _try(
         lambda: store.set_outcome(
@@ -224,7 +243,7 @@ def _end(record: dict[str, Any], target: Generation, state: str, seconds: dict[s
                 "reason": record["failure"],
                 "back_failure": record.get("back_failure", ""),
                 "lines": lines,
-                "seconds": seconds,
+                "seconds": course.seconds,
             },
         )
     )

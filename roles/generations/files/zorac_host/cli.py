@@ -41,13 +41,18 @@ def _parser() -> argparse.ArgumentParser:
     word = words.add_parser("watch", help="look once whether the engine lives; a timer calls this")
     word.add_argument("--idle-seconds", type=float, required=True)
     word.add_argument("--stall-seconds", type=float, required=True)
-    word.set_defaults(do=lambda given: print(watchdog.look(given.idle_seconds, given.stall_seconds)))
+    word.add_argument("--answer-seconds", type=float, required=True)
+    word.set_defaults(do=_watch)
 
     word = words.add_parser("collect", help="remove generations that are of no use any more")
     word.add_argument("--keep", type=int, required=True, help="how many good ones to keep beside the current one")
     word.add_argument("--check", action="store_true", help="only say what would be removed")
     word.set_defaults(do=_collect)
     return parser
+
+
+def _watch(given: argparse.Namespace) -> None:
+    print(watchdog.look(given.idle_seconds, given.stall_seconds, given.answer_seconds))
 
 
 def _collect(given: argparse.Namespace) -> None:

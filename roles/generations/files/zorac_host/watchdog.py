@@ -5,6 +5,7 @@ so that a clock that jumps means nothing.
 """
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +13,44 @@ from zorac_host import activation, proof, service, store
 from zorac_host.service import Failure
 from zorac_host.store import Generation
 
-_ANSWER_SECONDS = 30.0
 _BACK_OFF_SECONDS = 60.0
+# Ends that systemd makes good by starting it again, one by one.
+_ENDS, _ENDS_SECONDS = 3, 3600.0
 # As many in a row help nobody: what is broken needs a person.
 _LIMIT = 5
+# What was restarted that often, and fails again, is left for the generation that was good before.
+_PATIENCE = 2
 # An engine that has served for so long was not helped in vain.
 _FORGET_SECONDS = 6 * 3600.0
 
 
-def look(idle_seconds: float, stall_seconds: float) -> str:
+def look(idle_seconds: float, stall_seconds: float, answer_seconds: float) -> str:
     """Look once, and act. What was found, in words.
 
     Args:
         idle_seconds: How long an engine may do nothing before it is asked for a token.
         stall_seconds: How long an engine with requests may go without a token before it counts as hung.
+        answer_seconds: How long it may take to answer us.
     """
     target = store.current()
     if target is None or store.pending():
         return "nothing to look at"
     kept, now = _kept(), time.monotonic()
-    state = service.shown(target.unit).get("ActiveState")
-    try:
-        if state == "failed":
-            raise Failure("the engine ended again and again, and systemd gave up")
-        if state != "active":
-            return f"{target.unit} is {state}"
-        found = _alive(target, kept, now, idle_seconds, stall_seconds)
-    except Failure as failure:
-        # Once may be chance: an engine that runs is asked twice.
-        if state == "active" and not kept.get("doubt"):
-            store.set_watch({**kept, "doubt": str(failure)})
-            return f"in doubt: {failure}"
-        return _help(target, kept, now, str(failure))
+    unit = service.shown(target.unit)
+    reason = _ended(kept, now, unit)
+    if not reason and unit.get("ActiveState") != "active":
+        store.set_watch(kept)
+        return f"{target.unit} is {unit.get('ActiveState')}"
+    if not reason:
+        try:
+            found = _alive(target, kept, now, idle_seconds, stall_seconds, answer_seconds)
+        except Failure as failure:
+            if not kept["doubt"]:  # once may be chance
+                store.set_watch({**kept, "doubt": str(failure)})
+                return f"in doubt: {failure}"
+            reason = str(failure)
+    if reason:
+        return _help(target, kept, now, reason)
     if kept["helped"] and now - kept["helped"][-1] > _FORGET_SECONDS:
         kept["helped"] = []
     store.set_watch({**kept, "doubt": "", "gave_up": ""})
@@ -55,13 +62,40 @@ def _kept() -> dict[str, Any]:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     kept = store.watch()
     if kept.get("boot") != boot:
-        kept = {"boot": boot, "helped": [], "tokens": None, "moved": time.monotonic(), "doubt": "", "gave_up": ""}
+        now = time.monotonic()
+        kept = {
+            "boot": boot,
+            "helped": [],
+            "ends": [[now, 0]],
+            "tokens": None,
+            "moved": now,
+            "doubt": "",
+            "gave_up": "",
+        }
     return kept
 
 
-def _alive(target: Generation, kept: dict[str, Any], now: float, idle_seconds: float, stall_seconds: float) -> str:
+def _ended(kept: dict[str, Any], now: float, unit: Mapping[str, str]) -> str:
+    """Why an engine that ends needs help; empty if it does not end, or not often."""
+    if unit.get("ActiveState") == "failed":
+        return "the engine ended again and again, and systemd gave up"
+    ends = int(unit.get("NRestarts") or 0)  # since the last activation, or since a person started it anew
+    recent = [each for each in kept["ends"] if now - each[0] < _ENDS_SECONDS and each[1] <= ends] or [[now, ends]]
+    kept["ends"] = recent if ends == recent[-1][1] else [*recent, [now, ends]]
+    count = ends - recent[0][1]
+    return f"the engine ended {count} times within an hour" if count >= _ENDS else ""
+
+
+def _alive(
+    target: Generation,
+    kept: dict[str, Any],
+    now: float,
+    idle_seconds: float,
+    stall_seconds: float,
+    answer_seconds: float,
+) -> str:
     """What shows that the engine lives. Raises Failure if it does not."""
-    seen = proof.progress(target.about, _ANSWER_SECONDS)
+    seen = proof.progress(target.about, answer_seconds)
     busy, tokens = seen if seen else (False, None)
     if tokens is not None and tokens != kept["tokens"]:
         kept.update(tokens=tokens, moved=now)
@@ -73,13 +107,13 @@ def _alive(target: Generation, kept: dict[str, Any], now: float, idle_seconds: f
         return "it has requests"
     if quiet < idle_seconds and not kept["doubt"]:
         return "it is idle"
-    proof.one_token(target.about, _ANSWER_SECONDS)
+    proof.one_token(target.about, answer_seconds)
     kept["moved"] = now
     return "it is idle, and answers"
 
 
 def _help(target: Generation, kept: dict[str, Any], now: float, reason: str) -> str:
-    """Start the engine again, by an activation that goes back to the last good generation if that does not help."""
+    """Start the engine again; if that does not help, or not for long, go back to the last good generation."""
     helped = kept["helped"]
     if len(helped) >= _LIMIT:
         store.set_watch({**kept, "gave_up": reason})
@@ -87,6 +121,10 @@ def _help(target: Generation, kept: dict[str, Any], now: float, reason: str) -> 
     wait = _BACK_OFF_SECONDS * 2 ** len(helped)
     if helped and now - helped[-1] < wait:
         return f"waits {wait:.0f} s after the last restart: {reason}"
-    store.set_watch({**kept, "helped": [*helped, now], "tokens": None, "moved": now, "doubt": ""})
+    store.set_watch({**kept, "helped": [*helped, now], "ends": [[now, 0]], "tokens": None, "moved": now, "doubt": ""})
+    good = store.last_good(target.number) if len(helped) >= _PATIENCE else None
+    if good:
+        activation.begin(good.number, activation.WATCHDOG)
+        return f"goes back to generation {good.number}: {reason}"
     activation.begin(target.number, activation.WATCHDOG, restart=True)
     return f"restarts it: {reason}"

@@ -1,0 +1,144 @@
+"""`switch` and `rollback`, as a person types them, with a real engine and requests that are under way."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+
+import httpx2
+import pytest
+
+from zorac_deploy.sandbox import host as sandbox
+
+# A profile of the user's own: the CPU's, with a shorter context.
+_PROFILE = """
+gpu_servers:
+  children:
+    small:
+cpu:
+  children:
+    small:
+      vars:
+        vllm_profile: small
+        vllm_max_model_len: 2048
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    inventory = tmp_path / "profiles.yml"
+    inventory.write_text(_PROFILE)
+    sources = ["--inventory", sandbox.find("molecule-switch").inventory, "--inventory", inventory]
+
+    def ran(*words, **kwargs):
+        command = ["zorac-deploy", *map(str, words), *map(str, sources)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, **kwargs)
+
+    return ran
+
+
+@pytest.fixture
+def endpoint(host):
+    about = json.loads(host.file("/etc/zorac-deploy/current/generation.json").content_string)
+    with host.sudo():
+        key = host.file("/etc/zorac-deploy/api-key").content_string.strip()
+    return httpx2.Client(
+        base_url=f"http://127.0.0.1:{about['port']}",
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=100,
+        trust_env=False,
+    )
+
+
+def ask(endpoint, tokens):
+    """The number of tokens that a request got; with no end of its own, it asks for exactly so many."""
+    body = {"model": "SmolLM2-135M-Instruct", "max_tokens": tokens, "ignore_eos": True}
+    answer = endpoint.post("/v1/chat/completions", json={**body, "messages": [{"role": "user", "content": "Count."}]})
+    answer.raise_for_status()
+    return answer.json()["usage"]["completion_tokens"]
+
+
+def current(host):
+    return json.loads(host.file("/etc/zorac-deploy/current/generation.json").content_string)
+
+
+def test_a_switch_there_and_back(run, host, endpoint, tmp_path):
+    assert "would change" in run("switch", "small", "--check").stdout
+    assert current(host)["number"] == 1
+
+    # Zorac is used here, and has settings of its own.
+    zorac = tmp_path / "zorac"
+    zorac.mkdir()
+    (zorac / "config.json").write_text('{"TEMPERATURE": "0.7"}')
+    environment = {**os.environ, "ZORAC_DIR": str(zorac)}
+
+    # A long request begins just before the old engine is stopped: it is finished. Those that come after are refused.
+    long, refused = [], []
+    switching = threading.Event()
+
+    def begin():
+        while not host.file("/var/lib/zorac-deploy/activation.json").exists:
+            time.sleep(0.1)
+        long.append(ask(endpoint, 200))
+
+    def knock():
+        while not switching.is_set():
+            try:
+                ask(endpoint, 1)
+            except httpx2.HTTPError as error:
+                refused.append(error)
+            time.sleep(0.5)
+
+    threads = [threading.Thread(target=begin), threading.Thread(target=knock)]
+    for thread in threads:
+        thread.start()
+    switched = run("switch", "small", "--json", env=environment)
+    switching.set()
+    for thread in threads:
+        thread.join()
+    assert switched.returncode == 0, switched.stderr
+    assert long == [200]
+    assert refused  # at once, by an answer or by a closed door: none of them waited
+
+    told = json.loads(switched.stdout)
+    assert (told["from"]["profile"], told["deployment"]["profile"]) == ("cpu", "small")
+    assert told["downtime"].keys() == {"stop", "memory", "start", "proof", "silent"}
+    written = json.loads((zorac / "config.json").read_text())
+    assert written["TEMPERATURE"] == "0.7"
+    assert int(written["MAX_INPUT_TOKENS"]) + int(written["MAX_OUTPUT_TOKENS"]) <= 2048
+    assert current(host)["number"] == 2
+
+    # Where it serves already there is nothing to do.
+    again = json.loads(run("switch", "small", "--json").stdout)
+    assert again["changed"] == []
+
+    # Back, by the generation that is there.
+    back = run("rollback")
+    assert back.returncode == 0, back.stderr
+    assert "generation 2 → 1" in back.stdout
+    assert current(host)["profile"] == "cpu"
+    assert json.loads(run("up", "--json").stdout)["changed"] == []
+
+    listed = json.loads(run("generations", "--json").stdout)
+    assert [(each["number"], each["state"], each["current"]) for each in listed] == [
+        (1, "proved", True),
+        (2, "proved", False),
+    ]
+
+
+def test_words_that_cannot_be(run):
+    assert run("switch", "turbo", "--yes").returncode == 4
+    assert run("rollback", "9").returncode == 33
+
+
+def test_the_second_of_two_switches_is_refused_and_told_of_the_first(run):
+    command = threading.Thread(target=run, args=("switch", "cpu", "--json"))
+    command.start()
+    deadline = time.monotonic() + 60
+    found = run("rollback", "1")
+    while found.returncode != 14 and time.monotonic() < deadline:
+        found = run("rollback", "1")
+    command.join()
+    assert found.returncode == 14
+    assert "zorac-deploy switch cpu" in found.stderr

@@ -1,0 +1,106 @@
+"""A stub engine for tests of faults that the real one cannot show on demand. It is never part of a demonstration.
+
+It takes the place of vLLM's own package, reads the same configuration file, answers the same paths and has a child
+process as vLLM has. The flag ``fault`` says how it misbehaves, ``load-seconds`` how long it pretends to load.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+def main() -> None:
+    """Serve, or misbehave."""
+    lines = [line for line in Path(sys.argv[3]).read_text().splitlines() if ":" in line and line[0] != "#"]
+    flags = {name: json.loads(value) for name, value in (line.split(":", 1) for line in lines)}
+    Engine(flags).serve()
+
+
+class Engine:
+    """The stub, with its flags."""
+
+    def __init__(self, flags: dict[str, object]) -> None:
+        self.flags, self.fault = flags, flags.get("fault", "")
+        self.tokens, self.began, self.stopping = 0, time.monotonic(), threading.Event()
+
+    def serve(self) -> None:
+        """Load, serve, and end at SIGTERM unless told otherwise."""
+        if self.fault == "exits at start":
+            sys.exit(0)
+        if self.fault == "hangs at load":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(3600)
+        # In a session of its own, as a worker that lost its parent would be.
+        subprocess.Popen(["sleep", "3600"], start_new_session=True)
+        time.sleep(float(self.flags.get("load-seconds", 1)))
+        if self.fault == "exits later":
+            threading.Timer(3, os._exit, [0]).start()
+        signal.signal(signal.SIGTERM, self._ignore if self.fault == "ignores the signal" else self._stop)
+        server = ThreadingHTTPServer((str(self.flags["host"]), int(str(self.flags["port"]))), handler(self))
+        if self.fault == "leaves a child on the port":
+            os.set_inheritable(server.fileno(), True)
+            subprocess.Popen(["sleep", "3600"], close_fds=False, start_new_session=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        print("Application startup complete", flush=True)  # noqa: T201 - its journal
+        self.stopping.wait()
+
+    def _stop(self, *_: object) -> None:
+        self.stopping.set()
+
+    def _ignore(self, *_: object) -> None:
+        print("the stub ignores the signal", flush=True)  # noqa: T201 - its journal
+
+    @property
+    def mute(self) -> bool:
+        """Whether completions hang."""
+        if self.fault == "hangs later":
+            return time.monotonic() - self.began > 8
+        return self.fault == "never completes"
+
+
+def handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
+    """The request handler of `engine`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/health":
+                self._answer(200, "")
+            elif self.path == "/metrics":
+                self._answer(200, f"vllm:num_requests_running 0.0\nvllm:generation_tokens_total {engine.tokens}.0\n")
+            elif self.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
+                self._answer(401, "")
+            else:
+                self._answer(200, json.dumps({"data": [{"id": engine.flags["served-model-name"]}]}))
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if engine.mute:
+                time.sleep(3600)
+            engine.tokens += 7
+            if engine.fault == "answers garbage":
+                self._answer(200, "data: \x00\x01!!!\n\n")
+            elif not asked.get("stream"):
+                self._answer(200, json.dumps({"choices": [{"message": {"content": "Rome"}}]}))
+            else:
+                words = [{"choices": [{"delta": {"content": word}}]} for word in ("The capital", " is Rome.")]
+                usage = {"choices": [], "usage": {"prompt_tokens": 20, "completion_tokens": 7}}
+                parts = [json.dumps(each) for each in (*words, usage)]
+                self._answer(200, "".join(f"data: {part}\n\n" for part in [*parts, "[DONE]"]), "text/event-stream")
+
+        def _answer(self, status: int, text: str, kind: str = "application/json") -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
