@@ -33,6 +33,10 @@ def test_a_card_of_its_own_goes_before_all():
     ]
 
 
+def test_a_card_can_be_left_out():
+    assert [line for line in lines(gpu_ready_power_limits_watts={"all": 300, "GPU-1": None}) if "GPU-1" in line] == []
+
+
 def test_clocks_are_locked_and_released():
     assert lines(gpu_ready_clocks_mhz={"GPU-2": [210, 1800]}) == [
         "ExecStart=nvidia-smi --id=GPU-2 --lock-gpu-clocks=210,1800",

@@ -128,3 +128,48 @@ def test_versions_are_asked_for_but_where_the_name_says_the_branch():
 )
 def test_a_key_of_our_own_is_for_modules_that_dkms_builds(options, own):
     assert rendered("{{ __nvidia_driver_own_key }}", **{"kernel": "6.1.0-50-amd64", **options}) is own
+
+
+def there(version="580.95.05-1", names=("nvidia-kernel-open-dkms", "nvidia-driver-cuda", "nvidia-persistenced")):
+    return [{"name": name, "version": version, "held": True} for name in names]
+
+
+CANONICALS = ("linux-modules-nvidia-580-server-open-6.8.0-1-aws", "linux-modules-nvidia-580-server-open-aws")
+CANONICAL = {
+    "system": "Ubuntu 24.04",
+    "kernel": "6.8.0-1-aws",
+    "nvidia_driver_source": "distribution",
+    "secure_boot": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("packages", "options", "current"),
+    [
+        (there(), {}, True),
+        (there("1:580.95.05-1"), {"nvidia_driver_version": "580.95.05"}, True),
+        (there(), {"nvidia_driver_version": "580.65.06"}, False),
+        (there("590.44.01-1"), {}, False),
+        (there("5800.1-1"), {}, False),
+        (there()[1:], {}, False),
+        (there(), {"nvidia_driver_modules": "proprietary"}, False),
+        (there(), {"own": False}, False),  # no headers for the kernel
+        (there(), {"works": False}, False),
+        (there(names=["nvidia-headless-no-dkms-580-server-open", "nvidia-utils-580-server"]), CANONICAL, False),
+        (
+            there(names=["nvidia-headless-no-dkms-580-server-open", "nvidia-utils-580-server"])
+            + there("6.8.0-1.1", CANONICALS),
+            {**CANONICAL, "own": False},  # nothing is built that would want headers
+            True,
+        ),
+    ],
+)
+def test_apt_is_not_asked_where_all_is_as_wanted(packages, options, current):
+    options = {"system": "Debian 12", "kernel": "6.1.0-50-amd64", "own": True, "works": True, **options}
+    works = options.pop("works")
+    known = host(**options)
+    known["nvidia_driver_facts"] |= {
+        "gpus": ["a card"] if works else [],
+        "driver": {"loaded": "580.95.05", "packages": packages},
+    }
+    assert render("nvidia_driver", "{{ __nvidia_driver_current }}", **known) is current
