@@ -74,6 +74,15 @@ def sandbox_shell(name: str) -> None:
     sys.exit(subprocess.run(host.ssh_command(host.find(name)), check=False).returncode)
 
 
+@sandbox.command("reset")
+@_NAME
+def sandbox_reset(name: str) -> None:
+    """Cut the power of the host NAME (default: demo) and boot it again."""
+    began = time.monotonic()
+    host.reset(name)
+    output.print(f"{name}: answers again, {time.monotonic() - began:.1f} s")
+
+
 @sandbox.command("inventory")
 @_NAME
 def sandbox_inventory(name: str) -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -135,16 +135,38 @@ def up(name: str, distribution: str = "debian12", network: Network = "shared", m
     return sandbox
 
 
-def down(name: str) -> bool:
-    """Remove the host `name` and all it left on this machine; whether there was anything to remove."""
-    folder = paths.hosts() / name
-    existed = folder.exists()
+def reset(name: str) -> Sandbox:
+    """Cut the power of the host `name`, boot it again, and wait until it answers.
+
+    Its file system is this machine's own: what it wrote and did not force to the disk is not lost, as it might be on a
+    real one.
+
+    Raises:
+        SandboxError: There is no such host, or it did not come up.
+    """
+    old = find(name)
+    _cut_off(name)
+    sandbox = replace(old, supervisor_pid=_boot(name, old.folder / "merged", old.network))
+    (old.folder / "sandbox.json").write_text(json.dumps(asdict(sandbox)))
+    _wait_for_ssh(sandbox)
+    return sandbox
+
+
+def _cut_off(name: str) -> None:
+    """Kill every process of the host at once, as a power cut would."""
     for pid in _processes_of(name):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + _STOP_LIMIT_SECONDS
     while _processes_of(name) and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def down(name: str) -> bool:
+    """Remove the host `name` and all it left on this machine; whether there was anything to remove."""
+    folder = paths.hosts() / name
+    existed = folder.exists()
+    _cut_off(name)
     subprocess.run(["ip", "netns", "delete", _namespace(name)], capture_output=True, check=False)
     if os.path.ismount(folder / "merged"):
         _run("umount", str(folder / "merged"))
