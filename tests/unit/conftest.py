@@ -2,6 +2,7 @@ import json
 import struct
 
 import pytest
+from zorac_host import store
 
 
 def safetensors(data_bytes=64, header=None):
@@ -20,3 +21,16 @@ def model_folder(tmp_path):
     (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(safetensors())
     return folder
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    """A host's disk with no generation on it."""
+    for name in ("etc", "state", "units"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(store, name.upper(), tmp_path / name)
+    monkeypatch.setattr(store, "CURRENT", tmp_path / "etc" / "current")
+    monkeypatch.setattr(store, "KEY_FILE", tmp_path / "etc" / "api-key")
+    monkeypatch.setattr(store, "_PENDING", tmp_path / "state" / "activation.json")
+    monkeypatch.setattr(store, "_WATCH", tmp_path / "state" / "watchdog.json")
+    return tmp_path
