@@ -258,6 +258,14 @@ def test_on_a_full_disk_the_engine_that_runs_is_not_stopped(host, monkeypatch):
     assert store.outcome(2)["reason"].startswith("1 MiB are free under ")
 
 
+def test_on_a_full_disk_the_one_that_runs_can_be_started_anew(host, monkeypatch):
+    activate(1)
+    activate(2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+    assert activate(2, restart=True)
+    assert serves(host, 2)
+
+
 def test_a_disk_that_fills_up_meanwhile_is_a_failure_too(host, monkeypatch):
     activate(1)
 

@@ -139,7 +139,8 @@ def run() -> bool:
         try:
             if record["attempts"] > _ATTEMPTS:
                 raise Failure(f"the host or the activation ended {_ATTEMPTS} times while it was started")
-            _require_space()
+            if not record["restart"]:  # one that ran has written it before, and going back would need the same
+                _require_space()
             store.set_pending(record)
             _bring_up(target, previous, course, restart=record["restart"], patient=False)
         except (Failure, OSError) as failure:
