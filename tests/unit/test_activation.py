@@ -133,6 +133,34 @@ def test_where_the_second_fails_the_first_serves_again(host, fault):
     )
 
 
+def test_the_way_back_is_prepared_before_the_engine_is_stopped(host, monkeypatch):
+    activate(1)
+    prepared = []
+    monkeypatch.setattr(service, "stop", lambda *how: (prepared.extend(store.ETC.glob(".*")), host.stop(*how)))
+    activate(2)
+    assert {path.name for path in prepared} == {".generation-1", ".generation-2"}
+
+
+def test_one_that_failed_is_not_tried_again_after_a_kill_on_the_way_back(host, monkeypatch):
+    activate(1)
+    host.broken.add(2)
+    started = []
+
+    def start(unit):
+        host.start(unit)
+        started.append(host.runs)
+        if started == [2, 1]:
+            sys.exit("killed")
+
+    monkeypatch.setattr(service, "start", start)
+    with pytest.raises(SystemExit):
+        activate(2)
+    assert activation.run()
+    assert serves(host, 1)
+    assert started == [2, 1]
+    assert store.outcome(2)["reason"] == "the engine ended before it answered (exit-code)"
+
+
 def test_where_both_fail_it_is_said_and_the_first_is_tried_at_boot(host):
     activate(1)
     host.broken |= {1, 2}
