@@ -1,106 +1,14 @@
-"""zorac_host/activation.py: an activation ends with an engine proved, wherever it is killed on the way."""
+"""zorac_host/activation.py: an activation ends with the new engine proved, or with the old one proved again."""
 
-import os
 import shutil
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from zorac_host import activation, proof, service, store
-from zorac_host.service import Failure
+from zorac_host import activation, service, store
 
-from tests.unit.generations import UNIT, become, made
-
-
-class FakeSystemd:
-    """One engine's unit in memory, with what systemd keeps of it: what was loaded, what runs, and whether it serves."""
-
-    def __init__(self):
-        self.state, self.runs, self.loaded = "inactive", None, ""
-        self.broken, self.mute, self.stopped, self.lines = set(), set(), 0, "ERROR out of memory\n"
-
-    def systemctl(self, *words):
-        if words == ("daemon-reload",):
-            file = store.UNITS / UNIT
-            self.loaded = file.read_text() if file.exists() else ""
-        return True
-
-    def shown(self, _):
-        return {"ActiveState": self.state}
-
-    def running(self, _):
-        return self.runs
-
-    def processes(self, _):
-        return {self.runs} if self.runs else set()
-
-    def stop(self, _unit, _idle):
-        self.stopped += self.runs is not None
-        self.state, self.runs = "inactive", None
-
-    def start(self, _):
-        if self.state == "inactive" and self.loaded:
-            self.state, self.runs = "activating", int(Path(self.loaded.strip()).name)
-
-    def wait_until_serving(self, *_):
-        if self.state == "inactive" or self.runs in self.broken:
-            self.state, self.runs = "failed", None
-            raise Failure("the engine ended before it answered (exit-code)")
-        self.state = "active"
-
-    def prove(self, about, _):
-        if self.state != "active" or about["number"] != self.runs or self.runs in self.mute:
-            raise Failure("the reply is '!!!!', which is no text")
-
-    def power_cut(self):
-        """The host boots again: what is enabled is started, from the files that are there."""
-        self.state, self.runs = "inactive", None
-        self.systemctl("daemon-reload")
-        if enabled(UNIT):
-            self.start(UNIT)
-
-
-def enabled(unit):
-    return (store.UNITS / "multi-user.target.wants" / unit).is_symlink()
-
-
-@pytest.fixture
-def host(disk, monkeypatch):
-    """The fake, under three real generations, of which none was activated."""
-    host = FakeSystemd()
-    for name in ("systemctl", "shown", "running", "processes", "stop", "start", "wait_until_serving"):
-        monkeypatch.setattr(service, name, getattr(host, name))
-    for name in ("load", "wait_for_memory", "require_free_port", "stay_if_host_stops"):
-        monkeypatch.setattr(service, name, lambda *_: None)
-    monkeypatch.setattr(service, "cursor", lambda: "")
-    monkeypatch.setattr(service, "journal", lambda *_: host.lines)
-    monkeypatch.setattr(proof, "prove", host.prove)
-    monkeypatch.setattr(activation, "_LOCK", disk / "lock")
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of disks are made here, and none loses its power
-    for number in (1, 2, 3):
-        made(number)
-    return host
-
-
-def activate(number, restart=False):
-    activation.begin(number, "me", restart)
-    return activation.run()
-
-
-def serves(host, number):
-    """Whether the host serves that generation, and is in order."""
-    assert store.pending() == {}
-    assert list(store.ETC.glob(".*")) + list(store.UNITS.glob(".*")) == []
-    return (
-        activation.settled(store.generation(number))
-        and (host.state, host.runs, store.current().number) == ("active", number, number)
-        and enabled(UNIT)
-    )
-
-
-def state(number):
-    return store.outcome(number).get("state")
+from tests.unit.generations import UNIT, become
+from tests.unit.systemd import activate, enabled, serves
 
 
 def test_the_first_is_proved_and_enabled(host):
@@ -186,77 +94,6 @@ def test_what_runs_and_is_proved_is_not_stopped_unless_that_is_asked_for(host):
     assert activate(1, restart=True)
     assert host.stopped == 1
     assert serves(host, 1)
-
-
-def picture(disk):
-    """All that is on the disk."""
-    return {
-        path: path.readlink() if path.is_symlink() else path.read_text() if path.is_file() else None
-        for path in sorted(disk.rglob("*"))
-    }
-
-
-def restore(disk, pictured):
-    for path in disk.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path, held in pictured.items():
-        if held is None:
-            path.mkdir()
-        elif isinstance(held, Path):
-            path.symlink_to(held)
-        else:
-            path.write_text(held)
-
-
-def moments(disk, host, what):
-    """Do `what`, and return what a kill would leave behind before each line of the host's program that is run."""
-    left, ours = [], str(Path(activation.__file__).parent)
-
-    def tracer(frame, *_):
-        if not frame.f_code.co_filename.startswith(ours):
-            return None
-        now = picture(disk), vars(host).copy()
-        if not left or left[-1] != now:
-            left.append(now)
-        return tracer
-
-    before = sys.gettrace()
-    sys.settrace(tracer)
-    try:
-        what()
-    finally:
-        sys.settrace(before)
-    return left
-
-
-def killed(_host):
-    """Only the activation's process ends; all else goes on."""
-
-
-@pytest.mark.parametrize("how", [killed, FakeSystemd.power_cut])
-@pytest.mark.parametrize("fault", ["none", "broken", "mute"])
-@pytest.mark.parametrize("known", [1, None])
-def test_killed_at_any_line_it_ends_as_if_it_had_not_been(host, disk, how, fault, known):
-    if known:
-        activate(known)
-    setattr(host, fault, {2})
-    everything = moments(disk, host, lambda: activate(2))
-    assert len(everything) > 20
-    for pictured, remembered in everything:
-        restore(disk, pictured)
-        vars(host).update(remembered)
-        begun = bool(store.pending() or store.outcome(2))
-        assert enabled(activation.UNIT) or not store.pending(), "after a power cut nobody would go on"
-        how(host)
-        while store.pending():
-            activation.run()
-        expected = 2 if begun and fault == "none" else known
-        if expected:
-            host.wait_until_serving()  # where it was left to systemd
-            assert serves(host, expected)
-        else:
-            assert (store.current(), host.runs, enabled(UNIT)) == (None, None, False)
-        assert state(2) == (None if not begun else "proved" if fault == "none" else "failed")
 
 
 def test_a_start_that_kills_the_host_is_given_up(host, monkeypatch):
