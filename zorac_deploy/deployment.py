@@ -218,11 +218,12 @@ def _ask(connection: Connection, *words: str) -> dict[str, Any]:
     """What the program on the host answers."""
     done = connection.run(_PROGRAM, *words)
     said = done.stderr.strip()
-    if "command not found" in said or "No such file" in said:
+    # ssh itself warns of files that it does not find, and goes on.
+    if done.returncode != 0 and ("command not found" in said or "No such file" in said):
         name = connection.target.name
         raise NotDeployed(f"nothing is deployed on {name}. Type: zorac-deploy up, naming the host as you did now.")
-    if said.startswith(_REFUSED):
-        raise Refused(said.removeprefix(_REFUSED), "generation-unknown")
+    if _REFUSED in said:
+        raise Refused(said.rpartition(_REFUSED)[2], "generation-unknown")
     if done.returncode != 0:
         connection.check()
         raise ZoracDeployError(f"the host program of {connection.target.name} failed: {said[-500:]}")

@@ -162,25 +162,32 @@ def switched(found: Inventory, name: str, profile: str) -> str:
     return yaml.dump(_sealed(tree), Dumper=_Dumper)
 
 
-class _Vault(str):
-    """A text that Ansible decrypts."""
+# How ansible-inventory shows what has a tag of Ansible's own.
+_TAGS = {"__ansible_vault": "!vault", "__ansible_unsafe": "!unsafe"}
+
+
+@dataclass(frozen=True)
+class _Tagged:
+    """A text that Ansible decrypts, or that it takes for no template."""
+
+    tag: str
+    text: str
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what is encrypted as Ansible reads it."""
+    """Writes what has a tag as Ansible reads it."""
 
 
-_Dumper.add_representer(_Vault, lambda dumper, text: dumper.represent_scalar("!vault", str(text), style="|"))
+_Dumper.add_representer(_Tagged, lambda dumper, value: dumper.represent_scalar(value.tag, value.text, style="|"))
 
 
 def _sealed(value: object) -> object:
-    """The same with what ansible-inventory shows of encrypted values put back into what it was."""
+    """The same with what ansible-inventory shows of tagged values put back into what it was."""
     if isinstance(value, dict):
-        return (
-            _Vault(value["__ansible_vault"])
-            if "__ansible_vault" in value
-            else {k: _sealed(v) for k, v in value.items()}
-        )
+        for shown, tag in _TAGS.items():
+            if shown in value:
+                return _Tagged(tag, value[shown])
+        return {name: _sealed(each) for name, each in value.items()}
     return [_sealed(each) for each in value] if isinstance(value, list) else value
 
 
@@ -205,10 +212,11 @@ def _require_readable(source: Path) -> None:
         raise InventoryError(f"there is no inventory {source}. Give another with --inventory FILE.")
     if source.suffix in (".yml", ".yaml"):
         try:
-            tree = yaml.safe_load(source.read_text(encoding="utf-8"))
+            # Not loaded: the values may have Ansible's own tags, as !vault.
+            tree = yaml.compose(source.read_text(encoding="utf-8"), yaml.SafeLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InventoryError(f"the inventory {source} is not YAML: {error}") from None
-        if not isinstance(tree, dict):
+        if not isinstance(tree, yaml.MappingNode):
             raise InventoryError(
                 f"the inventory {source} names no groups. It needs a profile, its hosts, and each host's address, "
                 "as in:\nheadless:\n  hosts:\n    tower:\n      ansible_host: 192.0.2.10"

@@ -1,7 +1,12 @@
 import json
+import os
 import struct
 
 import pytest
+from zorac_host import activation, proof, service, store
+
+from tests.unit.generations import made
+from tests.unit.systemd import FakeSystemd
 
 
 def safetensors(data_bytes=64, header=None):
@@ -20,3 +25,34 @@ def model_folder(tmp_path):
     (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(safetensors())
     return folder
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    """A host's disk with no generation on it."""
+    for name in ("etc", "state", "units"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(store, name.upper(), tmp_path / name)
+    monkeypatch.setattr(store, "CURRENT", tmp_path / "etc" / "current")
+    monkeypatch.setattr(store, "KEY_FILE", tmp_path / "etc" / "api-key")
+    monkeypatch.setattr(store, "_PENDING", tmp_path / "state" / "activation.json")
+    monkeypatch.setattr(store, "_WATCH", tmp_path / "state" / "watchdog.json")
+    return tmp_path
+
+
+@pytest.fixture
+def host(disk, monkeypatch):
+    """The fake, under three real generations, of which none was activated."""
+    host = FakeSystemd()
+    for name in ("systemctl", "shown", "running", "processes", "stop", "start", "wait_until_serving"):
+        monkeypatch.setattr(service, name, getattr(host, name))
+    for name in ("load", "wait_for_memory", "require_free_port", "stay_if_host_stops"):
+        monkeypatch.setattr(service, name, lambda *_: None)
+    monkeypatch.setattr(service, "cursor", lambda: "")
+    monkeypatch.setattr(service, "journal", lambda *_: host.lines)
+    monkeypatch.setattr(proof, "prove", host.prove)
+    monkeypatch.setattr(activation, "_LOCK", disk / "lock")
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of disks are made here, and none loses its power
+    for number in (1, 2, 3):
+        made(number)
+    return host

@@ -20,6 +20,15 @@ def run(*arguments):
         (["up", "tower", "--host", "me@box", "--profile", "cpu"], 3, "leave out HOST"),
         (["status", "--inventory", "/no/such.yml"], 3, "there is no inventory"),
         (["up", "--nonsense"], 2, "No such option"),
+        (["switch"], 2, "Missing argument 'PROFILE'"),
+        (["switch", "display"], 3, "no host named"),
+        (["switch", "tower", "display", "again"], 2, "unexpected extra argument"),
+        (["switch", "display", "--host", "me@box"], 3, "--host needs --profile"),
+        (["rollback", "tower", "four"], 2, "'four' is no generation"),
+        (["rollback", "tower", "-1"], 2, "No such option"),
+        (["rollback", "4"], 3, "no host named"),  # a number is a generation, not a host
+        (["rollback"], 3, "no host named"),
+        (["generations", "--keep", "0"], 2, "Invalid value for '--keep'"),
         (["sandbox", "shell", "nowhere"], 50, "no sandbox named nowhere"),
     ],
 )

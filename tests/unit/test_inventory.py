@@ -1,3 +1,9 @@
+import json
+import subprocess
+import sysconfig
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from zorac_deploy import inventory
@@ -96,3 +102,94 @@ def test_what_is_no_address_is_refused(address):
 def test_an_unknown_profile_is_refused():
     with pytest.raises(UnknownProfile, match="Choose one of: headless, display, cpu"):
         inventory.one_host("me@box", "turbo", {})
+
+
+OWN = """
+all:
+  vars: {engine_home: "{{ home }}/engines"}
+gpu_servers:
+  children:
+    mine: {vars: {vllm_max_model_len: 8192}}
+cpu:
+  children:
+    tiny:
+headless:
+  hosts:
+    tower: {ansible_host: 192.0.2.7, vllm_port: 8001, home: "/srv/{{ inventory_hostname }}"}
+    rig:
+tiny:
+  hosts:
+    box: {note: null, ports: [1, "2"]}
+racked:
+  hosts: {tower: , box: }
+  vars: {rack: 7}
+"""
+
+
+def switched(tmp_path, host, profile, text=OWN):
+    """The inventory before the switch, and the file that says what is after it."""
+    before = inventory.read([written(tmp_path, text)])
+    return before, written(tmp_path, inventory.switched(before, host, profile), "switched.yml")
+
+
+def run(*words):
+    """What a program of Ansible's prints."""
+    program, *rest = words
+    command = [str(Path(sysconfig.get_path("scripts")) / program), *map(str, rest)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+
+
+def variables(source, host):
+    """The variables of a host, as Ansible tells them."""
+    return json.loads(run("ansible-inventory", "--inventory", source, "--host", host))
+
+
+def rendered(source, variable):
+    """What a task on tower would see."""
+    return run("ansible", "tower", "-i", source, "-c", "local", "-m", "debug", "-a", f"var={variable}")
+
+
+@pytest.mark.parametrize(("host", "profile"), [("tower", "mine"), ("rig", "tiny"), ("box", "cpu")])
+def test_a_switch_moves_the_host_and_leaves_the_others(tmp_path, host, profile):
+    before, source = switched(tmp_path, host, profile)
+    after = inventory.read([source])
+    expected = {**before.targets, host: replace(before.targets[host], profile=profile)}
+    assert after.targets == expected
+    assert set(after.profiles) == {"headless", "display", "cpu", "mine", "tiny"}
+
+
+def test_a_switch_takes_the_profiles_numbers_and_keeps_the_hosts_own(tmp_path):
+    _, source = switched(tmp_path, "tower", "mine")
+    tower, rig = variables(source, "tower"), variables(source, "rig")
+    assert (tower["vllm_max_model_len"], rig["vllm_max_model_len"]) == (8192, 32768)
+    assert (tower["vllm_port"], tower["rack"]) == (8001, 7)
+    assert "rack" not in rig
+    box = variables(source, "box")
+    assert (box["note"], box["ports"]) == (None, [1, "2"])
+
+
+def test_templates_stay_templates(tmp_path):
+    _, source = switched(tmp_path, "tower", "display")
+    assert '"engine_home": "/srv/tower/engines"' in rendered(source, "engine_home")
+
+
+def test_a_switch_to_an_unknown_profile_is_refused_with_the_choices(tmp_path):
+    before = inventory.read([written(tmp_path, OWN)])
+    with pytest.raises(UnknownProfile, match=r"no profile turbo. Choose one of: headless, display, cpu, mine, tiny\."):
+        inventory.switched(before, "tower", "turbo")
+
+
+def test_what_is_encrypted_stays_so_and_can_be_read_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(written(tmp_path, "open sesame\n", "password")))
+    sealed = run("ansible-vault", "encrypt_string", "s3cret", "--name", "vllm_api_key")
+    text = "headless:\n  hosts:\n    tower:\n" + "".join(f"      {line}\n" for line in sealed.splitlines())
+    _, source = switched(tmp_path, "tower", "display", text)
+    assert "s3cret" not in source.read_text()
+    assert "vllm_api_key: !vault |" in source.read_text()
+    assert '"vllm_api_key": "s3cret"' in rendered(source, "vllm_api_key")
+
+
+def test_what_is_no_template_stays_none(tmp_path):
+    text = "headless: {hosts: {tower: {vllm_api_key: !unsafe 'a{{ 1 + 1 }}'}}}\n"
+    _, source = switched(tmp_path, "tower", "display", text)
+    assert '"vllm_api_key": "a{{ 1 + 1 }}"' in rendered(source, "vllm_api_key")

@@ -75,12 +75,14 @@ def main() -> None:
 
 def _write(parent: Path, number: int, files: dict[str, str]) -> None:
     """Write the folder whole or not at all, and force it to the disk."""
-    parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    parent.mkdir(parents=True, exist_ok=True)
+    parent.chmod(0o755)  # whatever the umask of root: the engine's user reads it
     for leftover in parent.glob("*.partial"):
         shutil.rmtree(leftover)
     scratch, folder = parent / f"{number}.partial", parent / str(number)
     try:
-        scratch.mkdir(mode=0o755)
+        scratch.mkdir()
+        scratch.chmod(0o755)
         for name, text in files.items():
             path = scratch / name
             with path.open("w") as file:

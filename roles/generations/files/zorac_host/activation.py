@@ -92,6 +92,7 @@ def begin(number: int, by: str, restart: bool = False) -> None:
         now = store.current()
         proved = now is not None and store.outcome(now.number).get("state") == "proved"
         previous = now if now and proved and now.number != number else store.last_good(number)
+        service.enable(UNIT, True)
         store.set_pending(
             {
                 "target": number,
@@ -103,7 +104,6 @@ def begin(number: int, by: str, restart: bool = False) -> None:
                 "since": int(time.time()),
             }
         )
-        service.enable(UNIT, True)
         service.systemctl("reset-failed", UNIT)
         service.systemctl("start", "--no-block", UNIT)
 
@@ -139,7 +139,8 @@ def run() -> bool:
         try:
             if record["attempts"] > _ATTEMPTS:
                 raise Failure(f"the host or the activation ended {_ATTEMPTS} times while it was started")
-            _require_space()
+            if not record["restart"]:  # one that ran has written it before, and going back would need the same
+                _require_space()
             store.set_pending(record)
             _bring_up(target, previous, course, restart=record["restart"], patient=False)
         except (Failure, OSError) as failure:
@@ -169,7 +170,7 @@ def run() -> bool:
     if target:
         _end(record, target, "failed", course, lines)
     else:
-        store.end_pending()
+        _end_record()
     return went_back
 
 
@@ -250,13 +251,19 @@ def _end(record: dict[str, Any], target: Generation, state: str, course: _Course
     now = store.current()
     if now:
         service.enable(now.unit, True)
-    service.enable(UNIT, False)
     if record["by"] != WATCHDOG:
         _try(lambda: store.set_watch({}))
     store.tidy()
-    store.end_pending()
+    _end_record()
     _say(f"generation {target.number} is {state}")
     return state == "proved"
+
+
+def _end_record() -> None:
+    """End the record, and only then what goes on with it after a power cut."""
+    with _locked():
+        store.end_pending()
+        service.enable(UNIT, False)
 
 
 def _keep_journal(target: Generation, since: str) -> list[str]:

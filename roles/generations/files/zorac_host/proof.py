@@ -40,7 +40,7 @@ def prove(about: Mapping[str, Any], limit: float) -> None:
     _expect(about, "/health", None, 200, deadline)
     _expect(about, "/v1/models", None, 401, deadline)
     listing = _json(_expect(about, "/v1/models", key, 200, deadline), "/v1/models")
-    names = [each.get("id") for each in listing.get("data", []) if isinstance(each, dict)]
+    names = [each.get("id") for each in listing.get("data") or [] if isinstance(each, dict)]
     if about["model"] not in names:
         raise Failure(f"/v1/models names {names}, and {about['model']} is needed")
     _reply(about, key, deadline)
@@ -116,6 +116,8 @@ def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
         if data == "[DONE]":
             break
         chunk = _json(data, "the stream of a reply")
+        if chunk.get("error"):
+            raise Failure(f"the reply is an error: {str(chunk['error'])[:200]}")
         for choice in chunk.get("choices") or []:
             text += (choice.get("delta") or {}).get("content") or ""
         usage = chunk.get("usage") or usage

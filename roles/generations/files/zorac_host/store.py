@@ -173,7 +173,7 @@ def collect(keep: int, check: bool = False) -> dict[str, Any]:
     if running:
         good.pop(running.number, None)
     # The newest keeps its place even if it failed: numbers are given by counting on from it.
-    kept = {*sorted(good, key=lambda number: good[number])[-keep:], *[each.number for each in everything[-1:]]}
+    kept = {*sorted(good, key=lambda number: -good[number])[:keep], *[each.number for each in everything[-1:]]}
     kept |= {running.number} if running else set()
     removed = [each for each in everything if each.number not in kept]
     needed = {path for each in everything if each.number in kept for path in each.about["disk"]}

@@ -79,6 +79,8 @@ def _ended(kept: dict[str, Any], now: float, unit: Mapping[str, str]) -> str:
     """Why an engine that ends needs help; empty if it does not end, or not often."""
     if unit.get("ActiveState") == "failed":
         return "the engine ended again and again, and systemd gave up"
+    if unit.get("ActiveState") in ("inactive", "deactivating"):  # by hand: systemd still counts what was before
+        return ""
     ends = int(unit.get("NRestarts") or 0)  # since the last activation, or since a person started it anew
     recent = [each for each in kept["ends"] if now - each[0] < _ENDS_SECONDS and each[1] <= ends] or [[now, ends]]
     kept["ends"] = recent if ends == recent[-1][1] else [*recent, [now, ends]]

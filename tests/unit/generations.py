@@ -1,0 +1,37 @@
+"""Generations as the module `generation` leaves them on a host."""
+
+import json
+
+from zorac_host import store
+
+UNIT = "vllm.service"
+
+
+def made(number, **about):
+    """A generation whose unit names it, with `about` above what every generation has."""
+    folder = store.ETC / "generations" / str(number)
+    folder.mkdir(parents=True)
+    (folder / UNIT).write_text(f"ZORAC_DEPLOY_GENERATION={folder}\n")
+    described = {
+        "number": number,
+        "unit": UNIT,
+        "engine_path": "/opt/engines/a",
+        "model": "m",
+        "model_path": "/models/m",
+        "host": "127.0.0.1",
+        "port": 8000,
+        "start_timeout_seconds": 9,
+        "proof_timeout_seconds": 9,
+        "warm": ["true"],
+        "disk": [],
+        "scratch": [],
+    }
+    (folder / "generation.json").write_text(json.dumps(described | about))
+    return store.generation(number)
+
+
+def become(generation, state="proved"):
+    """Have the generation be current, with its activation over."""
+    store.Flip(generation).now()
+    store.set_outcome(generation.number, {"state": state})
+    return generation

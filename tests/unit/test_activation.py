@@ -1,0 +1,173 @@
+"""zorac_host/activation.py: an activation ends with the new engine proved, or with the old one proved again."""
+
+import shutil
+import sys
+from types import SimpleNamespace
+
+import pytest
+from zorac_host import activation, service, store
+
+from tests.unit.generations import UNIT, become
+from tests.unit.systemd import activate, enabled, serves
+
+
+def test_the_first_is_proved_and_enabled(host):
+    assert activate(1)
+    assert serves(host, 1)
+    assert set(store.outcome(1)["seconds"]) == {"stop", "memory", "start", "proof", "silent"}
+
+
+@pytest.mark.parametrize("fault", ["broken", "mute"])
+def test_where_the_first_fails_nothing_is_left_enabled(host, fault):
+    getattr(host, fault).add(1)
+    assert not activate(1)
+    assert (store.current(), host.runs, enabled(UNIT), store.pending()) == (None, None, False, {})
+    told = store.outcome(1)
+    assert (told["state"], told["previous"], told["lines"]) == ("failed", None, ["ERROR out of memory"])
+    assert store.generation(1).journal.read_text() == host.lines
+
+
+@pytest.mark.parametrize("fault", ["broken", "mute"])
+def test_where_the_second_fails_the_first_serves_again(host, fault):
+    activate(1)
+    getattr(host, fault).add(2)
+    assert activate(2)
+    assert serves(host, 1)
+    told = store.outcome(2)
+    assert (told["state"], told["previous"], told["back_failure"]) == ("failed", 1, "")
+    assert told["reason"] in (
+        "the engine ended before it answered (exit-code)",
+        "the reply is '!!!!', which is no text",
+    )
+
+
+def test_the_way_back_is_prepared_before_the_engine_is_stopped(host, monkeypatch):
+    activate(1)
+    prepared = []
+    monkeypatch.setattr(service, "stop", lambda *how: (prepared.extend(store.ETC.glob(".*")), host.stop(*how)))
+    activate(2)
+    assert {path.name for path in prepared} == {".generation-1", ".generation-2"}
+
+
+def test_one_that_failed_is_not_tried_again_after_a_kill_on_the_way_back(host, monkeypatch):
+    activate(1)
+    host.broken.add(2)
+    started = []
+
+    def start(unit):
+        host.start(unit)
+        started.append(host.runs)
+        if started == [2, 1]:
+            sys.exit("killed")
+
+    monkeypatch.setattr(service, "start", start)
+    with pytest.raises(SystemExit):
+        activate(2)
+    assert activation.run()
+    assert serves(host, 1)
+    assert started == [2, 1]
+    assert store.outcome(2)["reason"] == "the engine ended before it answered (exit-code)"
+
+
+def test_where_both_fail_it_is_said_and_the_first_is_tried_at_boot(host):
+    activate(1)
+    host.broken |= {1, 2}
+    assert not activate(2)
+    assert (host.runs, store.current().number, enabled(UNIT), store.pending()) == (None, 1, True, {})
+    assert store.outcome(2)["back_failure"] == "the engine ended before it answered (exit-code)"
+
+
+def test_the_way_back_is_to_the_last_good_one_if_the_current_one_is_not_proved(host):
+    activate(2)
+    activate(1)
+    become(store.generation(3), "failed")
+    host.broken.add(3)
+    assert activate(3)
+    assert serves(host, 1)
+    assert store.outcome(3)["previous"] == 1
+
+
+def test_what_runs_and_is_proved_is_not_stopped_unless_that_is_asked_for(host):
+    activate(1)
+    assert activate(1)
+    assert host.stopped == 0
+    assert activate(1, restart=True)
+    assert host.stopped == 1
+    assert serves(host, 1)
+
+
+def test_a_start_that_kills_the_host_is_given_up(host, monkeypatch):
+    activate(1)
+
+    def cut(_unit):
+        host.power_cut()
+        raise SystemExit
+
+    activation.begin(2, "me")
+    monkeypatch.setattr(service, "start", cut)
+    for _ in range(3):
+        host.runs = None
+        with pytest.raises(SystemExit):
+            activation.run()
+    monkeypatch.setattr(service, "start", host.start)
+    assert activation.run()
+    assert serves(host, 1)
+    assert store.outcome(2)["reason"] == "the host or the activation ended 3 times while it was started"
+
+
+def test_on_a_full_disk_the_engine_that_runs_is_not_stopped(host, monkeypatch):
+    activate(1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+    assert activate(2)
+    assert (host.stopped, serves(host, 1)) == (0, True)
+    assert store.outcome(2)["reason"].startswith("1 MiB are free under ")
+
+
+def test_on_a_full_disk_the_one_that_runs_can_be_started_anew(host, monkeypatch):
+    activate(1)
+    activate(2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+    assert activate(2, restart=True)
+    assert serves(host, 2)
+
+
+def test_a_disk_that_fills_up_meanwhile_is_a_failure_too(host, monkeypatch):
+    activate(1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "set_outcome", full)
+    host.broken.add(2)
+    assert activate(2)
+    assert serves(host, 1)
+
+
+def test_only_one_at_a_time(host):
+    activation.begin(1, "me@desk, zorac-deploy up")
+    with pytest.raises(activation.Busy, match="generation 1 is being activated, for me@desk, zorac-deploy up"):
+        activation.begin(2, "you")
+    activation.run()
+    assert serves(host, 1)
+
+
+@pytest.mark.usefixtures("host")
+def test_an_unknown_generation_is_refused_with_those_there_are():
+    with pytest.raises(activation.NoSuchGeneration, match=r"no generation 4. There are: 1, 2, 3."):
+        activation.begin(4, "me")
+    assert store.pending() == {}
+
+
+@pytest.mark.usefixtures("host")
+def test_without_a_record_there_is_nothing_to_do():
+    assert activation.run()
+    assert store.current() is None
+
+
+def test_only_a_persons_activation_forgets_what_the_watchdog_counted(host):
+    for by, left in ((activation.WATCHDOG, {"helped": [1.0]}), ("me", {})):
+        store.set_watch({"helped": [1.0]})
+        activation.begin(1, by, restart=True)
+        activation.run()
+        assert store.watch() == left
+    assert serves(host, 1)

@@ -1,0 +1,93 @@
+"""zorac_deploy/client.py: Zorac's settings fit what is served, and nobody else's settings are touched."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from zorac_deploy import client
+from zorac_deploy.errors import ZoracDeployError
+from zorac_deploy.inventory import Target
+
+FITTING = {"VLLM_BASE_URL": "http://tower:8000/v1", "MAX_INPUT_TOKENS": "28000", "MAX_OUTPUT_TOKENS": "4000"}
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """Zorac's settings, in a folder that is there."""
+    monkeypatch.delenv("ZORAC_CONFIG_FILE", raising=False)
+    monkeypatch.setenv("ZORAC_DIR", str(tmp_path))
+    return tmp_path / "config.json"
+
+
+def test_the_usual_context_gives_zoracs_own_limits():
+    assert client.limits(32768) == client.Limits(28000, 4000)
+
+
+def test_what_is_read_and_what_is_written_fit_into_every_context():
+    for context in range(256, 262145):
+        fits = client.limits(context)
+        assert 0 < fits.max_output_tokens < fits.max_input_tokens
+        assert fits.max_input_tokens + fits.max_output_tokens <= context
+
+
+def test_the_settings_are_where_zorac_looks_for_them(tmp_path, monkeypatch):
+    for name in ("ZORAC_DIR", "ZORAC_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert client.config_file() == tmp_path / ".zorac" / "config.json"
+    monkeypatch.setenv("ZORAC_DIR", "/elsewhere")
+    assert str(client.config_file()) == "/elsewhere/config.json"
+    monkeypatch.setenv("ZORAC_CONFIG_FILE", "/own/settings.json")
+    assert str(client.config_file()) == "/own/settings.json"
+
+
+@pytest.mark.parametrize(
+    ("local", "listen", "address"),
+    [
+        (True, "0.0.0.0", "localhost"),  # noqa: S104 - told, not bound
+        (False, "127.0.0.1", "localhost"),
+        (False, "0.0.0.0", "192.0.2.7"),  # noqa: S104
+        (False, "192.0.2.8", "192.0.2.8"),
+    ],
+)
+def test_the_address_is_one_that_this_machine_reaches(local, listen, address):
+    connection = SimpleNamespace(target=Target("tower", "headless", "192.0.2.7", local=local))
+    found = SimpleNamespace(listen=listen, port=8000, model="m", max_model_len=None)
+    fitting = client.settings(connection, found, "k")
+    assert fitting == {"VLLM_BASE_URL": f"http://{address}:8000/v1", "VLLM_API_KEY": "k", "VLLM_MODEL": "m"}
+
+
+def test_where_zorac_was_never_used_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZORAC_CONFIG_FILE", str(tmp_path / "never" / "config.json"))
+    assert "nothing written" in client.write(FITTING)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_settings_are_for_their_owner_alone(file):
+    assert client.write(FITTING) == f"written to {file}"
+    assert json.loads(file.read_text()) == FITTING
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_all_else_in_the_file_stays(file):
+    file.write_text(json.dumps({"TEMPERATURE": "0.2", "MAX_INPUT_TOKENS": "9"}))
+    client.write(FITTING)
+    assert json.loads(file.read_text()) == {"TEMPERATURE": "0.2", **FITTING}
+    assert client.write(FITTING) == f"{file} has them already"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_settings_for_another_server_are_left_alone(file):
+    text = '{"VLLM_BASE_URL": "https://other/v1"}'
+    file.write_text(text)
+    assert client.write(FITTING) == f"{file} is for https://other/v1: left as it is"
+    assert file.read_text() == text
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"\xff"])
+def test_what_are_no_settings_is_said_and_left_as_it_is(file, content):
+    file.write_bytes(content)
+    with pytest.raises(ZoracDeployError, match="Mend or remove it"):
+        client.write(FITTING)
+    assert file.read_bytes() == content

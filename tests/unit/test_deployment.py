@@ -1,0 +1,148 @@
+"""zorac_deploy/deployment.py: what the program on the host answers, as results and as errors."""
+
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from zorac_deploy import deployment
+from zorac_deploy.errors import DeploymentFailed, HostUnreachable, NotDeployed, Refused, ZoracDeployError
+
+ABOUT = {
+    "created": 1,
+    "digest": "d",
+    "profile": "headless",
+    "engine": "cuda-0.26.0",
+    "model": "m",
+    "model_path": "/models/m",
+    "max_model_len": 32768,
+    "host": "0.0.0.0",  # noqa: S104 - told, not bound
+    "port": "8000",
+    "plan": {"max_num_seqs": 16},
+}
+PROVED = {"state": "proved", "at": 5, "by": "me", "reason": "", "order": 2, "seconds": {"silent": 9.5}}
+STATUS = {
+    "current": 2,
+    "pending": None,
+    "watchdog": {},
+    "generations": [{"number": 1, **ABOUT, "outcome": {}}, {"number": 2, **ABOUT, "outcome": PROVED}],
+    "unit": {"state": "active", "since": 3, "restarts": 0, "enabled": True},
+    "health": "",
+}
+FAILED = {"changed": True, "state": "failed", "reason": "it ended", "previous": 1, "back_failure": "", "lines": ["ERR"]}
+
+
+class FakeConnection:
+    """Answers what it was given, and keeps what was asked."""
+
+    target = SimpleNamespace(name="tower", local=False)
+
+    def __init__(self, answer=None, stderr="", code=0, unreachable=False):
+        self.done = subprocess.CompletedProcess([], code, json.dumps(answer), stderr)
+        self.unreachable = unreachable
+
+    def run(self, *words):
+        self.asked = words
+        return self.done
+
+    def check(self):
+        if self.unreachable:
+            raise HostUnreachable("tower does not answer")
+
+
+def test_what_is_deployed_is_the_current_generation():
+    found = deployment.read(FakeConnection(STATUS))
+    assert (found.generation, found.profile, found.port, found.state) == (2, "headless", 8000, "active")
+    assert (found.healthy, found.activating, found.watchdog) == (True, "", "")
+    assert found.local_address == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        ({"doubt": "no token"}, "in doubt: no token"),
+        ({"gave_up": "no token", "helped": [1]}, "gave up: no token"),
+        ({"helped": [1, 2]}, "restarted it 2 times"),
+    ],
+)
+def test_the_watchdog_has_its_say(kept, says):
+    assert deployment.read(FakeConnection({**STATUS, "watchdog": kept})).watchdog == says
+
+
+def test_an_activation_under_way_is_said():
+    pending = {"target": 3, "by": "you"}
+    assert deployment.read(FakeConnection({**STATUS, "pending": pending})).activating == "generation 3, for you"
+    with pytest.raises(NotDeployed, match=r"Generation 3 is being activated. Type: zorac-deploy up"):
+        deployment.read(FakeConnection({**STATUS, "current": None, "pending": pending}))
+
+
+def test_generations_have_their_outcome_or_none():
+    one, two = deployment.generations(FakeConnection(STATUS))
+    assert (one.state, one.at, one.order, one.current) == ("", None, 0, False)
+    assert (two.state, two.at, two.order, two.current) == ("proved", 5, 2, True)
+    assert two.seconds == {"silent": 9.5}
+    assert "digest" not in two.about
+
+
+def test_a_difference_is_what_changed_with_the_plans_numbers_one_by_one():
+    other = {**ABOUT, "profile": "display", "plan": {"max_num_seqs": 4, "kv": "fp8"}}
+    told = {**STATUS, "generations": [STATUS["generations"][0], {"number": 2, **other, "outcome": {}}]}
+    one, two = deployment.generations(FakeConnection(told))
+    changed = {"profile": ("headless", "display"), "max_num_seqs": (16, 4), "kv": (None, "fp8")}
+    assert two.difference(one) == changed
+    assert one.difference(one) == {}
+    assert one.difference(None)["model"] == (None, "m")
+
+
+def test_an_activation_tells_what_took_how_long():
+    connection = FakeConnection({"changed": True, "generation": 2, **PROVED})
+    assert deployment.activate(connection, 2, "me") == deployment.Activation(2, True, {"silent": 9.5})
+    assert connection.asked[1:] == ("activate", "2", "--by", "me")
+
+
+def test_gone_back_is_a_refusal():
+    with pytest.raises(Refused, match=r"it ended. Generation 1 serves again and is proved.\n  ERR") as refused:
+        deployment.activate(FakeConnection(FAILED), 2, "me")
+    assert refused.value.refusal == "rolled-back"
+
+
+@pytest.mark.parametrize("more", [{"back_failure": "so did 1."}, {"previous": None}])
+def test_where_nothing_answers_the_deployment_failed(more):
+    with pytest.raises(
+        DeploymentFailed, match=r"generation 2 does not serve on tower: it ended. .*Nothing answers now."
+    ):
+        deployment.activate(FakeConnection({**FAILED, **more}), 2, "me")
+
+
+def test_an_unknown_generation_is_refused():
+    said = (
+        "Warning: Permanently added 'tower' to the list of known hosts.\n[generation-unknown] there is no generation 9."
+    )
+    with pytest.raises(Refused, match=r"^there is no generation 9") as refused:
+        deployment.activate(FakeConnection(stderr=said, code=1), 9, "me")
+    assert refused.value.refusal == "generation-unknown"
+
+
+@pytest.mark.parametrize("said", ["sudo: /usr/local/lib/zorac-deploy/zorac-host: command not found", "No such file"])
+def test_without_the_program_nothing_is_deployed(said):
+    with pytest.raises(NotDeployed, match="nothing is deployed on tower"):
+        deployment.read(FakeConnection(stderr=said, code=1))
+
+
+def test_a_warning_of_ssh_means_nothing():
+    said = "Warning: Identity file /no/key not accessible: No such file or directory."
+    assert deployment.read(FakeConnection(STATUS, stderr=said)).generation == 2
+
+
+def test_other_faults_are_the_connections_or_the_programs():
+    with pytest.raises(HostUnreachable):
+        deployment.read(FakeConnection(stderr="ssh: timed out", code=255, unreachable=True))
+    with pytest.raises(ZoracDeployError, match="the host program of tower failed: generation 3 is being activated"):
+        deployment.activate(FakeConnection(stderr="generation 3 is being activated, for you", code=1), 2, "me")
+
+
+def test_collecting_says_how_many_to_keep():
+    connection = FakeConnection({"generations": [1], "paths": [], "bytes": 0})
+    assert deployment.collect(connection, 2, True)["generations"] == [1]
+    assert connection.asked[1:] == ("collect", "--keep", "2", "--check")

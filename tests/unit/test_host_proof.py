@@ -1,0 +1,200 @@
+"""zorac_host/proof.py: an engine that does not do what a client relies on is told from one that does."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from zorac_host import proof, store
+from zorac_host.service import Failure
+
+METRICS = """# HELP vllm:num_requests_running Requests.
+vllm:num_requests_running{engine="0",model_name="m"} 0.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 0.0
+vllm:prompt_tokens_total{engine="0",model_name="m"} 100.0
+vllm:generation_tokens_total{engine="0",model_name="m"} 7.0
+vllm:generation_tokens_total{engine="1",model_name="m"} 3.0
+process_open_fds 12.0
+"""
+
+
+def streamed(*texts, usage=True):
+    """A streamed reply of these texts."""
+    chunks = [{"choices": [{"delta": {"role": "assistant", "content": text}}]} for text in texts]
+    if usage:
+        chunks.append({"choices": [], "usage": {"completion_tokens": len(texts)}})
+    return [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks] + ["data: [DONE]\n\n"]
+
+
+class StandInEngine(BaseHTTPRequestHandler):
+    """Answers as vLLM does, but for what `faults` says: by path, a status and the parts of the answer."""
+
+    protocol_version = "HTTP/1.1"
+    faults, asked, ended = {}, [], threading.Event()
+
+    def do_GET(self):
+        key = self.headers["Authorization"]
+        right = {
+            "/health": (200, [""]),
+            "/v1/models": (200, [json.dumps({"data": [{"id": "m"}]})]) if key == "Bearer k" else (401, [""]),
+            "/metrics": (200, [METRICS]),
+        }
+        self.answer(*{**right, **self.faults}[self.path])
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(body)
+        whole = [json.dumps({"choices": [{"message": {"content": "R"}}]})]
+        self.answer(*self.faults.get(self.path, (200, streamed("Ro", "me") if body.get("stream") else whole)))
+
+    def answer(self, status, parts):
+        self.send_response(status)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for part in filter(None, parts):
+                self.wfile.write(f"{len(part.encode()):x}\r\n{part}\r\n".encode())
+            self.wfile.write(b"0\r\n\r\n")
+        except (ConnectionError, Cut):
+            self.close_connection = True
+
+    def log_message(self, *_):
+        pass
+
+
+class Cut(Exception):
+    """The connection is closed in the middle of an answer."""
+
+
+def endless(part):
+    while not StandInEngine.ended.is_set():
+        yield part
+
+
+def hanging():
+    StandInEngine.ended.wait()
+    yield ""
+
+
+def cut(part):
+    yield part
+    raise Cut
+
+
+@pytest.fixture
+def engine(disk, monkeypatch):
+    """The stand-in's class, and what is served, as generation.json has it."""
+    (disk / "etc" / "api-key").write_text("k\n")
+    monkeypatch.setattr(StandInEngine, "faults", {})
+    monkeypatch.setattr(StandInEngine, "asked", [])
+    monkeypatch.setattr(StandInEngine, "ended", threading.Event())
+    monkeypatch.setenv("http_proxy", "http://192.0.2.1:9")  # it is not asked
+    server = ThreadingHTTPServer(("127.0.0.1", 0), StandInEngine)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield StandInEngine, {"model": "m", "host": "0.0.0.0", "port": server.server_address[1]}  # noqa: S104 - asked, not bound
+    StandInEngine.ended.set()
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_engine_that_does_all_of_it_is_proved(engine):
+    stand_in, about = engine
+    proof.prove(about, 30)
+    assert [message["role"] for message in stand_in.asked[0]["messages"]] == ["system", "system", "assistant", "user"]
+
+
+_CHAT = "/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "parts", "found"),
+    [
+        ("/health", 500, [""], "/health answered 500, and 200 is needed"),
+        ("/v1/models", 200, ['{"data": [{"id": "m"}]}'], "/v1/models answered 200, and 401 is needed"),
+        (_CHAT, 404, ["{}"], "completions answered 404, and 200 is needed"),
+        (_CHAT, 200, streamed(""), "the reply is '', which is no text"),
+        (_CHAT, 200, streamed("!!", "!!!"), "the reply is '!!!!!', which is no text"),
+        (_CHAT, 200, ['data: {"error": {"message": "out of memory"}}\n\n', "data: [DONE]\n\n"], "out of memory"),
+        (_CHAT, 200, streamed("Ro", "me", usage=False), "without its counts of tokens"),
+        (_CHAT, 200, ["data: {nonsense\n"], "the stream of a reply is not JSON: '{nonsense'"),
+        (_CHAT, 200, ["data: [1]\n"], r"the stream of a reply is no JSON object: '\[1\]'"),
+        (_CHAT, 200, cut(streamed("Ro")[0]), "completions did not answer: "),
+    ],
+)
+def test_each_fault_is_said(engine, path, status, parts, found):
+    stand_in, about = engine
+    stand_in.faults[path] = (status, parts)
+    with pytest.raises(Failure, match=found):
+        proof.prove(about, 30)
+
+
+@pytest.mark.parametrize(
+    ("listing", "found"),
+    [
+        ('{"data": [{"id": "other"}]}', r"/v1/models names \['other'\], and m is needed"),
+        ('{"data": null}', r"/v1/models names \[\], and m is needed"),
+        ("<html>", "/v1/models is not JSON: '<html>'"),
+    ],
+)
+def test_another_model_is_none(engine, listing, found, monkeypatch):
+    stand_in, about = engine
+    answer = stand_in.answer
+    monkeypatch.setattr(stand_in, "answer", lambda self, status, _: answer(self, status, [listing]))
+    with pytest.raises(Failure, match=found):
+        proof.prove(about, 30)
+
+
+@pytest.mark.parametrize("parts", [hanging(), endless("data: {}\n\n"), endless("x" * 99)])
+def test_an_engine_that_does_not_end_its_answer_has_a_limit(engine, parts):
+    stand_in, about = engine
+    stand_in.faults[_CHAT] = (200, parts)
+    with pytest.raises(Failure, match="completions did not finish its answer in time"):
+        proof.prove(about, 1)
+
+
+def test_an_answer_larger_than_any_reply_is_refused(engine, monkeypatch):
+    stand_in, about = engine
+    monkeypatch.setattr(proof, "_ANSWER_LIMIT_BYTES", 1000)
+    stand_in.faults["/health"] = (200, endless("x" * 99))
+    with pytest.raises(Failure, match="/health does not end its answer"):
+        proof.prove(about, 30)
+
+
+def test_nobody_at_the_port_is_said(engine):
+    _, about = engine
+    with pytest.raises(Failure, match=r"/health did not answer: .*refused"):
+        proof.health({**about, "host": "127.0.0.2"}, 5)
+    assert proof.idle({**about, "host": "127.0.0.2"})
+
+
+def test_progress_counts_what_all_engines_read_and_wrote(engine):
+    stand_in, about = engine
+    assert proof.progress(about, 30) == (False, 110)
+    assert proof.idle(about)
+    stand_in.faults["/metrics"] = (200, [METRICS.replace('waiting{engine="0",model_name="m"} 0', "waiting 2")])
+    assert proof.progress(about, 30) == (True, 110)
+    assert not proof.idle(about)
+
+
+@pytest.mark.parametrize("answer", [(404, [""]), (200, [""]), (200, ["process_open_fds 12.0\n"])])
+def test_an_engine_without_metrics_has_no_progress_and_is_not_called_idle(engine, answer):
+    stand_in, about = engine
+    stand_in.faults["/metrics"] = answer
+    assert proof.progress(about, 30) is None
+    assert not proof.idle(about)
+
+
+def test_one_token_is_all_that_is_asked_for(engine):
+    stand_in, about = engine
+    proof.one_token(about, 30)
+    assert stand_in.asked[0]["max_tokens"] == 1
+    stand_in.faults[_CHAT] = (200, ['{"choices": []}'])
+    with pytest.raises(Failure, match="a completion has no choices"):
+        proof.one_token(about, 30)
+
+
+def test_without_a_key_there_is_no_proof(engine):
+    store.KEY_FILE.unlink()
+    with pytest.raises(OSError, match="api-key"):
+        proof.prove(engine[1], 30)

@@ -1,0 +1,181 @@
+"""zorac_host/watchdog.py: what is alive is left alone, what hangs is helped, and help has an end."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+from zorac_host import activation, proof, service, store, watchdog
+from zorac_host.service import Failure
+
+from tests.unit.generations import become, made
+
+IDLE, STALL, ANSWER = 300, 180, 30
+
+
+class Host:
+    """What the watchdog sees and does: an engine's state, its metrics, whether it answers; what was started again."""
+
+    now, state, ends, metrics, answers = 10_000.0, "active", 0, (False, 0), True
+
+    def __init__(self):
+        self.asked, self.restarted, self.gone_back = [], [], []
+
+    def later(self, seconds, **changes):
+        """Look after so many seconds, with what changed meanwhile."""
+        vars(self).update(changes)
+        self.now += seconds
+        return watchdog.look(IDLE, STALL, ANSWER)
+
+    def progress(self, *_):
+        if self.metrics is None or isinstance(self.metrics, tuple):
+            return self.metrics
+        raise Failure(self.metrics)
+
+    def one_token(self, *_):
+        self.asked.append(self.now)
+        if not self.answers:
+            raise Failure("no token came")
+
+    def begin(self, number, by, restart=False):
+        assert by == activation.WATCHDOG
+        self.ends = 0
+        (self.restarted if restart else self.gone_back).append((number, self.now))
+
+
+@pytest.fixture
+def host(disk, monkeypatch):  # noqa: ARG001 - the disk is where it keeps what it counts
+    host = Host()
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: host.now))
+    monkeypatch.setattr(service, "shown", lambda _: {"ActiveState": host.state, "NRestarts": str(host.ends)})
+    monkeypatch.setattr(proof, "progress", host.progress)
+    monkeypatch.setattr(proof, "one_token", host.one_token)
+    monkeypatch.setattr(activation, "begin", host.begin)
+    become(made(1))
+    return host
+
+
+def test_an_engine_that_makes_tokens_is_not_asked(host):
+    assert {host.later(600, metrics=(True, count)) for count in range(1, 9)} == {"it makes tokens"}
+    assert (host.asked, host.restarted) == ([], [])
+
+
+def test_an_idle_engine_is_asked_now_and_then(host):
+    found = [host.later(60) for _ in range(12)]
+    assert found.count("it is idle, and answers") == 2
+    assert set(found[6:]) == {"it is idle", "it is idle, and answers"}
+    assert [after - before for before, after in pairwise(host.asked)] == [IDLE]
+
+
+def test_an_engine_without_metrics_is_asked_too(host):
+    assert host.later(60, metrics=None) == "it is idle"
+    assert host.later(IDLE) == "it is idle, and answers"
+
+
+def test_requests_without_a_token_are_a_doubt_first_and_a_restart_then(host):
+    host.later(0, metrics=(True, 7))
+    assert host.later(STALL) == "it has requests"
+    assert host.later(60) == f"in doubt: it has requests, and made no token for {STALL + 60} s"
+    assert host.restarted == []
+    assert host.later(60).startswith("restarts it: ")
+    assert host.restarted == [(1, host.now)]
+
+
+def test_a_doubt_is_forgotten_when_tokens_come(host):
+    host.later(0, metrics=(True, 7))
+    assert host.later(STALL + 1).startswith("in doubt")
+    assert host.later(1, metrics=(True, 8)) == "it makes tokens"
+    assert host.later(STALL + 1).startswith("in doubt")
+    assert host.restarted == []
+
+
+def test_an_idle_engine_in_doubt_is_asked_at_once(host):
+    host.later(0)
+    assert host.later(60, metrics="/metrics did not answer") == "in doubt: /metrics did not answer"
+    assert host.later(1, metrics=(False, 0)) == "it is idle, and answers"
+    assert host.later(IDLE, answers=False) == "in doubt: no token came"
+    assert host.later(1) == "restarts it: no token came"
+
+
+def test_an_engine_that_systemd_gave_up_is_helped_at_once(host):
+    assert host.later(0, state="failed").startswith("restarts it: the engine ended again and again")
+
+
+def test_an_engine_that_ends_now_and_then_is_left_to_systemd(host):
+    host.later(0)
+    for ends in range(1, 9):
+        assert host.later(1801, ends=ends, metrics=(True, ends)) == "it makes tokens"
+
+
+@pytest.mark.parametrize("state", ["active", "activating"])
+def test_an_engine_that_ends_often_is_helped(host, state):
+    host.later(0)
+    host.later(60, ends=2)
+    assert host.later(60, ends=3, state=state) == "restarts it: the engine ended 3 times within an hour"
+    assert host.later(60, state="active", metrics=(True, 9)) == "it makes tokens"
+
+
+@pytest.mark.parametrize("state", ["inactive", "deactivating"])
+def test_what_a_person_stopped_is_left_alone_however_often_it_ended(host, state):
+    host.later(0)
+    assert host.later(60, ends=9, state=state) == f"vllm.service is {state}"
+    assert host.restarted == []
+
+
+def test_what_was_restarted_twice_in_vain_is_left_for_the_last_good_one(host):
+    become(made(2))
+    host.state = "failed"
+    while not host.gone_back:
+        host.later(10)
+    assert [number for number, _ in host.restarted] == [2, 2]
+    assert [number for number, _ in host.gone_back] == [1]
+
+
+@pytest.mark.parametrize("state", ["inactive", "activating", "deactivating"])
+def test_what_a_person_stopped_or_starts_is_left_alone(host, state):
+    assert host.later(9999, state=state, metrics="no answer") == f"vllm.service is {state}"
+    assert host.restarted == []
+
+
+def test_the_time_between_restarts_doubles_and_ends(host):
+    host.state = "failed"
+    while not (found := host.later(10)).startswith("gave up"):
+        assert found.startswith(("restarts it", "waits"))
+    times = [when for _, when in host.restarted]
+    assert [after - before for before, after in pairwise(times)] == [120, 240, 480, 960]
+    assert found == "gave up after 5 restarts: the engine ended again and again, and systemd gave up"
+    assert store.watch()["gave_up"] == "the engine ended again and again, and systemd gave up"
+    host.later(9999)
+    assert len(host.restarted) == 5
+
+
+def test_an_engine_that_lives_again_is_no_longer_given_up(host):
+    for _ in range(200):
+        host.later(10, state="failed")
+    host.later(10, state="active", metrics=(True, 9))
+    assert store.watch()["gave_up"] == ""
+
+
+def test_six_hours_of_health_forget_earlier_restarts(host):
+    host.later(0, state="failed")
+    host.later(6 * 3600, state="active", metrics=(True, 1))
+    assert len(store.watch()["helped"]) == 1
+    host.later(1, metrics=(True, 2))
+    assert store.watch()["helped"] == []
+
+
+def test_a_boot_forgets_what_was_counted(host):
+    host.later(0, state="failed")
+    store.set_watch({**store.watch(), "boot": "another"})
+    assert host.later(1, now=5.0).startswith("restarts it")  # not "waits": the count of seconds began anew
+    assert len(store.watch()["helped"]) == 1
+
+
+def test_what_is_being_activated_is_left_alone(host):
+    store.set_pending({"target": 2})
+    assert host.later(9999, state="failed") == "nothing to look at"
+
+
+def test_without_a_generation_there_is_nothing_to_look_at(host):
+    store.forget_current("vllm.service")
+    assert host.later(9999, state="failed") == "nothing to look at"
+    assert host.restarted == []
