@@ -23,6 +23,7 @@ USER = "admin"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 _BOOT_LIMIT_SECONDS = 60
 _STOP_LIMIT_SECONDS = 20
+_BOOTED = "systemctl is-system-running --wait | grep --quiet --extended-regexp 'running|degraded'"
 # Where a host keeps uv's downloads; bound to the cache of this machine, so that a new host downloads nothing twice.
 _UV_CACHE_ON_HOST = "/srv/uv-cache"
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -128,7 +129,7 @@ def up(name: str, distribution: str = "debian12", network: Network = "shared", m
         sandbox = Sandbox(name, distribution, network, address, port, index, pid)
         (folder / "sandbox.json").write_text(json.dumps(asdict(sandbox)))
         _write_inventory(sandbox)
-        _wait_for_ssh(sandbox)
+        _wait_for_ssh(sandbox, _BOOTED)
     except BaseException:
         down(name)
         raise
@@ -148,7 +149,7 @@ def reset(name: str) -> Sandbox:
     _cut_off(name)
     sandbox = replace(old, supervisor_pid=_boot(name, old.folder / "merged", old.network))
     (old.folder / "sandbox.json").write_text(json.dumps(asdict(sandbox)))
-    _wait_for_ssh(sandbox)
+    _wait_for_ssh(sandbox, "true")  # not for the end of its boot: an engine may take minutes
     return sandbox
 
 
@@ -322,14 +323,14 @@ def _registry_variables(environment: Mapping[str, str]) -> dict[str, object]:
     return variables
 
 
-def _wait_for_ssh(sandbox: Sandbox) -> None:
+def _wait_for_ssh(sandbox: Sandbox, command: str) -> None:
+    """Wait until `command` succeeds on the host."""
     deadline = time.monotonic() + _BOOT_LIMIT_SECONDS
-    ready = ssh_command(sandbox, "sudo", "systemctl", "is-system-running", "--wait")
+    ready = ssh_command(sandbox, command)
     while time.monotonic() < deadline:
         if not sandbox.running:
             break
-        answer = subprocess.run(ready, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if answer.stdout.strip() in ("running", "degraded"):
+        if subprocess.run(ready, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0:
             return
         time.sleep(0.2)
     console = (sandbox.folder / "console.log").read_text(errors="replace")[-2000:]

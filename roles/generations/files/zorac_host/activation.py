@@ -133,7 +133,6 @@ def run() -> bool:
     target = store.generation(record["target"])
     previous = store.generation(record["previous"]) if record["previous"] else None
     course = _Course()
-    lines: list[str] = []
     if target and not record["failure"]:
         record["attempts"] += 1
         try:
@@ -146,9 +145,9 @@ def run() -> bool:
         except (Failure, OSError) as failure:
             service.stay_if_host_stops()
             record["failure"] = str(failure)
-            lines = _keep_journal(target, course.cursor)
+            record["lines"] = _keep_journal(target, course.cursor)
         else:
-            return _end(record, target, "proved", course, lines)
+            return _end(record, target, "proved", course)
     _say(f"generation {record['target']} failed: {record['failure']}")
     _try(lambda: store.set_pending(record))
     went_back = False
@@ -168,7 +167,7 @@ def run() -> bool:
         store.forget_current(target.unit)
         service.systemctl("daemon-reload")
     if target:
-        _end(record, target, "failed", course, lines)
+        _end(record, target, "failed", course)
     else:
         _end_record()
     return went_back
@@ -231,7 +230,7 @@ def _warm(about: Mapping[str, Any], now: Generation | None) -> None:
         service.load(["cat", *map(str, weights)])
 
 
-def _end(record: dict[str, Any], target: Generation, state: str, course: _Course, lines: list[str]) -> bool:
+def _end(record: dict[str, Any], target: Generation, state: str, course: _Course) -> bool:
     """Keep the outcome, and have at boot what is proved. Whether `target` is proved."""
     _try(
         lambda: store.set_outcome(
@@ -243,7 +242,7 @@ def _end(record: dict[str, Any], target: Generation, state: str, course: _Course
                 "previous": record["previous"],
                 "reason": record["failure"],
                 "back_failure": record.get("back_failure", ""),
-                "lines": lines,
+                "lines": record.get("lines", []),
                 "seconds": course.seconds,
             },
         )

@@ -72,7 +72,11 @@ def _activate(given: argparse.Namespace) -> None:
         # One that runs and does not answer is started anew: it hangs, or its API key was changed.
         activation.begin(given.number, given.by, restart=there)
         activation.wait()
-        print(json.dumps({"changed": True, "generation": given.number, **store.outcome(given.number)}))
+        found = {"reason": "the disk took no outcome", "lines": [], "previous": None, "back_failure": ""}
+        found |= store.outcome(given.number)
+        proved = target is not None and activation.settled(target)
+        state = "proved" if proved else "failed"
+        print(json.dumps({"changed": True, "generation": given.number, **found, "state": state}))
 
 
 def _answers(target: store.Generation) -> bool:

@@ -181,15 +181,16 @@ def collect(keep: int, check: bool = False) -> dict[str, Any]:
     paths += sorted({path for each in removed for path in each.about["scratch"]}) if paths else []
     freed = _freed(map(Path, paths))
     if not check:
-        for each in removed:
-            shutil.rmtree(each.folder)
-            for rest in (each.journal, each.journal.with_suffix(".json")):
-                rest.unlink(missing_ok=True)
         for path in paths:
             if Path(path).is_dir():
                 shutil.rmtree(path)
             else:
                 Path(path).unlink(missing_ok=True)
+        # Last, so that what was cut off is found again by the generations that name it.
+        for each in removed:
+            shutil.rmtree(each.folder)
+            for rest in (each.journal, each.journal.with_suffix(".json")):
+                rest.unlink(missing_ok=True)
     return {"generations": [each.number for each in removed], "paths": paths, "bytes": freed}
 
 
