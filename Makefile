@@ -30,6 +30,12 @@ molecule: setup ## The molecule scenarios on real throwaway hosts
 test-vm: setup ## The driver in a virtual machine with Secure Boot, through reboots: half an hour
 	@scripts/test vm
 
+soak: setup ## Kill everything at random moments, 200 times: an hour and a half
+	$(ROOT) $(BIN)/python scripts/soak
+
+bench-switch: setup ## How long nothing answers in a switch, beside a bare restart of the same engine: ten minutes
+	$(ROOT) $(BIN)/python scripts/bench-switch
+
 lock: setup ## Resolve the versions of what zorac-deploy itself needs anew
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
 	    --no-header --quiet --upgrade --output-file requirements.lock
