@@ -128,8 +128,9 @@ def read(connection: Connection) -> Deployment:
     pending, watchdog = found["pending"], found["watchdog"]
     current = next((each for each in found["generations"] if each["number"] == found["current"]), None)
     if current is None:
-        under_way = f" Generation {pending['target']} is being activated." if pending else ""
-        raise NotDeployed(f"nothing is deployed on {name}.{under_way} Type: zorac-deploy up, naming the host as now.")
+        raise NotDeployed(
+            f"nothing is deployed on {name}.{_why_not(found)} Type: zorac-deploy up, naming the host as now."
+        )
     return Deployment(
         host=name,
         generation=current["number"],
@@ -228,6 +229,13 @@ def _ask(connection: Connection, *words: str) -> dict[str, Any]:
         connection.check()
         raise ZoracDeployError(f"the host program of {connection.target.name} failed: {said[-500:]}")
     return dict(json.loads(done.stdout))
+
+
+def _why_not(found: Mapping[str, Any]) -> str:
+    if found["pending"]:
+        return f" Generation {found['pending']['target']} is being activated."
+    failed = [each for each in found["generations"] if each["outcome"].get("state") == "failed"]
+    return f" Generation {failed[-1]['number']} failed: {failed[-1]['outcome']['reason']}." if failed else ""
 
 
 def _watchdog(kept: Mapping[str, Any]) -> str:

@@ -97,18 +97,19 @@ def run(
                 settings={"suppress_env_files": True},
             )
         except KeyboardInterrupt:
-            raise Interrupted(_interrupted(connection, verb)) from None
+            raise Interrupted(_interrupted(connection)) from None
         finally:
             _keep_log(private, log)
     if run.status == "canceled":
-        raise Interrupted(_interrupted(connection, verb))
+        raise Interrupted(_interrupted(connection))
     if run.rc != 0:
         raise events.fault(connection, log)
     return Result(tuple(events.changed), time.monotonic() - started, log)
 
 
-def _interrupted(connection: Connection, verb: str) -> str:
-    return f"stopped by you. {connection.target.name} is where it was stopped; type the same `{verb}` to go on."
+def _interrupted(connection: Connection) -> str:
+    name = connection.target.name
+    return f"stopped by you. {name} is where it was stopped, and finishes what it activates. Type the same to go on."
 
 
 def _environment(connection: Connection) -> dict[str, str]:

@@ -72,7 +72,12 @@ def _activate(given: argparse.Namespace) -> None:
         # One that runs and does not answer is started anew: it hangs, or its API key was changed.
         activation.begin(given.number, given.by, restart=there)
         activation.wait()
-        found: dict[str, Any] = {"reason": "the disk took no outcome", "lines": [], "previous": None, "back_failure": ""}
+        found: dict[str, Any] = {
+            "reason": "the disk took no outcome",
+            "lines": [],
+            "previous": None,
+            "back_failure": "",
+        }
         found |= store.outcome(given.number)
         proved = target is not None and activation.settled(target)
         state = "proved" if proved else "failed"
