@@ -44,21 +44,11 @@ def switch(
         before = deployment.read(opened.connection)
         source = Path(scratch) / "inventory.yml"
         source.write_text(inventory.switched(opened.inventory, opened.name, profile_name), encoding="utf-8")
-        source.chmod(0o600)
         wanted = Session(inventory.Inventory((source,), opened.inventory.targets), opened.connection)
-        if check or not (yes or as_json):
-            with progress.shown("Look what would change"):
-                changes = deploying.changes(wanted, progress)
-            if not as_json:
-                deploying.show(changes)
-                count = len(changes.tasks)
-                output.print(f"\n[bold]{opened.name}[/]: {before.profile} → {profile_name}, {count} tasks would change")
-            if check or not changes.tasks:
-                _nothing_done(opened.name, changes, profile_name, as_json)
-                return
-            click.confirm(
-                f"Switch {opened.name} to {profile_name}? Nothing answers while the engine starts.", abort=True
-            )
+        if (check or not (yes or as_json)) and not _agreed(
+            wanted, before.profile, profile_name, check, as_json, progress
+        ):
+            return
         with progress.shown("Switch"):
             with opened.connection.lock(f"zorac-deploy switch {profile_name}"):
                 result = deploying.deploy(wanted, progress, f"switch-{profile_name}")
@@ -76,13 +66,24 @@ def switch(
     done.require()
 
 
-def _nothing_done(name: str, changes: deploying.Changes, profile: str, as_json: bool) -> None:
+def _agreed(wanted: Session, now: str, profile: str, check: bool, as_json: bool, progress: Progress) -> bool:
+    """Show what would change, and ask. Whether it is to be done."""
+    with progress.shown("Look what would change"):
+        changes = deploying.changes(wanted, progress)
     if as_json:
-        print_json({"host": name, "would_change": list(changes.tasks), "diffs": list(changes.diffs)})
-    elif changes.tasks:
+        print_json({"host": wanted.name, "would_change": list(changes.tasks), "diffs": list(changes.diffs)})
+        return False
+    if not changes.tasks:
+        output.print(f"[bold]{wanted.name}[/] serves {escape(profile)} already: nothing to do.")
+        return False
+    deploying.show(changes)
+    output.print(
+        f"\n[bold]{wanted.name}[/]: {now} → {escape(profile)}, {len(changes.tasks)} tasks would change something"
+    )
+    if check:
         output.print("Nothing was changed.")
-    else:
-        output.print(f"{name} serves {escape(profile)} already: nothing to do.")
+        return False
+    return click.confirm(f"Switch {wanted.name} to {profile}? Nothing answers while the engine starts.", abort=True)
 
 
 def _report(
