@@ -1,5 +1,6 @@
 """Which hosts there are, which profile each has, and how to reach them: read from Ansible's inventories."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import yaml
 
 from zorac_deploy import content
@@ -120,7 +122,7 @@ def read(sources: Sequence[Path]) -> Inventory:
     """
     for source in sources:
         _require_readable(source)
-    everything = (content.profiles(), *(source.absolute() for source in sources))
+    everything = (_shipped(), *(source.absolute() for source in sources))
     groups, hostvars = _ansible_inventory(everything)
     targets: dict[str, Target] = {}
     known = _below(groups, _ROOT_GROUP)
@@ -136,6 +138,30 @@ def read(sources: Sequence[Path]) -> Inventory:
             f"{', '.join(known)}."
         )
     return Inventory(everything, targets, tuple(known))
+
+
+def _shipped() -> Path:
+    """Our profiles as one file, each with its variables inside.
+
+    Ansible ranks a ``group_vars`` folder above what any inventory file says of its groups. Left there, our numbers
+    would beat those that a person writes into theirs.
+    """
+    tree = yaml.safe_load(content.profiles().read_text(encoding="utf-8"))
+    known = [name for top, holds in tree.items() for name in (top, *holds["children"])]
+    sources = {name: content.profiles().parent / "group_vars" / f"{name}.yml" for name in known}
+    shipped = tree | {
+        name: {**tree.get(name, {}), "vars": yaml.safe_load(file.read_text())} for name, file in sources.items()
+    }
+    text = yaml.safe_dump(shipped, sort_keys=False)
+    file = (
+        platformdirs.user_cache_path("zorac-deploy") / f"profiles-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yml"
+    )
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(f".{os.getpid()}")
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(file)
+    return file
 
 
 def switched(found: Inventory, name: str, profile: str) -> str:

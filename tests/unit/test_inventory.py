@@ -193,3 +193,22 @@ def test_what_is_no_template_stays_none(tmp_path):
     text = "headless: {hosts: {tower: {vllm_api_key: !unsafe 'a{{ 1 + 1 }}'}}}\n"
     _, source = switched(tmp_path, "tower", "display", text)
     assert '"vllm_api_key": "a{{ 1 + 1 }}"' in rendered(source, "vllm_api_key")
+
+
+def test_the_users_word_is_the_last_in_the_file_too(tmp_path):
+    text = """
+        headless:
+          vars: {vllm_gpu_memory_utilization: 0.5}
+          children: {night: }
+        gpu_servers:
+          children:
+            night:
+              vars: {vllm_max_num_seqs: 4}
+              hosts: {tower: }
+        """
+    found = inventory.read([written(tmp_path, text)])
+    _, hostvars = inventory._ansible_inventory(found.sources)
+    assert found.target("tower").profile == "night"
+    assert hostvars["tower"]["vllm_gpu_memory_utilization"] == 0.5
+    assert hostvars["tower"]["vllm_max_num_seqs"] == 4
+    assert hostvars["tower"]["vllm_max_model_len"] == 32768  # what nobody says otherwise is the profile's
