@@ -83,9 +83,11 @@ class Connection:
     def run(self, *words: str, root: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `words` on the host and return what came of it, whatever that is."""
         password = f"{self.sudo_password}\n" if root and self.sudo_password is not None else ""
-        return subprocess.run(
-            self.command(*words, root=root), input=password, capture_output=True, text=True, check=False
-        )
+        command = self.command(*words, root=root)
+        try:
+            return subprocess.run(command, input=password, capture_output=True, text=True, check=False)
+        except FileNotFoundError:  # on this very machine there is no shell in between that would say so
+            return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: command not found")
 
     def read(self, *words: str) -> str:
         """What `words`, run as root on the host, print.
