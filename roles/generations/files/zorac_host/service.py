@@ -211,7 +211,7 @@ def journal(unit: str, since: str) -> str:
 def decisive(journal: str) -> list[str]:
     """The lines that say why an engine failed: the last few that speak of errors, each once."""
     loud = ("error", "exception", "killed", "fatal", "no space", "traceback")
-    quiet = ("INFO", "WARNING", "For further information", "Traceback (most recent", "Failed with result")
+    quiet = ("INFO", "WARNING", "For further information", "Traceback (most recent", "Failed with result", " raise ")
     lines = [
         line.strip()
         for line in journal.splitlines()
