@@ -177,6 +177,7 @@ def test_a_clock_that_jumps_back_does_not_change_which_was_good_last(host, monke
     clock = iter([2_000_000_000, 2_000_000_000, 1_000_000_000, 1_000_000_000, 0, 0])
     monkeypatch.setattr(activation.time, "time", lambda: next(clock))
     assert all(activate(number) for number in (1, 2, 1))
+    assert serves(host, 1)
     assert store.outcome(1)["at"] < store.outcome(2)["at"]
     assert store.last_good(besides=3).number == 1
     assert store.last_good(besides=1).number == 2
