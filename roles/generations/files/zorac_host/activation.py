@@ -185,7 +185,8 @@ def _bring_up(target: Generation, previous: Generation | None, course: _Course, 
         flip = store.Flip(target)
         if previous:
             store.Flip(previous)
-        _warm(about, now)
+        if now:
+            _warm(about, now)
         course.silent_since = last = time.monotonic()
 
         def took(part: str) -> None:
@@ -221,9 +222,9 @@ def _require_space() -> None:
         raise Failure(f"{free >> 20} MiB are free under {store.STATE}, and {_SPACE_BYTES >> 20} MiB are needed")
 
 
-def _warm(about: Mapping[str, Any], now: Generation | None) -> None:
+def _warm(about: Mapping[str, Any], now: Generation) -> None:
     """Have the disk's part done while the old engine still serves: the program and the weights in the page cache."""
-    if now is None or now.about["engine_path"] != about["engine_path"]:
+    if now.about["engine_path"] != about["engine_path"]:
         service.load(about["warm"])
     weights = sorted(Path(about["model_path"]).glob("*.safetensors"))
     if sum(path.stat().st_size for path in weights) < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
