@@ -31,10 +31,20 @@ def test_a_reboot_is_a_reboot(offline, inside):
         # On its way down it cuts connections off.
         after = subprocess.run(host.ssh_command(offline, look), capture_output=True, text=True, check=False)
         if after.returncode == 0 and after.stdout != before:
-            host._wait_for_ssh(offline)
+            host._wait_for_ssh(offline, host._BOOTED)
             return
         time.sleep(0.2)
     pytest.fail("the host did not reboot")
+
+
+def test_a_reset_is_another_boot_of_the_same_host(inside):
+    made = host.up("test-reset", network="isolated")
+    inside(made, "touch kept")
+    before = inside(made, "cat /proc/sys/kernel/random/boot_id")
+    again = host.reset("test-reset")
+    assert inside(again, "cat /proc/sys/kernel/random/boot_id") != before
+    assert inside(again, "ls") == "kept\n"
+    host.down("test-reset")
 
 
 def test_removing_leaves_nothing():
