@@ -30,7 +30,7 @@ molecule: setup ## The molecule scenarios on real throwaway hosts
 test-vm: setup ## The driver in a virtual machine with Secure Boot, through reboots: half an hour
 	@scripts/test vm
 
-soak: setup ## Kill everything at random moments, 200 times: an hour and a half
+soak: setup ## Kill everything at random moments, 200 times: over an hour
 	$(ROOT) $(BIN)/python scripts/soak
 
 bench-switch: setup ## How long nothing answers in a switch, beside a bare restart of the same engine: ten minutes

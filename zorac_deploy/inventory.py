@@ -157,10 +157,15 @@ def _shipped() -> Path:
         platformdirs.user_cache_path("zorac-deploy") / f"profiles-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yml"
     )
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
         scratch = file.with_suffix(f".{os.getpid()}")
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(text, encoding="utf-8")
+            scratch.replace(file)
+        except OSError as error:
+            raise InventoryError(
+                f"cannot write {file}: {error.strerror}. Name a folder for it that can be written, as XDG_CACHE_HOME."
+            ) from None
     return file
 
 
