@@ -22,6 +22,7 @@ Click itself answers 2 for a command line it cannot read. A message is written o
 what was found, what is needed and what to type.
 """
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -91,6 +92,8 @@ REFUSALS: dict[str, int] = {
     "rolled-back": 32,
     "generation-unknown": 33,
     "disk-full": 34,
+    "model-unknown": 37,
+    "model-does-not-fit": 38,
     "settings-invalid": 39,
     "gpu-missing": 60,
     "gpu-unknown": 61,
@@ -171,6 +174,12 @@ class Interrupted(ZoracDeployError):
     """The person pressed Ctrl-C."""
 
     exit_code = 130
+
+
+def refused(message: str) -> Refused | None:
+    """The refusal that `message`, as a role words it, amounts to; None if it is none."""
+    found = re.match(r"\[([a-z-]+)\] ", message)
+    return Refused(message[found.end() :], found[1]) if found and found[1] in REFUSALS else None
 
 
 def exit_code_of(error: ZoracDeployError) -> int:

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import re
 import sysconfig
 import tempfile
 import time
@@ -15,9 +14,7 @@ import ansible_runner
 
 from zorac_deploy import content
 from zorac_deploy.connection import Connection
-from zorac_deploy.errors import REFUSALS, DeploymentFailed, HostUnreachable, Interrupted, Refused
-
-_REFUSAL = re.compile(r"^\[([a-z-]+)\] ")
+from zorac_deploy.errors import DeploymentFailed, HostUnreachable, Interrupted, refused
 
 
 @dataclass(frozen=True)
@@ -167,10 +164,8 @@ class _Events:
         host = connection.target.name
         if self._failure:
             task, message = self._failure
-            found = _REFUSAL.match(message)
-            if found and found[1] in REFUSALS:
-                return Refused(f"{message[found.end() :]}", found[1])
-            return DeploymentFailed(f"{task} failed on {host}:\n{message}\nAll that Ansible said is in {log}")
+            failed = DeploymentFailed(f"{task} failed on {host}:\n{message}\nAll that Ansible said is in {log}")
+            return refused(message) or failed
         if self._unreachable:
             return HostUnreachable(f"the connection to {host} was lost: {self._unreachable}. Type the same to go on.")
         return DeploymentFailed(f"Ansible failed before it did anything on {host}. All that it said is in {log}")

@@ -13,6 +13,7 @@ import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 _TOKENIZERS = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json")
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zorac-deploy" / "model-digests.json"
@@ -54,12 +55,16 @@ def check(folder: Path, tekken: bool) -> None:
     if not any((folder / name).is_file() for name in needed):
         reason = " (vllm_tokenizer_mode is mistral)" if tekken else ""
         raise Fault(f"[model-incomplete] {folder} has no {' or '.join(needed)}{reason}. Fetch the model again, whole.")
-    for weights in _weights(folder):
-        check_safetensors(weights)
+    for weights in weight_files(folder):
+        read_header(weights)
 
 
-def _weights(folder: Path) -> list[Path]:
-    """The safetensors files that the model is made of."""
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that the model in `folder` is made of.
+
+    Raises:
+        Fault: One is missing, or there is none.
+    """
     if (folder / "model.safetensors.index.json").is_file():
         index = _read_json(folder, "model.safetensors.index.json")
         names = sorted(set(index.get("weight_map", {}).values())) if isinstance(index, dict) else []
@@ -82,10 +87,13 @@ def _read_json(folder: Path, name: str) -> object:
         raise Fault(f"[model-damaged] {folder}/{name} is not JSON: {error}. Fetch it again.") from None
 
 
-def check_safetensors(path: Path) -> None:
-    """Raise a Fault unless the file is as long as its header says.
+def read_header(path: Path) -> dict[str, dict[str, Any]]:
+    """The header of a safetensors file: each tensor's ``dtype``, ``shape`` and ``data_offsets``.
 
-    A safetensors file is eight bytes of header length (little endian), a JSON header, and the tensors' data.
+    Such a file is eight bytes of header length (little endian), a JSON header, and the tensors' data.
+
+    Raises:
+        Fault: The file is not as long as its header says.
     """
     size = path.stat().st_size
     damaged = f"[model-damaged] {path} is {size} bytes long"
@@ -96,11 +104,13 @@ def check_safetensors(path: Path) -> None:
             raise Fault(f"{damaged} and has no whole header. It was cut off: fetch it again.")
         try:
             header = json.loads(file.read(length))
-            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+            header.pop("__metadata__", None)
+            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         except (ValueError, TypeError, KeyError, AttributeError, IndexError):
             raise Fault(f"{damaged} and its header is not readable. Fetch it again.") from None
     if size != 8 + length + end:
         raise Fault(f"{damaged}, and its header says {8 + length + end}. It was cut off: fetch it again.")
+    return header
 
 
 def _digests(paths: list[Path]) -> list[str]:

@@ -1,0 +1,94 @@
+"""Read a model's folder, and plan it."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from zorac_deploy import content
+from zorac_deploy.errors import Refused, refused
+from zorac_deploy.planner.engine import GIB, Card, Engine
+from zorac_deploy.planner.flags import Flags
+from zorac_deploy.planner.model import Model, from_config
+from zorac_deploy.planner.plan import Plan, plan
+from zorac_deploy.planner.weights import weights_bytes
+
+# Tensors of these types are loaded in the type that is computed in; the others hold packed weights and stay so.
+_COMPUTED = ("F64", "F32", "F16", "BF16")
+
+# Where files and config.json differ by more, they do not belong together: the formula is within 2 %.
+_TOLERANCE = 0.1
+
+
+def fit(folder: Path, card: Card, engine: Engine, flags: Flags, dtype: str = "auto") -> Plan:
+    """What vLLM is going to do with the model in `folder` on `card`.
+
+    Raises:
+        Refused: The folder holds no whole model, or one of which nothing can be said, or a flag makes no sense.
+    """
+    config = _config(folder)
+    try:
+        model = from_config(config, dtype)
+    except Refused as fault:
+        if fault.refusal != "model-unknown":
+            raise
+        return plan(fault, card, engine, flags)
+    stored, expected = _stored_gib(folder, model), weights_bytes(model, 1, wide_zero_points=False) / GIB
+    if stored and model.known and abs(stored - expected) > _TOLERANCE * expected:
+        model = replace(
+            model,
+            notes=(
+                *model.notes,
+                f"the files hold {stored:.2f} GiB of weights and config.json describes {expected:.2f}: do they belong "
+                "together? Planned with the larger",
+            ),
+        )
+        stored = max(stored, expected)
+    return plan(model, card, engine, flags, stored)
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    if not folder.is_dir():
+        raise Refused(f"there is no model folder {folder}. Name one that holds a config.json.", "model-missing")
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Refused(f"{folder} has no config.json. Fetch the model again, whole.", "model-incomplete") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise Refused(f"{folder}/config.json cannot be read: {error}. Fetch it again.", "model-damaged") from None
+    if not isinstance(found, dict) or not found:
+        raise Refused(f"{folder}/config.json holds no settings. Fetch it again.", "model-damaged")
+    return found
+
+
+def _stored_gib(folder: Path, model: Model) -> float | None:
+    """What the weights in the files take once they are loaded; None where there are no files.
+
+    Raises:
+        Refused: A file is missing or was cut off.
+    """
+    partial = sorted(folder.rglob("*.incomplete"))
+    if partial:
+        raise Refused(
+            f"{folder} is being fetched, or was not to the end: there is {partial[0].name}. Fetch the rest.",
+            "model-incomplete",
+        )
+    if not (folder / "model.safetensors.index.json").is_file() and not any(folder.glob("*.safetensors")):
+        return None
+    manifest = content.role_module("model_weights", "model_manifest")
+    try:
+        tensors = [tensor for file in manifest.weight_files(folder) for tensor in manifest.read_header(file).items()]
+    except manifest.Fault as fault:
+        raise refused(str(fault)) or fault from None
+    return sum(_bytes(name, tensor, model) for name, tensor in tensors) / GIB
+
+
+def _bytes(name: str, tensor: Mapping[str, Any], model: Model) -> int:
+    if model.tied and name.endswith("lm_head.weight"):
+        return 0  # a second copy of the embedding, which is not loaded
+    begin, end = tensor["data_offsets"]
+    if tensor.get("dtype") in _COMPUTED:
+        return math.prod(map(int, tensor["shape"])) * model.dtype_bytes
+    return int(end) - int(begin)

@@ -1,0 +1,220 @@
+"""Will it fit: what vLLM is going to log about memory, before it is started.
+
+    KV cache = utilization * total - weights - peak activation - other overhead [- CUDA graphs]
+
+as vllm/v1/worker/gpu_worker.py (determine_available_memory) computes it. Sizes and weights follow from the model;
+activation from what the profile run allocates; the rest are constants measured on real starts, each with its spread. A
+verdict says `fits` where even the worst of the spread does, `refused` where not even the best does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+from zorac_deploy.errors import Refused
+from zorac_deploy.planner import cache as kv
+from zorac_deploy.planner.engine import GIB, Card, Engine
+from zorac_deploy.planner.flags import CACHE_BYTES, Flags, Settings, check, complete
+from zorac_deploy.planner.memory import Parts, Size, parts
+from zorac_deploy.planner.model import Model
+from zorac_deploy.planner.weights import padded_vocabulary
+
+Verdict = Literal["fits", "borderline", "refused"]
+
+# What the driver and CUDA's own context take before vLLM looks: 0.15 to 0.51 GiB on the cards measured.
+_CONTEXT_GIB = (0.15, 0.55)
+_CONTEXT_TYPICAL_GIB = 0.5
+
+_FREE = (
+    "Free memory on device ({free:.2f}/{total_gib:.2f} GiB) on startup is less than desired GPU memory utilization "
+    "({gpu_memory_utilization}, {requested:.2f} GiB). Decrease GPU memory utilization or reduce GPU memory used by "
+    "other processes."
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to be where, on each card. Sizes in GiB, lengths in tokens.
+
+    Attributes:
+        overhead_gib: What neither PyTorch nor the model accounts for: communication buffers, libraries' workspaces.
+        kv_gib: What is left for the KV cache.
+        kv_tokens: What vLLM is going to call "GPU KV cache size".
+        kv_bytes_per_token: Bytes of the cache for one token, on one card.
+        max_concurrency: How many requests of `max_model_len` tokens fit at once.
+        largest_max_model_len: The longest that surely fits, within what the model was made for.
+        reason: Why, in vLLM's words where it would refuse.
+        assumed: The flags that were left out, with what the engine takes for them.
+        notes: What else to know.
+        kv_low_gib: `kv_gib` if everything takes the most that was seen.
+        kv_high_gib: `kv_gib` if everything takes the least that was seen.
+    """
+
+    gpu_total_gib: float
+    requested_gib: float
+    max_model_len: int
+    verdict: Verdict
+    reason: str
+    assumed: Mapping[str, object]
+    weights_gib: float | None = None
+    activation_gib: float | None = None
+    graphs_gib: float | None = None
+    overhead_gib: float | None = None
+    kv_gib: float | None = None
+    kv_low_gib: float | None = None
+    kv_high_gib: float | None = None
+    kv_tokens: int | None = None
+    kv_bytes_per_token: float | None = None
+    max_concurrency: float | None = None
+    largest_max_model_len: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> dict[str, object]:
+        """The plan as JSON has it."""
+        return {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()}
+
+
+def plan(model: Model | Refused, card: Card, engine: Engine, given: Flags, weights_gib: float | None = None) -> Plan:
+    """What vLLM is going to do with `model` on `card`.
+
+    Args:
+        model: The model; or why nothing is known of it, which is still enough to see that too little memory is free.
+        card: The cards.
+        engine: The version of vLLM.
+        given: Its flags.
+        weights_gib: What the weights take on all cards together, read from their files; else it is computed.
+
+    Raises:
+        Refused: A flag or the card makes no sense; or `model`, where it is one.
+    """
+    check(card, given)
+    flags, assumed = complete(given, card, engine, 0 if isinstance(model, Refused) else model.max_model_len)
+    if card.free_gib is None:
+        assumed["gpu_free_gib"] = round(max(card.total_gib - _CONTEXT_TYPICAL_GIB, 0), 2)
+    requested = flags.gpu_memory_utilization * card.total_gib
+    begun = Plan(card.total_gib, requested, flags.max_model_len, verdict="refused", reason="", assumed=assumed)
+    free = _free(card)
+    if requested > free.high and flags.kv_cache_memory_gib is None:
+        return replace(begun, reason=_FREE.format(free=free.value, requested=requested, **vars(flags), **vars(card)))
+    if isinstance(model, Refused):
+        raise model
+    begun = replace(begun, notes=model.notes)
+    if reason := _unserved(model, card, flags):
+        return replace(begun, reason=reason)
+    taken = parts(model, card, engine, flags, weights_gib)
+    fixed = flags.kv_cache_memory_gib
+    left = Size(fixed, fixed, fixed) if fixed is not None else taken.kv(requested)
+    cut = kv.cut(model, engine, CACHE_BYTES[flags.kv_cache_dtype] or model.dtype_bytes, flags.tensor_parallel_size)
+
+    def longest(gib: float) -> int:
+        return kv.longest(cut, model, engine, gib * GIB, flags.max_num_batched_tokens, model.max_model_len)
+
+    length = flags.max_model_len or max(longest(left.low), min(flags.least_max_model_len, model.max_model_len), 1)
+    per_request = kv.blocks_per_request(cut, model, engine, length, flags.max_num_batched_tokens)
+    blocks = int(max(left.value, 0) * GIB // cut.block_bytes)
+    needed = per_request * cut.block_bytes / GIB
+    verdict, reason = _verdict(left, needed, length, longest(left.value))
+    if verdict == "fits" and fixed is None:
+        logits = flags.max_num_seqs * model.vocabulary * 4 / GIB
+        verdict, reason = _room_beside(taken, free, requested, logits, reason)
+    if verdict == "fits" and not model.known and weights_gib is None:
+        verdict, reason = "borderline", "the architecture is not known to the planner, so its weights are a guess"
+    return replace(
+        begun,
+        max_model_len=length,
+        weights_gib=taken.weights.value,
+        activation_gib=None if fixed else taken.activation.value,
+        graphs_gib=None if fixed else taken.graphs.value,
+        overhead_gib=None if fixed else taken.overhead.value,
+        kv_gib=max(left.value, 0.0),
+        kv_low_gib=max(left.low, 0.0),
+        kv_high_gib=max(left.high, 0.0),
+        kv_tokens=kv.tokens(cut, engine, blocks, per_request, length),
+        kv_bytes_per_token=cut.bytes_per_token,
+        max_concurrency=blocks / per_request,
+        largest_max_model_len=longest(left.low),
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _free(card: Card) -> Size:
+    if card.free_gib is not None:
+        return Size(card.free_gib, card.free_gib, card.free_gib)
+    least, most = _CONTEXT_GIB
+    total = card.total_gib
+    return Size(max(total - _CONTEXT_TYPICAL_GIB, 0), max(total - most, 0), max(total - least, 0))
+
+
+def _unserved(model: Model, card: Card, flags: Settings) -> str | None:
+    """Why vLLM would refuse such a model and such flags, whatever the memory; None if it would not."""
+    size, packing = flags.tensor_parallel_size, model.quantization
+    if size > card.count:
+        return f"tensor_parallel_size is {size}, and the number of cards is {card.count}."
+    if flags.max_num_batched_tokens < flags.max_num_seqs:
+        return (
+            f"max_num_batched_tokens ({flags.max_num_batched_tokens}) must be greater than or equal to max_num_seqs "
+            f"({flags.max_num_seqs})."
+        )
+    if flags.max_model_len > model.max_model_len:
+        return (
+            f"User-specified max_model_len ({flags.max_model_len}) is greater than the derived max_model_len "
+            f"({model.max_model_len}): the model was not made for more."
+        )
+    if model.heads % size:
+        return f"Total number of attention heads ({model.heads}) must be divisible by tensor parallel size ({size})."
+    if max(model.kv_heads, size) % min(model.kv_heads, size) and not model.latent:
+        return f"{model.kv_heads} KV heads cannot be divided between, or repeated on, {size} cards."
+    if padded_vocabulary(model) % size:
+        return f"{padded_vocabulary(model)} rows of the vocabulary are not divisible by tensor parallel size ({size})."
+    split = {"the MLP": model.experts.intermediate if model.experts else model.intermediate}
+    if not model.latent:
+        split["attention"] = model.heads * model.head_dim
+    for name, width in split.items():
+        if width % size:
+            return f"{width} columns of {name} are not divisible by tensor parallel size ({size})."
+        grouped = packing.bits < 8 and packing.group and not packing.experts_only
+        if grouped and (width // size) % packing.group:
+            return (
+                f"the quantization's group size {packing.group} does not divide the {width // size} columns of {name} "
+                "on one card: the input size is not aligned with the quantized weight shape."
+            )
+    return None
+
+
+def _verdict(left: Size, needed: float, length: int, longest: int) -> tuple[Verdict, str]:
+    """The verdict on the KV cache alone, and why."""
+    if left.high <= 0:
+        return "refused", "No available memory for the cache blocks: weights and activation take all of it."
+    estimate = f" The estimated maximum model length is {longest}." if longest else ""
+    if needed > left.high:
+        return "refused", (
+            f"To serve at least one request with the model's max seq len ({length}), {needed:.2f} GiB KV cache is "
+            f"needed, which is larger than the available KV cache memory ({max(left.value, 0):.2f} GiB).{estimate}"
+        )
+    if needed > left.low:
+        return "borderline", (
+            f"a request of {length} tokens needs {needed:.2f} GiB of KV cache, and between {max(left.low, 0):.2f} and "
+            f"{left.high:.2f} GiB will be there.{estimate}"
+        )
+    return "fits", (
+        f"a request of {length} tokens needs {needed:.2f} GiB of KV cache, and {left.value:.2f} GiB are expected."
+    )
+
+
+def _room_beside(taken: Parts, free: Size, requested: float, logits_gib: float, reason: str) -> tuple[Verdict, str]:
+    """Whether what is not in the budget finds room beside it.
+
+    Graphs that are not in the budget are captured after the KV cache took its part; then sampling is tried once more,
+    with the logits of all sequences. A start at 0.95 died there.
+    """
+    if requested > free.low:
+        reason = f"{requested:.2f} GiB are asked for, and between {free.low:.2f} and {free.high:.2f} will be free."
+        return "borderline", reason
+    beside = free.value - requested
+    if not taken.graphs_counted and taken.graphs.value and beside < taken.graphs.high + logits_gib:
+        return "borderline", (
+            f"{beside:.2f} GiB are left beside the budget, and CUDA graphs and the warm-up after them may take "
+            f"{taken.graphs.high + logits_gib:.2f}: a smaller gpu_memory_utilization is safer."
+        )
+    return "fits", reason

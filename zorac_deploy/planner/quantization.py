@@ -1,0 +1,120 @@
+"""How a checkpoint's weights are packed: read from its quantization_config."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zorac_deploy.errors import Refused
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How many bits a quantized weight takes, and what comes with it.
+
+    Attributes:
+        method: As the config names it; an empty string where nothing is quantized.
+        bits: Bits of one weight.
+        group: How many weights of a row share a scale; 0 where a whole row or matrix does.
+        scale_bytes: Bytes of one scale.
+        zero_points: Whether each group has a zero point, too.
+        ignored: Names of modules that are not quantized, as patterns.
+        experts_only: Whether the experts alone are quantized.
+    """
+
+    method: str = ""
+    bits: float = 16
+    group: int = 0
+    scale_bytes: int = 2
+    zero_points: bool = False
+    ignored: tuple[str, ...] = ()
+    experts_only: bool = False
+
+    def leaves(self, module: str) -> bool:
+        """Whether the module called `module`, as in ``lm_head``, keeps its full width."""
+        return not self.method or any(_matches(pattern, module) for pattern in self.ignored)
+
+
+def _matches(pattern: str, module: str) -> bool:
+    if pattern.startswith("re:"):
+        try:
+            return re.match(pattern[3:], module) is not None
+        except re.error:
+            return False
+    return pattern in module
+
+
+def quantization(config: Mapping[str, Any]) -> Quantization:
+    """What the ``quantization_config`` of `config` says.
+
+    Raises:
+        Refused: It names a format that the planner does not know.
+    """
+    given = config.get("quantization_config") or config.get("compression_config")
+    if not isinstance(given, Mapping):
+        return Quantization()
+    method = str(given.get("quant_method") or given.get("quantization_method") or "").lower()
+    ignored = _names(given.get("ignore")) + _names(given.get("modules_to_not_convert"))
+    if method.startswith("compressed"):
+        return _compressed_tensors(given, ignored)
+    if method.startswith(("awq", "gptq")):
+        return _grouped(given, method, ignored)
+    if method in ("fp8", "fbgemm_fp8", "modelopt") and "fp4" not in str(given.get("quant_algo", "")).lower():
+        blocks = given.get("weight_block_size")
+        group = blocks[0] * blocks[1] if isinstance(blocks, Sequence) and len(blocks) == 2 else 0
+        return Quantization(method, 8, group, 4, False, ("lm_head", *ignored))
+    if method in ("modelopt", "modelopt_fp4"):
+        return Quantization(method, 4, 16, 1, False, ("lm_head", *ignored))
+    if method == "mxfp4":
+        # gpt-oss: 32 weights share an exponent of one byte; the config need not list what is left alone.
+        return Quantization(method, 4, 32, 1, False, ("lm_head", *ignored), experts_only=True)
+    if method in ("bitsandbytes", "bnb"):
+        four = bool(given.get("load_in_4bit", given.get("_load_in_4bit", not given.get("load_in_8bit"))))
+        # bitsandbytes keeps one 32-bit scale for 64 weights (its default block), 8-bit ones one for a row.
+        return Quantization(method, 4 if four else 8, 64 if four else 0, 4, False, ("lm_head", *ignored))
+    raise Refused(
+        f"the model is quantized by {method or 'a method without a name'}, and the planner does not know its sizes.",
+        "model-unknown",
+    )
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(str(name) for name in value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+def _number(given: Mapping[str, Any], name: str, default: int) -> int:
+    found = given.get(name)
+    if found is None:
+        return default
+    if isinstance(found, bool) or not isinstance(found, int) or not -1 <= found <= 2**20:
+        raise Refused(f"quantization_config says {name}: {found!r}, and a whole number is needed.", "model-damaged")
+    return found
+
+
+def _compressed_tensors(given: Mapping[str, Any], ignored: tuple[str, ...]) -> Quantization:
+    """One scheme for all that is quantized: the first group's, which is how llmcompressor writes it."""
+    groups = given.get("config_groups")
+    first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    weights = first.get("weights") if isinstance(first, Mapping) else None
+    scheme: Mapping[str, Any] = weights if isinstance(weights, Mapping) else given
+    named = str(given.get("format") or given.get("quant_method"))
+    bits = _bits(scheme, "num_bits", _bits(scheme, "bits", 8))
+    group = max(_number(scheme, "group_size", 0), 0)
+    fp4 = bits == 4 and (scheme.get("type") == "float" or "fp4" in named)
+    zero_points = not fp4 and scheme.get("symmetric") is False
+    return Quantization("compressed-tensors", bits, group or (16 if fp4 else 0), 1 if fp4 else 2, zero_points, ignored)
+
+
+def _grouped(given: Mapping[str, Any], method: str, ignored: tuple[str, ...]) -> Quantization:
+    group = max(_number(given, "group_size", _number(given, "q_group_size", 128)), 0)
+    zero_points = bool(given.get("zero_point", method.startswith("awq") or not given.get("sym", True)))
+    bits = _bits(given, "bits", _bits(given, "w_bit", 4))
+    left = () if given.get("lm_head") is True else ("lm_head",)
+    return Quantization(method, bits, group, 2, zero_points, (*left, *ignored))
+
+
+def _bits(given: Mapping[str, Any], name: str, default: int) -> int:
+    found = _number(given, name, default)
+    if found not in (2, 3, 4, 8, 16):
+        raise Refused(f"quantization_config says {name}: {found}; 2, 3, 4, 8 or 16 bits exist.", "model-damaged")
+    return found
