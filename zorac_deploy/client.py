@@ -52,16 +52,19 @@ def settings(connection: Connection, found: Deployment, api_key: str) -> dict[st
     return fitting
 
 
-def write(fitting: Mapping[str, str]) -> str:
+def write(fitting: Mapping[str, str], always: bool = False) -> str:
     """Bring `fitting` into Zorac's settings on this machine, and say what came of it.
 
-    Nothing is written where Zorac was never used, nor where it talks to another server. All else in the file stays.
+    Nothing is written where Zorac was never used, nor where it talks to another server; but `always`, if a person asked
+    for it. All else in the file stays.
 
     Raises:
         ZoracDeployError: The file holds no settings.
     """
     file = config_file()
-    if not file.parent.is_dir():
+    if always:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif not file.parent.is_dir():
         return "Zorac is not used on this machine: nothing written"
     try:
         held = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -69,7 +72,7 @@ def write(fitting: Mapping[str, str]) -> str:
         raise ZoracDeployError(f"{file} is not JSON: {error}. Mend or remove it, and type the same again.") from None
     if not isinstance(held, dict):
         raise ZoracDeployError(f"{file} holds no settings. Mend or remove it, and type the same again.")
-    if held.get("VLLM_BASE_URL", fitting["VLLM_BASE_URL"]) != fitting["VLLM_BASE_URL"]:
+    if not always and held.get("VLLM_BASE_URL", fitting["VLLM_BASE_URL"]) != fitting["VLLM_BASE_URL"]:
         return f"{file} is for {held['VLLM_BASE_URL']}: left as it is"
     if {**held, **fitting} == held:
         return f"{file} has them already"

@@ -247,4 +247,5 @@ def _watchdog(kept: Mapping[str, Any]) -> str:
 
 
 def _flat(about: Mapping[str, Any]) -> dict[str, object]:
-    return {**{name: value for name, value in about.items() if name != "plan"}, **about.get("plan", {})}
+    plan = {name: value for name, value in about.get("plan", {}).items() if name not in ("predicted", "card")}
+    return {**{name: value for name, value in about.items() if name != "plan"}, **plan}

@@ -6,7 +6,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ class Step:
         task: Its name.
         outcome: ``started``, ``ok``, ``changed``, ``skipped`` or ``failed``.
         diff: What would change or changed in a file, as Ansible prints it; empty for none.
+        facts: What it found out and left for later tasks, by name.
     """
 
     role: str
     task: str
     outcome: str
     diff: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class _Events:
                 outcome = "changed" if result.get("changed") else "ok"
                 if outcome == "changed":
                     self.changed.append(": ".join(step))
-                self._on_step(Step(*step, outcome, _diff(result)))
+                self._on_step(Step(*step, outcome, _diff(result), result.get("ansible_facts") or {}))
             case "runner_on_skipped":
                 self._on_step(Step(*step, "skipped"))
             case "runner_on_failed" if not data.get("ignore_errors"):

@@ -9,6 +9,7 @@ _PACKAGE = content.root() / "zorac_deploy"
 _ORDER = [
     "errors",
     "content",
+    "planner",
     "inventory",
     "connection",
     "gpus",

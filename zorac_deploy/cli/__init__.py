@@ -7,7 +7,21 @@ import click
 from rich.markup import escape
 
 from zorac_deploy import __version__
-from zorac_deploy.cli import chat, down, generations, gpus, logs, sandbox, smoke, status, switch, up
+from zorac_deploy.cli import (
+    chat,
+    client_config,
+    down,
+    fit,
+    generations,
+    gpus,
+    logs,
+    plan,
+    sandbox,
+    smoke,
+    status,
+    switch,
+    up,
+)
 from zorac_deploy.cli.common import errors
 from zorac_deploy.errors import Interrupted, Refused, ZoracDeployError, exit_code_of
 
@@ -59,6 +73,7 @@ def completion(shell: str) -> None:
 
 for command in (
     up.up,
+    plan.plan,
     switch.switch,
     generations.generations,
     generations.rollback,
@@ -66,6 +81,8 @@ for command in (
     chat.chat,
     smoke.smoke,
     logs.logs,
+    fit.fit,
+    client_config.client_config,
     gpus.gpus,
     down.down,
     sandbox.sandbox,

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 import platformdirs
@@ -79,6 +79,26 @@ def host_options(command: _Command) -> _Command:
     ):
         command = decorate(command)
     return command
+
+
+class Tokens(click.ParamType[str | int]):
+    """A number of tokens, or one word that stands for a value."""
+
+    def __init__(self, word: str, value: str | int) -> None:
+        self.name = f"{word}|N"
+        self._word, self._value = word, value
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        """The number, or what the word stands for."""
+        return self._value if value == self._word else int(click.IntRange(min=1).convert(value, param, ctx))
+
+
+context_option = click.option(
+    "--context",
+    type=Tokens("max", "auto"),
+    help="Tokens of a conversation: max for the most that surely fits, or a number. The next run without it takes the "
+    "profile's again.",
+)
 
 
 def words(options: Mapping[str, object]) -> HostOptions:

@@ -5,6 +5,7 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from rich.markup import escape
@@ -56,20 +57,26 @@ class Changes:
     diffs: tuple[str, ...]
     log: Path
 
+    def summary(self, host: str) -> dict[str, object]:
+        """What `--json` prints."""
+        return {"host": host, "would_change": list(self.tasks), "diffs": list(self.diffs), "log": str(self.log)}
+
 
 def who(verb: str) -> str:
     """Who we are and what for, for those who find us at work."""
     return f"{getpass.getuser()}@{socket.gethostname()}, zorac-deploy {verb}"
 
 
-def changes(opened: Session, progress: Progress) -> Changes:
-    """Find out what `up` would change."""
+def changes(opened: Session, progress: Progress, facts: dict[str, Any] | None = None) -> Changes:
+    """Find out what `up` would change; what it finds out on the way goes into `facts`, as it comes."""
     diffs: list[str] = []
 
     def on_step(step: runner.Step) -> None:
         progress.step(step)
         if step.diff:
             diffs.append(step.diff)
+        if facts is not None:
+            facts.update(step.facts)
 
     log = log_file("check", opened)
     result = runner.run("up", opened.inventory.sources, opened.connection, log, check=True, on_step=on_step)
@@ -80,6 +87,24 @@ def show(found: Changes) -> None:
     """Show what would change."""
     for diff in found.diffs:
         output.print(escape(diff), style="dim", soft_wrap=True)
+
+
+def count(opened: Session, found: Changes) -> None:
+    """Say how much would change."""
+    number = len(found.tasks)
+    would = f"{number} task{'s' * (number != 1)} would change something" if number else "nothing would change"
+    output.print(
+        f"\n[bold]{opened.name}: {would}.[/] Nothing was changed. Log: {escape(str(found.log))}", soft_wrap=True
+    )
+
+
+def variables(model: Path | None, context: str | int | None) -> dict[str, object]:
+    """What the command line says, as the inventory's variables."""
+    said = {
+        "model_weights_source": str(model.expanduser().absolute()) if model else None,
+        "vllm_max_model_len": context,
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def deploy(opened: Session, progress: Progress, verb: str) -> runner.Result:

@@ -8,20 +8,28 @@ from rich.markup import escape
 
 from zorac_deploy import client, deployment, inventory
 from zorac_deploy.cli import deploying
-from zorac_deploy.cli.common import Session, host_options, output, print_json, session, words
+from zorac_deploy.cli.common import Session, context_option, host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
 
 
 @click.command()
 @host_options
 @click.argument("profile_name", metavar="PROFILE", required=False)
+@context_option
 @click.option("--check", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask, and do not look what would change first.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON. It does not ask.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
 def switch(
-    profile_name: str | None, check: bool, yes: bool, as_json: bool, verbose: bool, quiet: bool, **host: object
+    profile_name: str | None,
+    context: str | int | None,
+    check: bool,
+    yes: bool,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    **host: object,
 ) -> None:
     """Let HOST serve with another PROFILE: show what changes, ask, and have the host activate it.
 
@@ -40,7 +48,10 @@ def switch(
     if profile_name is None:
         raise click.UsageError("Missing argument 'PROFILE'.")
     progress = Progress(output, verbose, quiet or as_json)
-    with session(words(host)) as opened, tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch:
+    with (
+        session(words(host), deploying.variables(None, context)) as opened,
+        tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch,
+    ):
         before = deployment.read(opened.connection)
         source = Path(scratch) / "inventory.yml"
         source.write_text(inventory.switched(opened.inventory, opened.name, profile_name), encoding="utf-8")
@@ -71,7 +82,7 @@ def _agreed(wanted: Session, now: str, profile: str, check: bool, as_json: bool,
     with progress.shown("Look what would change"):
         changes = deploying.changes(wanted, progress)
     if as_json:
-        print_json({"host": wanted.name, "would_change": list(changes.tasks), "diffs": list(changes.diffs)})
+        print_json(changes.summary(wanted.name))
         return False
     if not changes.tasks:
         output.print(f"[bold]{wanted.name}[/] serves {escape(profile)} already: nothing to do.")

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from rich.markup import escape
 
 from zorac_deploy import deployment, resume
 from zorac_deploy.cli import deploying
-from zorac_deploy.cli.common import Session, host_options, output, print_json, session, words
+from zorac_deploy.cli.common import Session, context_option, host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import Refused
 
@@ -18,11 +17,20 @@ from zorac_deploy.errors import Refused
 @click.command()
 @host_options
 @click.option("--model", type=click.Path(path_type=Path), help="The model's folder on this machine.")
+@context_option
 @click.option("--check", is_flag=True, help="Show what would change, with the files' differences, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
-def up(model: Path | None, check: bool, as_json: bool, verbose: bool, quiet: bool, **host: object) -> None:
+def up(
+    model: Path | None,
+    context: str | int | None,
+    check: bool,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    **host: object,
+) -> None:
     """Bring HOST to its profile and prove it with a real reply.
 
     It looks first and refuses before it changes anything. What fails later is undone by the host itself, which goes
@@ -35,7 +43,7 @@ def up(model: Path | None, check: bool, as_json: bool, verbose: bool, quiet: boo
       zorac-deploy up tower --check
     """
     progress = Progress(output, verbose, quiet or as_json)
-    variables = {"model_weights_source": str(model.expanduser().absolute())} if model else {}
+    variables = deploying.variables(model, context)
     with progress.shown("Connect to the host"), session(words(host), variables) as opened:
         if check:
             _show_changes(opened, progress, as_json)
@@ -71,21 +79,10 @@ def _resumed(opened: Session) -> Iterator[None]:
 def _show_changes(opened: Session, progress: Progress, as_json: bool) -> None:
     found = deploying.changes(opened, progress)
     if as_json:
-        print_json(
-            {
-                "host": opened.name,
-                "would_change": list(found.tasks),
-                "diffs": list(found.diffs),
-                "log": str(found.log),
-            }
-        )
-        return
-    deploying.show(found)
-    count = len(found.tasks)
-    would = f"{count} task{'s' * (count != 1)} would change something" if count else "nothing would change"
-    output.print(
-        f"\n[bold]{opened.name}: {would}.[/] Nothing was changed. Log: {escape(str(found.log))}", soft_wrap=True
-    )
+        print_json(found.summary(opened.name))
+    else:
+        deploying.show(found)
+        deploying.count(opened, found)
 
 
 def _report(done: deploying.Deployed) -> None:

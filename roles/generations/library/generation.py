@@ -16,8 +16,8 @@ DOCUMENTATION = """
 module: generation
 short_description: Have a generation with the given files
 description:
-  - A generation is a numbered folder that never changes. The same files and the same description are the same
-    generation; others become a new one. Nothing is activated.
+  - A generation is a numbered folder that never changes. The same files and the same description, its C(plan) aside, are
+    the same generation; others become a new one. Nothing is activated.
   - Supports check mode and diff, which compares with the current generation.
 options:
   root:
@@ -55,7 +55,7 @@ def main() -> None:
     root = Path(module.params["root"])
     files: dict[str, str] = module.params["files"]
     about: dict[str, Any] = module.params["about"]
-    digest = hashlib.sha256(json.dumps([files, about], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([files, _identity(about)], sort_keys=True).encode()).hexdigest()
     folders = {int(path.name): path for path in (root / "generations").glob("*") if path.name.isdecimal()}
     same = [number for number, folder in folders.items() if _about(folder).get("digest") == digest]
     number = max(same) if same else max(folders, default=0) + 1
@@ -119,12 +119,17 @@ def _diff(current: Path, files: dict[str, str], about: dict[str, Any]) -> list[d
     found = {name: _text(now / name).replace(str(now), _PLACE) for name in files}
     described = {name: value for name, value in _about(now).items() if name not in ("number", "created", "digest")}
     pairs = {name: (found[name], text) for name, text in files.items()}
-    pairs["generation.json"] = (_pretty(described), _pretty(about))
+    pairs["generation.json"] = (_pretty(_identity(described)), _pretty(_identity(about)))
     return [
         {"before": before, "after": after, "before_header": f"current/{name}", "after_header": f"wanted/{name}"}
         for name, (before, after) in pairs.items()
         if before != after
     ]
+
+
+def _identity(about: dict[str, Any]) -> dict[str, Any]:
+    """What makes a generation another one: all but its plan, which only tells what the files will lead to."""
+    return {name: value for name, value in about.items() if name != "plan"}
 
 
 def _pretty(about: dict[str, Any]) -> str:

@@ -95,6 +95,7 @@ def _known(facts: Facts, lock: Facts) -> list[dict[str, Any]]:
                 "compute": compute,
                 "modules": row["modules"] if row else "open",
                 "total_mib": gpu.get("total_mib"),
+                "reserved_mib": gpu.get("reserved_mib"),
                 "monitor": card["address"] in facts["monitors"],
             }
         )

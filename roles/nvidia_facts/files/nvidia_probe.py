@@ -88,6 +88,7 @@ def _smi(root: Path) -> dict[str, list[dict[str, object]] | str | None]:
                 "address": _pci_address(gpu.get("id", "")),
                 "compute": compute.get(uuid),
                 "total_mib": _mib(gpu.findtext("fb_memory_usage/total")),
+                "reserved_mib": _mib(gpu.findtext("fb_memory_usage/reserved")),
                 "used_mib": _mib(gpu.findtext("fb_memory_usage/used")),
                 "power_watts": {
                     name: _watts(gpu.findtext(f"gpu_power_readings/{name}_power_limit"))

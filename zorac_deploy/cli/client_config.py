@@ -1,0 +1,29 @@
+"""`zorac-deploy client-config`."""
+
+import click
+
+from zorac_deploy import client, deployment
+from zorac_deploy.cli.common import host_options, output, print_json, session, words
+
+
+@click.command("client-config")
+@host_options
+@click.option("--write", is_flag=True, help="Write them to Zorac's settings on this machine, whatever it talks to now.")
+def client_config(write: bool, **host: object) -> None:
+    """Print the settings of the chat client Zorac that fit what HOST serves, as its ~/.zorac/config.json has them.
+
+    The API key is among them.
+
+    \b
+    Examples:
+      zorac-deploy client-config tower
+      zorac-deploy client-config tower --write
+    """
+    with session(words(host)) as opened:
+        found = deployment.read(opened.connection)
+        key = opened.connection.read("cat", deployment.KEY_FILE).strip()
+        fitting = client.settings(opened.connection, found, key)
+    if write:
+        output.print(client.write(fitting, always=True), soft_wrap=True)
+    else:
+        print_json(fitting)

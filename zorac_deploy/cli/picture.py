@@ -1,0 +1,55 @@
+"""A plan as a picture: one bar of the card's memory, cut into its parts, and the sentence that matters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+_WIDTH = 64
+# Told apart by their shape too: a pipe or a log has no colours.
+_PARTS = (
+    ("weights", "weights_gib", "█", "blue"),
+    ("activation", "activation_gib", "▓", "magenta"),
+    ("overhead", "overhead_gib", "▚", "yellow"),
+    ("KV cache", "kv_gib", "▒", "green"),
+)
+_COLOURS = {"fits": "green", "borderline": "yellow", "refused": "red"}
+
+
+def show(output: Console, plan: Mapping[str, Any]) -> None:
+    """Show the plan whose summary is `plan`, as `fit --json` prints it."""
+    if plan["kv_gib"] is not None and plan["activation_gib"] is not None:
+        _bar(output, plan)
+    elif plan["kv_gib"] is not None:
+        output.print(f"  weights {plan['weights_gib']:.2f} GiB, KV cache {plan['kv_gib']:.2f} GiB")
+    colour = _COLOURS[plan["verdict"]]
+    output.print(f"[bold {colour}]{plan['verdict']}[/]: {escape(plan['reason'])}", soft_wrap=True)
+    if plan["kv_tokens"]:
+        output.print(
+            f"  {plan['kv_tokens']:,} tokens of KV cache ({plan['kv_bytes_per_token'] / 1024:.1f} KiB each): "
+            f"{plan['max_concurrency']:.1f} requests of {plan['max_model_len']:,} tokens at once. "
+            f"The longest that surely fits: {plan['largest_max_model_len']:,}.",
+            soft_wrap=True,
+        )
+    for note in plan["notes"]:
+        output.print(f"  note: {escape(note)}.", soft_wrap=True)
+    if plan["assumed"]:
+        said = ", ".join(f"{name} {value}" for name, value in plan["assumed"].items())
+        output.print(f"  not said, so vLLM's own: {said}", style="dim", soft_wrap=True)
+
+
+def _bar(output: Console, plan: Mapping[str, Any]) -> None:
+    total, cells, taken = plan["gpu_total_gib"], "", 0.0
+    for _, key, shape, colour in _PARTS:
+        begin, taken = taken, min(taken + plan[key], total)
+        count = round(taken / total * _WIDTH) - round(begin / total * _WIDTH)
+        cells += f"[{colour}]{shape * count}[/]"
+    rest = _WIDTH - round(taken / total * _WIDTH)
+    output.print(f"  0 {cells}[dim]{'·' * rest}[/] {total:.2f} GiB", soft_wrap=True)
+    for name, key, shape, colour in _PARTS:
+        more = f" (between {plan['kv_low_gib']:.2f} and {plan['kv_high_gib']:.2f})" if key == "kv_gib" else ""
+        output.print(f"    [{colour}]{shape}[/] {name:<11}{plan[key]:>7.2f} GiB{more}")
+    beside = total - taken
+    graphs = f", of which CUDA graphs about {plan['graphs_gib']:.2f}" if plan["graphs_gib"] else ""
+    output.print(f"    [dim]·[/] {'the rest':<11}{beside:>7.2f} GiB{graphs}")

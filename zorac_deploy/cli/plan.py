@@ -1,0 +1,74 @@
+"""`zorac-deploy plan`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from zorac_deploy.cli import deploying, picture
+from zorac_deploy.cli.common import context_option, host_options, output, print_json, session, words
+from zorac_deploy.cli.progress import Progress
+from zorac_deploy.errors import Refused
+
+
+@click.command()
+@host_options
+@click.option("--model", type=click.Path(path_type=Path), help="The model's folder on this machine.")
+@context_option
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Name every task.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the plan.")
+def plan(
+    model: Path | None, context: str | int | None, as_json: bool, verbose: bool, quiet: bool, **host: object
+) -> None:
+    """Look at HOST and say what `up` would do there: what goes where in the card's memory, what would change, and how.
+
+    It changes nothing.
+
+    \b
+    Examples:
+      zorac-deploy plan tower
+      zorac-deploy plan tower --context max
+    """
+    progress = Progress(output, verbose, quiet or as_json)
+    facts: dict[str, Any] = {}
+    variables = deploying.variables(model, context)
+    with progress.shown("Connect to the host"), session(words(host), variables) as opened:
+        try:
+            found = deploying.changes(opened, progress, facts)
+        except Refused:
+            if not as_json:
+                _show_memory(facts)
+            raise
+    if as_json:
+        print_json({**found.summary(opened.name), "plan": facts.get("memory_plan_result"), "holders": _holders(facts)})
+        return
+    _show_memory(facts)
+    if found.tasks:
+        output.print("\n[bold]up would[/]")
+        for task in found.tasks:
+            output.print(f"  {escape(task)}", soft_wrap=True)
+    deploying.show(found)
+    deploying.count(opened, found)
+
+
+def _holders(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who holds memory of the cards that are computed on, the largest first."""
+    selected = {card["uuid"] for card in facts.get("gpu_compatibility_result", {}).get("selected", ())}
+    found = facts.get("nvidia_facts_found", {}).get("holders", ())
+    return sorted((each for each in found if each["gpu"] in selected), key=lambda each: -(each["used_mib"] or 0))
+
+
+def _show_memory(facts: Mapping[str, Any]) -> None:
+    planned = facts.get("memory_plan_result")
+    if planned is None:
+        output.print("The card's memory is not known before a driver works: nothing planned yet.")
+        return
+    output.print(f"\n[bold]{escape(planned['card']['name'])}[/]")
+    picture.show(output, planned)
+    for holder in _holders(facts):
+        held = "?" if holder["used_mib"] is None else holder["used_mib"]
+        whose = f" ({holder['unit']})" if holder["unit"] else ""
+        output.print(f"  held now: {held} MiB by {escape(holder['name'] + whose)}", soft_wrap=True)
