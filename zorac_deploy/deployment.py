@@ -30,6 +30,8 @@ class Generation:
         at: When it became so, in seconds of the Unix epoch; None if it never did.
         by: Who wanted it.
         reason: Why it failed; empty if it did not.
+        cause: An id of the reason, where a program may want one; empty for none.
+        logged: What its engine logged when it was last started, see `Deployment`.
         order: Counts all activations: the higher, the later; 0 is never.
         seconds: What its last activation took: ``stop``, ``memory`` (its release), ``start``, ``proof``, and
             ``silent``, the whole time in which nothing answered.
@@ -43,6 +45,8 @@ class Generation:
     at: int | None
     by: str
     reason: str
+    cause: str
+    logged: Mapping[str, Any]
     order: int
     seconds: Seconds
 
@@ -73,6 +77,8 @@ class Deployment:
         healthy: Whether the health check answers 200.
         activating: The generation that is being activated now, and for whom; empty if none is.
         watchdog: What the watchdog has to say; empty if all is well.
+        plan: The numbers that the settings come from, and what they let expect.
+        logged: What the engine itself logged when it was last started: its memory by parts, its kernels.
     """
 
     host: str
@@ -91,6 +97,8 @@ class Deployment:
     healthy: bool
     activating: str
     watchdog: str
+    plan: Mapping[str, Any]
+    logged: Mapping[str, Any]
 
     @property
     def local_address(self) -> str:
@@ -145,6 +153,8 @@ def read(connection: Connection) -> Deployment:
         healthy=not found["health"],
         activating=f"generation {pending['target']}, for {pending['by']}" if pending else "",
         watchdog=_watchdog(watchdog),
+        plan=current["plan"],
+        logged=current["outcome"].get("engine", {}),
     )
 
 
@@ -174,6 +184,8 @@ def _generation(told: dict[str, Any], current: bool) -> Generation:
         at=outcome.get("at"),
         by=outcome.get("by", ""),
         reason=outcome.get("reason", ""),
+        cause=outcome.get("cause", ""),
+        logged=outcome.get("engine", {}),
         order=outcome.get("order", 0),
         seconds=outcome.get("seconds", {}),
     )

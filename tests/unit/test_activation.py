@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 from zorac_host import activation, service, store
 
-from tests.unit.generations import UNIT, become
+from tests.unit import engine_logs
+from tests.unit.generations import UNIT, become, made
 from tests.unit.systemd import activate, enabled, serves
 
 
@@ -181,3 +182,70 @@ def test_a_clock_that_jumps_back_does_not_change_which_was_good_last(host, monke
     assert store.outcome(1)["at"] < store.outcome(2)["at"]
     assert store.last_good(besides=3).number == 1
     assert store.last_good(besides=1).number == 2
+
+
+def test_what_the_engine_logged_is_kept_with_its_generation(host):
+    host.lines = engine_logs.H100
+    assert activate(1)
+    assert (store.outcome(1)["engine"], store.outcome(1)["cause"]) == (engine_logs.READ["0.26.0-h100"], "")
+
+
+@pytest.mark.parametrize(
+    ("logged", "plan", "cause", "says"),
+    [
+        (
+            engine_logs.H100.replace("13.58", "43.9"),
+            {"predicted": {"weights_gib": 13.31}},
+            "engine-loaded-more",
+            "it loaded 43.90 GiB of weights, and 13.31 GiB were planned",
+        ),
+        (
+            engine_logs.FORCED,
+            {"card": {"name": "RTX 4090", "compute": "8.9"}},
+            "engine-slow-kernel",
+            "it computes with the kernel awq, and awq_marlin",
+        ),
+    ],
+)
+@pytest.mark.parametrize("known", [1, None])
+def test_an_engine_that_is_not_what_was_planned_is_undone(host, logged, plan, cause, says, known):
+    made(4, plan=plan)
+    host.lines = engine_logs.H100
+    if known:
+        activate(known)
+    host.lines = logged
+    assert activate(4) == bool(known)
+    assert serves(host, 1) if known else (store.current(), host.runs, enabled(UNIT)) == (None, None, False)
+    told = store.outcome(4)
+    assert (told["state"], told["previous"], told["cause"]) == ("failed", known, cause)
+    assert says in told["reason"]
+    assert told["engine"]["kernels"] == (["awq"] if cause == "engine-slow-kernel" else ["MacheteLinearKernel"])
+    assert store.generation(4).journal.read_text() == logged
+
+
+def test_one_that_does_not_answer_is_told_with_what_it_logged_until_then(host):
+    host.lines = "Model loading took 13.58 GiB and 2.7 seconds\ntorch.OutOfMemoryError: CUDA out of memory\n"
+    host.broken.add(1)
+    activate(1)
+    assert store.outcome(1)["engine"] == {"weights_gib": 13.58}
+
+
+def test_on_the_way_back_nothing_is_judged_and_what_is_logged_is_kept(host):
+    made(4, plan={"predicted": {"weights_gib": 13.58}})
+    host.lines = engine_logs.H100
+    activate(4)
+    order = store.outcome(4)["order"]
+    host.broken.add(2)
+    host.lines = engine_logs.H100.replace("13.58", "43.9")
+    assert activate(2)
+    assert serves(host, 4)
+    assert (store.outcome(4)["engine"]["weights_gib"], store.outcome(4)["order"]) == (43.9, order)
+
+
+@pytest.mark.usefixtures("host")
+def test_the_journal_is_read_once_and_one_that_cannot_be_read_is_no_failure(monkeypatch):
+    read = []
+    monkeypatch.setattr(service, "journal", lambda *what: read.append(what) or "")
+    assert activate(1)
+    assert read == [(UNIT, "here")]
+    assert store.outcome(1)["engine"] == {}

@@ -21,7 +21,16 @@ ABOUT = {
     "port": "8000",
     "plan": {"max_num_seqs": 16},
 }
-PROVED = {"state": "proved", "at": 5, "by": "me", "reason": "", "order": 2, "seconds": {"silent": 9.5}}
+LOGGED = {"weights_gib": 13.58, "kernels": ["MarlinLinearKernel"]}
+PROVED = {
+    "state": "proved",
+    "at": 5,
+    "by": "me",
+    "reason": "",
+    "order": 2,
+    "seconds": {"silent": 9.5},
+    "engine": LOGGED,
+}
 STATUS = {
     "current": 2,
     "pending": None,
@@ -56,6 +65,7 @@ def test_what_is_deployed_is_the_current_generation():
     assert (found.generation, found.profile, found.port, found.state) == (2, "headless", 8000, "active")
     assert (found.healthy, found.activating, found.watchdog) == (True, "", "")
     assert found.local_address == "127.0.0.1"
+    assert (found.plan, found.logged) == ({"max_num_seqs": 16}, LOGGED)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +92,7 @@ def test_generations_have_their_outcome_or_none():
     assert (one.state, one.at, one.order, one.current) == ("", None, 0, False)
     assert (two.state, two.at, two.order, two.current) == ("proved", 5, 2, True)
     assert two.seconds == {"silent": 9.5}
+    assert (one.logged, two.logged, two.cause) == ({}, LOGGED, "")
     assert "digest" not in two.about
 
 

@@ -2,12 +2,27 @@
 
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import click
+from rich.padding import Padding
+from rich.table import Table
 
 from zorac_deploy import deployment
 from zorac_deploy.cli.common import host_options, output, print_json, session, words
 from zorac_deploy.errors import SmokeFailed
+
+# A part of the engine's memory, and what it is called in a plan and in the engine's log.
+_PARTS = (
+    ("weights", "weights_gib", "weights_gib"),
+    ("activation", "activation_gib", "activation_gib"),
+    ("CUDA graphs", "graphs_gib", "graphs_gib"),
+    ("outside PyTorch", "overhead_gib", "non_torch_gib"),
+    ("KV cache", "kv_gib", "kv_gib"),
+    ("KV tokens", "kv_tokens", "kv_tokens"),
+    ("full contexts", "max_concurrency", "max_concurrency"),
+)
 
 
 @click.command()
@@ -15,6 +30,8 @@ from zorac_deploy.errors import SmokeFailed
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def status(as_json: bool, **host: object) -> None:
     """Show what runs on HOST, in which version, and whether it is healthy. The exit code is 0 only if it is.
+
+    The engine's memory is shown as it was predicted and as the engine logged it when it was last started.
 
     \b
     Example:
@@ -43,9 +60,40 @@ def _show(found: deployment.Deployment) -> None:
         "endpoint": f"http://{found.listen}:{found.port}/v1",
         "at boot": "starts" if found.enabled else "does not start",
     }
+    if found.logged.get("kernels"):
+        rows["kernel"] = ", ".join(found.logged["kernels"])
+    if found.logged.get("attention_backend"):
+        rows["attention"] = found.logged["attention_backend"]
     if found.activating:
         rows["activating"] = found.activating
     if found.watchdog:
         rows["watchdog"] = found.watchdog
     for name, value in rows.items():
         output.print(f"  {name:<11} {value}", soft_wrap=True)
+    table = _memory(found.plan.get("predicted") or {}, found.logged)
+    if table.row_count:
+        output.print()
+        output.print(Padding(table, (0, 0, 0, 2), expand=False))
+
+
+def _memory(predicted: Mapping[str, Any], logged: Mapping[str, Any]) -> Table:
+    """The parts of the engine's memory, as they were predicted, if they were, and as the engine logged them."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("memory")
+    columns = {**({"predicted": predicted} if predicted else {}), "logged": logged}
+    for name in columns:
+        table.add_column(name, justify="right")
+    for part, in_plan, in_log in _PARTS:
+        values = [_value(in_plan if held is predicted else in_log, held) for held in columns.values()]
+        if any(values):
+            table.add_row(part, *values)
+    return table
+
+
+def _value(name: str, held: Mapping[str, Any]) -> str:
+    value = held.get(name)
+    if value is None:
+        return ""
+    if name.endswith("_gib"):
+        return f"{value:.2f} GiB"
+    return f"{value:,}" if name.endswith("_tokens") else f"{value:.2f}"

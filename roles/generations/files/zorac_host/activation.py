@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zorac_host import proof, service, store
+from zorac_host import engine_log, proof, service, store
 from zorac_host.service import Failure
 from zorac_host.store import Generation
 
@@ -36,12 +36,14 @@ class _Course:
     Attributes:
         seconds: What its parts took.
         silent_since: Since when nothing answers, by the kernel's count; None while the old engine still serves.
-        cursor: Where in the journal the start begins.
+        cursor: Where in the journal the start begins; empty if this did not start the engine.
+        journal: What the engine has written since, once it was read.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     silent_since: float | None = None
     cursor: str = ""
+    journal: str = ""
 
     def answers(self) -> None:
         """Keep for how long nothing answered."""
@@ -132,7 +134,7 @@ def run() -> bool:
         return True
     target = store.generation(record["target"])
     previous = store.generation(record["previous"]) if record["previous"] else None
-    course = _Course()
+    course, back = _Course(), _Course()
     if target and not record["failure"]:
         record["attempts"] += 1
         try:
@@ -142,10 +144,13 @@ def run() -> bool:
                 _require_space()
             store.set_pending(record)
             _bring_up(target, previous, course, restart=record["restart"], patient=False)
+            _judge(target, course, record)
         except (Failure, OSError) as failure:
             service.stay_if_host_stops()
             record["failure"] = str(failure)
-            record["lines"] = _keep_journal(target, course.cursor)
+            record["lines"] = _keep_journal(target, course)
+            if course.cursor:
+                record["engine"] = _logged(target, course)
         else:
             return _end(record, target, "proved", course)
     _say(f"generation {record['target']} failed: {record['failure']}")
@@ -154,9 +159,10 @@ def run() -> bool:
     if previous:
         _say(f"going back to generation {previous.number}")
         try:
-            _bring_up(previous, None, _Course(), restart=False, patient=True)
+            _bring_up(previous, None, back, restart=False, patient=True)
             course.answers()
             went_back = True
+            _keep_logged(previous, back)
         except (Failure, OSError) as failure:
             service.stay_if_host_stops()
             _say(f"generation {previous.number} failed too: {failure}")
@@ -243,7 +249,9 @@ def _end(record: dict[str, Any], target: Generation, state: str, course: _Course
                 "previous": record["previous"],
                 "reason": record["failure"],
                 "back_failure": record.get("back_failure", ""),
+                "cause": record.get("cause", ""),
                 "lines": record.get("lines", []),
+                "engine": record.get("engine", {}),
                 "seconds": course.seconds,
             },
         )
@@ -266,11 +274,40 @@ def _end_record() -> None:
         service.enable(UNIT, False)
 
 
-def _keep_journal(target: Generation, since: str) -> list[str]:
+def _judge(target: Generation, course: _Course, record: dict[str, Any]) -> None:
+    """Require that the engine is what was planned, by its own log.
+
+    Not asked on the way back: what served before may serve again.
+    """
+    record["engine"] = _logged(target, course)
+    refusal = engine_log.judge(record["engine"], target.about.get("plan"))
+    if refusal:
+        record["cause"] = refusal.cause
+        raise Failure(refusal.message)
+
+
+def _logged(target: Generation, course: _Course) -> dict[str, Any]:
+    """What the engine says of itself in the journal of this start."""
+    return engine_log.read(_journal(target, course).splitlines())
+
+
+def _keep_logged(target: Generation, course: _Course) -> None:
+    """Keep with a generation that was proved before what its engine logged now, if it was started."""
+    if course.cursor:
+        _try(lambda: store.add_to_outcome(target.number, {"engine": _logged(target, course)}))
+
+
+def _keep_journal(target: Generation, course: _Course) -> list[str]:
     """Keep what the engine said with its generation, and return the lines that matter."""
-    text = service.journal(target.unit, since)
+    text = _journal(target, course)
     _try(lambda: store.write(target.journal, text, 0o640))
     return service.decisive(text)
+
+
+def _journal(target: Generation, course: _Course) -> str:
+    """What the engine has written since it was started, read once."""
+    course.journal = course.journal or service.journal(target.unit, course.cursor)
+    return course.journal
 
 
 def _try(what: Callable[[], object]) -> None:

@@ -196,15 +196,19 @@ def cursor() -> str:
 
 
 def journal(unit: str, since: str) -> str:
-    """What the unit wrote since the place `since`, or since the boot."""
+    """The last of what the unit wrote since the place `since`, or since the boot; nothing if it cannot be read."""
     place = [f"--after-cursor={since}"] if since else ["--boot"]
-    done = subprocess.run(
-        ["journalctl", f"--unit={unit}", *place, "--output=cat", "--no-pager", "--lines=2000", "--quiet"],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            ["journalctl", f"--unit={unit}", *place, "--output=cat", "--no-pager", "--lines=2000", "--quiet"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
     return done.stdout
 
 

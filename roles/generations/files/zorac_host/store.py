@@ -120,6 +120,11 @@ def set_outcome(number: int, what: Mapping[str, Any]) -> None:
     write_json(STATE / "generations" / f"{number}.json", {**what, "order": order})
 
 
+def add_to_outcome(number: int, what: Mapping[str, Any]) -> None:
+    """Keep more of what became of the generation `number`, without having it be the last to be activated."""
+    write_json(STATE / "generations" / f"{number}.json", {**outcome(number), **what})
+
+
 def last_good(besides: int) -> Generation | None:
     """The generation that was last proved, other than `besides`."""
     proved = [each for each in generations() if each.number != besides and _proved(each)]

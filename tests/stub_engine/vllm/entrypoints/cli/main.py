@@ -14,6 +14,14 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+# What vLLM says of itself, as 0.26 says it.
+_LOG = """\
+(APIServer pid=1) INFO 11-23 17:20:28 [api_utils.py:273] non-default args: {{}}
+(EngineCore pid=2) INFO 11-23 17:21:23 [model_runner.py:305] Model loading took {weights} GiB and 2.680929 seconds
+(EngineCore pid=2) INFO 11-23 17:22:03 [gpu_worker.py:560] Available KV cache memory: 6.12 GiB
+(EngineCore pid=2) INFO 11-23 17:22:03 [kv_cache_utils.py:2177] GPU KV cache size: 80,240 tokens
+Application startup complete"""
+
 
 def main() -> None:
     """Serve, or misbehave."""
@@ -46,8 +54,8 @@ class Engine:
         if self.fault == "leaves a child on the port":
             os.set_inheritable(server.fileno(), True)
             subprocess.Popen(["sleep", "3600"], close_fds=False, start_new_session=True)
+        print(_LOG.format(weights=43.9 if self.fault == "loads more than planned" else 13.58), flush=True)  # noqa: T201
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        print("Application startup complete", flush=True)  # noqa: T201 - its journal
         self.stopping.wait()
 
     def _stop(self, *_: object) -> None:

@@ -1,0 +1,183 @@
+"""What vLLM logged while it started, and whether it is what was planned. Lines as vLLM 0.10 to 0.33 writes them.
+
+Nothing here fails: a line or a plan that is not understood is as one that is not there.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+# The planner is within 2 % of what is loaded, and a checkpoint that is loaded unquantized takes half as much again at
+# least. The second is for models so small that buffers and rounding count.
+_MORE_FACTOR, _MORE_GIB = 1.1, 0.5
+
+_LINE_LIMIT = 8192  # the longest that matters, vLLM's whole configuration, has half of that
+# systemd's own line, and the first of vLLM's that says so: what was logged before is of an engine that is gone.
+_START = re.compile(r"^Starting \S+\.service\b|\bnon-default args: ")
+_KERNEL = re.compile(
+    r"\b(?:Using|Selected) (\w{1,60}Kernel) for\b|\bUsing (\w{1,20}_marlin) kernel\b|\bso forcing (awq|gptq)\b"
+    r"|\b(awq) quantization is not fully optimized\b"
+)
+# Not those of mixtures of experts, of the encoder of pictures, or of Transformers' model code.
+_ATTENTION = re.compile(
+    r"\bUsing (?:AttentionBackendEnum\.)?((?!Transformers )\w{1,40}(?: Attention| MLA| SDPA)?) (?:attention )?backend"
+    r"(?:\.\s*$|.{0,80} on V1 engine| out of potential backends)"
+)
+_QUANTIZATION = re.compile(r"\bInitializing a V1 LLM engine .*? quantization=([\w-]{1,40})")
+
+
+def _last(_: float, now: float) -> float:
+    return now
+
+
+_GIB, _COUNT = r"(-?\d{1,6}(?:\.\d{1,6})?)", r"(\d[\d,]{0,15})"
+_Row: TypeAlias = tuple[str, str, str, Callable[[float, float], float]]
+# A key, a part of the line, the whole, and which one counts of those that several workers log: the fullest card
+# decides, so it is the most that is used and the least that is left.
+_ROWS: tuple[_Row, ...] = (
+    ("weights_gib", "Model loading took", f"Model loading took {_GIB} GiB", max),
+    ("activation_gib", "GiB for peak activation", f"{_GIB} GiB for peak activation", max),
+    ("non_torch_gib", "GiB for non-torch memory", f"{_GIB} GiB for non-torch memory", max),
+    ("consumed_gib", "GiB for consumed memory", f"{_GIB} GiB for consumed memory", max),
+    ("graphs_gib", "Graph capturing finished", rf"Graph capturing finished in \d+ secs, took {_GIB} GiB", max),
+    ("kv_gib", "Available KV cache memory", f"Available KV cache memory: {_GIB} GiB", min),
+    ("kv_gib", "memory for KV Cache", f"reserved {_GIB} ?GiB memory for KV Cache", min),
+    ("kv_gib", "GiB for KV cache on node", rf"set \({_GIB}/[\d.]+\) GiB for KV cache on node", min),
+    ("kv_tokens", "KV cache size:", f"KV cache size: {_COUNT} tokens", min),
+    ("max_concurrency", "Maximum concurrency for", rf"concurrency for [\d,]+ tokens per request: {_GIB}x", min),
+    ("max_model_len", "Using max model len", f"Using max model len {_COUNT}", _last),
+    ("max_model_len", "Maximum concurrency for", f"Maximum concurrency for {_COUNT} tokens", _last),
+)
+_NUMBERS = tuple((key, part, re.compile(whole), choose) for key, part, whole, choose in _ROWS)
+_WHOLE = ("kv_tokens", "max_model_len")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an engine that serves is not what was planned.
+
+    Attributes:
+        cause: An id.
+        message: What was found, what was planned, and what to do.
+    """
+
+    cause: str
+    message: str
+
+
+@dataclass(frozen=True)
+class _Slow:
+    """A kernel that vLLM itself takes only where no better one runs.
+
+    Attributes:
+        compute: The compute capability from which on a better one runs, in every vLLM that has both.
+        better: The better ones, the usual one first. Where one of them computes too, a layer's shape made the choice.
+        cure: What to type.
+    """
+
+    compute: tuple[int, int]
+    better: tuple[str, ...]
+    cure: str
+
+
+_FLAG = "Take quantization out of vllm_service_extra_flags: vLLM then takes the faster one by itself"
+_CHOICE = (
+    "Take linear_backend out of vllm_service_extra_flags, VLLM_DISABLED_KERNELS and VLLM_BATCH_INVARIANT out of "
+    "vllm_environment. If none stands there, the faster one does not know this checkpoint's format: take another one"
+)
+_INT4 = ("MarlinLinearKernel", "MacheteLinearKernel", "AllSparkLinearKernel", "CutlassW4A8LinearKernel")
+# From the order and the get_min_capability of vLLM's kernels. Marlin's was 8.0 up to 0.13 and is 7.5 since 0.16.
+_SLOW = {
+    # 23 tokens/s where awq_marlin makes 123: vllm-project/vllm#21376. No longer to be had since 0.24.
+    "awq": _Slow((8, 0), ("awq_marlin",), _FLAG),
+    # A half to a quarter of Marlin's throughput: vllm-project/vllm#2497. Exllama is the same under its new name.
+    "gptq": _Slow((8, 0), ("gptq_marlin",), _FLAG),
+    "ExllamaLinearKernel": _Slow((8, 0), _INT4, _CHOICE),
+    # Triton, behind Marlin in the order of "the best kernel in terms of performance".
+    "ConchLinearKernel": _Slow((8, 0), _INT4, _CHOICE),
+    "TritonW4A16LinearKernel": _Slow((7, 5), _INT4, _CHOICE),
+    # Weights become bf16 anew for each token: "slow and unoptimized" in vLLM's own words.
+    "EmulationNvFp4LinearKernel": _Slow((7, 5), ("MarlinNvFp4LinearKernel",), _CHOICE),
+    "EmulationMxfp4LinearKernel": _Slow((7, 5), ("MarlinMxFp4LinearKernel",), _CHOICE),
+    "EmulationMxfp8LinearKernel": _Slow((7, 5), ("MarlinMxfp8LinearKernel",), _CHOICE),
+}
+
+
+def read(lines: Iterable[str]) -> dict[str, Any]:
+    """What the last engine that was started says of itself.
+
+    Args:
+        lines: Its journal.
+
+    Returns:
+        What was found of: ``weights_gib``, ``activation_gib``, ``non_torch_gib``, ``graphs_gib``, ``kv_gib``,
+        ``kv_tokens``, ``max_concurrency``, ``max_model_len``, ``kernels`` (names, in the order of their lines),
+        ``attention_backend`` and ``quantization``.
+    """
+    found: dict[str, Any] = {}
+    for line in lines:
+        line = line[:_LINE_LIMIT]
+        if _START.search(line):
+            found = {}
+        for key, part, whole, choose in _NUMBERS:
+            if part in line and (match := whole.search(line)):
+                value = (int if key in _WHOLE else float)(match[1].replace(",", ""))
+                found[key] = choose(found.get(key, value), value)
+        if match := _KERNEL.search(line):
+            name = match[match.lastindex or 0]
+            found["kernels"] = list(dict.fromkeys([*found.get("kernels", []), name]))
+        if " backend" in line and (match := _ATTENTION.search(line)):
+            found.setdefault("attention_backend", match[1])
+        if match := _QUANTIZATION.search(line):
+            found["quantization"] = match[1].lower()
+    consumed = found.pop("consumed_gib", None)  # since 0.27, the weights and what is outside torch in one number
+    if consumed is not None and "weights_gib" in found:
+        found["non_torch_gib"] = round(max(consumed - found["weights_gib"], 0), 2)
+    return found
+
+
+def judge(logged: Mapping[str, Any], plan: object) -> Refusal | None:
+    """Why the engine is not what was planned; None if it is, or if nothing was planned.
+
+    Args:
+        logged: What `read` found.
+        plan: The generation's plan, with ``predicted`` and ``card`` if there are any.
+    """
+    return _loaded_more(logged, _part(plan, "predicted")) or _slow_kernel(logged, _part(plan, "card"))
+
+
+def _loaded_more(logged: Mapping[str, Any], predicted: Mapping[str, Any]) -> Refusal | None:
+    weights, planned = logged.get("weights_gib"), predicted.get("weights_gib")
+    if weights is None or not isinstance(planned, int | float) or not planned > 0:
+        return None
+    if weights - _MORE_GIB <= planned or weights / _MORE_FACTOR <= planned:
+        return None
+    said = f" (vLLM logged quantization={logged['quantization']})" if "quantization" in logged else ""
+    return Refusal(
+        "engine-loaded-more",
+        f"it loaded {weights:.2f} GiB of weights, and {planned:.2f} GiB were planned. Most likely the checkpoint's "
+        f"quantization was not applied, and it was loaded unquantized{said}. Look at quantization_config in the "
+        "model's config.json, and for quantization or load_format in vllm_service_extra_flags, and type the same again",
+    )
+
+
+def _slow_kernel(logged: Mapping[str, Any], card: Mapping[str, Any]) -> Refusal | None:
+    compute = re.fullmatch(r"(\d{1,3})\.(\d{1,3})", str(card.get("compute")))
+    kernels = logged.get("kernels", [])
+    for name in kernels:
+        slow = _SLOW.get(name)
+        if not compute or not slow or (int(compute[1]), int(compute[2])) < slow.compute:
+            continue
+        if not set(slow.better) & set(kernels):
+            return Refusal(
+                "engine-slow-kernel",
+                f"it computes with the kernel {name}, and {slow.better[0]}, which is much faster, runs on this card "
+                f"({card.get('name', 'unnamed')}, compute capability {compute[0]}). {slow.cure}",
+            )
+    return None
+
+
+def _part(plan: object, name: str) -> Mapping[str, Any]:
+    part = plan.get(name) if isinstance(plan, dict) else None
+    return part if isinstance(part, dict) else {}

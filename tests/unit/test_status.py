@@ -1,0 +1,61 @@
+"""zorac_deploy/cli/status.py: what a host serves, and what its engine's memory is used for."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tests.unit.test_deployment import STATUS, FakeConnection
+from zorac_deploy import deployment
+from zorac_deploy.cli import status
+
+PREDICTED = {"weights_gib": 13.31, "overhead_gib": 0.25, "kv_gib": 6.0, "kv_tokens": 78643, "verdict": "fits"}
+LOGGED = {
+    "weights_gib": 13.58,
+    "graphs_gib": 0.13,
+    "non_torch_gib": 0.22,
+    "kv_tokens": 80240,
+    "max_concurrency": 2.45,
+    "kernels": ["MarlinLinearKernel", "CutlassFP8ScaledMMLinearKernel"],
+    "attention_backend": "TRITON_ATTN",
+}
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is printed for a plan and what the engine logged, line by line."""
+
+    def show(plan, logged):
+        one, two = STATUS["generations"]
+        told = {**STATUS, "generations": [one, {**two, "plan": plan, "outcome": {**two["outcome"], "engine": logged}}]}
+        text = io.StringIO()
+        monkeypatch.setattr(status, "output", Console(file=text, width=60))
+        status._show(deployment.read(FakeConnection(told)))
+        return [" ".join(line.split()) for line in text.getvalue().splitlines()]
+
+    return show
+
+
+def test_what_was_logged_stands_beside_what_was_predicted(shown):
+    lines = shown({"predicted": PREDICTED}, LOGGED)
+    assert lines[lines.index("memory predicted logged") :] == [
+        "memory predicted logged",
+        "weights 13.31 GiB 13.58 GiB",
+        "CUDA graphs 0.13 GiB",
+        "outside PyTorch 0.25 GiB 0.22 GiB",
+        "KV cache 6.00 GiB",
+        "KV tokens 78,643 80,240",
+        "full contexts 2.45",
+    ]
+    assert "kernel MarlinLinearKernel, CutlassFP8ScaledMMLinearKernel" in lines
+    assert "attention TRITON_ATTN" in lines
+
+
+def test_without_a_prediction_there_is_only_what_was_logged(shown):
+    lines = shown({"max_num_seqs": 4}, {"kv_gib": 1.0, "kv_tokens": 46592})
+    assert lines[lines.index("memory logged") :] == ["memory logged", "KV cache 1.00 GiB", "KV tokens 46,592"]
+
+
+@pytest.mark.parametrize("plan", [{}, {"predicted": None}, {"predicted": {"verdict": "unknown", "weights_gib": None}}])
+def test_without_either_there_is_nothing(shown, plan):
+    assert shown(plan, {})[-1].startswith("at boot")
