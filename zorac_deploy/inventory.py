@@ -14,7 +14,7 @@ from typing import Any
 import platformdirs
 import yaml
 
-from zorac_deploy import content
+from zorac_deploy import content, profiles
 from zorac_deploy.errors import InventoryError, UnknownProfile
 
 _ROOT_GROUP = "gpu_servers"
@@ -83,7 +83,7 @@ class Inventory:
         return self.targets[name]
 
 
-def profiles() -> list[str]:
+def shipped_profiles() -> list[str]:
     """The names of the profiles that zorac-deploy ships."""
     tree = yaml.safe_load(content.profiles().read_text(encoding="utf-8"))
     return list(tree[_ROOT_GROUP]["children"])
@@ -96,8 +96,8 @@ def one_host(address: str, profile: str, variables: Mapping[str, object]) -> str
         UnknownProfile: `profile` is none of ours.
         InventoryError: `address` is not of that form.
     """
-    if profile not in profiles():
-        raise UnknownProfile(f"there is no profile {profile}. Choose one of: {', '.join(profiles())}.")
+    if profile not in shipped_profiles():
+        raise UnknownProfile(f"there is no profile {profile}. Choose one of: {', '.join(shipped_profiles())}.")
     user, _, place = address.rpartition("@")
     host, _, port = place.partition(":") if place.count(":") == 1 else (place, "", "")
     if not host or host.startswith("-") or (port and not port.isdecimal()) or any(map(str.isspace, address)):
@@ -119,6 +119,7 @@ def read(sources: Sequence[Path]) -> Inventory:
 
     Raises:
         InventoryError: A source is missing or cannot be read, or a host has no profile.
+        Refused: A host has a setting that cannot be.
     """
     for source in sources:
         _require_readable(source)
@@ -130,6 +131,7 @@ def read(sources: Sequence[Path]) -> Inventory:
         for name in groups.get(profile, {}).get("hosts", ()):
             if name in targets:
                 raise InventoryError(f"{name} is in two profiles: {targets[name].profile} and {profile}. Leave one.")
+            profiles.check(name, hostvars.get(name, {}))
             targets[name] = _target(name, profile, hostvars.get(name, {}))
     strays = sorted(set(_members(groups, "all")) - set(targets))
     if strays:

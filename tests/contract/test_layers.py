@@ -10,6 +10,7 @@ _ORDER = [
     "errors",
     "content",
     "planner",
+    "profiles",
     "inventory",
     "connection",
     "gpus",

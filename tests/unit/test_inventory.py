@@ -17,7 +17,7 @@ def written(tmp_path, text, name="inventory.yml"):
 
 
 def test_the_shipped_profiles():
-    assert inventory.profiles() == ["headless", "display", "cpu"]
+    assert inventory.shipped_profiles() == ["headless", "display", "cpu"]
 
 
 def test_a_host_gets_its_profile_and_the_way_to_it(tmp_path):
@@ -161,7 +161,7 @@ def test_a_switch_moves_the_host_and_leaves_the_others(tmp_path, host, profile):
 def test_a_switch_takes_the_profiles_numbers_and_keeps_the_hosts_own(tmp_path):
     _, source = switched(tmp_path, "tower", "mine")
     tower, rig = variables(source, "tower"), variables(source, "rig")
-    assert (tower["vllm_max_model_len"], rig["vllm_max_model_len"]) == (8192, 32768)
+    assert (tower["vllm_max_model_len"], rig["vllm_max_model_len"]) == (8192, "auto")
     assert (tower["vllm_port"], tower["rack"]) == (8001, 7)
     assert "rack" not in rig
     box = variables(source, "box")
@@ -181,18 +181,18 @@ def test_a_switch_to_an_unknown_profile_is_refused_with_the_choices(tmp_path):
 
 def test_what_is_encrypted_stays_so_and_can_be_read_again(tmp_path, monkeypatch):
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(written(tmp_path, "open sesame\n", "password")))
-    sealed = run("ansible-vault", "encrypt_string", "s3cret", "--name", "vllm_api_key")
+    sealed = run("ansible-vault", "encrypt_string", "s3cret", "--name", "endpoint_key")
     text = "headless:\n  hosts:\n    tower:\n" + "".join(f"      {line}\n" for line in sealed.splitlines())
     _, source = switched(tmp_path, "tower", "display", text)
     assert "s3cret" not in source.read_text()
-    assert "vllm_api_key: !vault |" in source.read_text()
-    assert '"vllm_api_key": "s3cret"' in rendered(source, "vllm_api_key")
+    assert "endpoint_key: !vault |" in source.read_text()
+    assert '"endpoint_key": "s3cret"' in rendered(source, "endpoint_key")
 
 
 def test_what_is_no_template_stays_none(tmp_path):
-    text = "headless: {hosts: {tower: {vllm_api_key: !unsafe 'a{{ 1 + 1 }}'}}}\n"
+    text = "headless: {hosts: {tower: {endpoint_key: !unsafe 'a{{ 1 + 1 }}'}}}\n"
     _, source = switched(tmp_path, "tower", "display", text)
-    assert '"vllm_api_key": "a{{ 1 + 1 }}"' in rendered(source, "vllm_api_key")
+    assert '"endpoint_key": "a{{ 1 + 1 }}"' in rendered(source, "endpoint_key")
 
 
 def test_the_users_word_is_the_last_in_the_file_too(tmp_path):
@@ -211,4 +211,4 @@ def test_the_users_word_is_the_last_in_the_file_too(tmp_path):
     assert found.target("tower").profile == "night"
     assert hostvars["tower"]["vllm_gpu_memory_utilization"] == 0.5
     assert hostvars["tower"]["vllm_max_num_seqs"] == 4
-    assert hostvars["tower"]["vllm_max_model_len"] == 32768  # what nobody says otherwise is the profile's
+    assert hostvars["tower"]["vllm_least_max_model_len"] == 32768  # what nobody says otherwise is the profile's

@@ -12,7 +12,7 @@ SMI = """<?xml version="1.0" ?>
   <gpu id="00000000:01:00.0">
     <product_name>NVIDIA GeForce RTX 4090</product_name>
     <uuid>GPU-1</uuid>
-    <fb_memory_usage><total>24564 MiB</total><used>812 MiB</used></fb_memory_usage>
+    <fb_memory_usage><total>24564 MiB</total><reserved>480 MiB</reserved><used>812 MiB</used></fb_memory_usage>
     <gpu_power_readings>
       <current_power_limit>350.00 W</current_power_limit><default_power_limit>450.00 W</default_power_limit>
       <min_power_limit>150.00 W</min_power_limit><max_power_limit>N/A</max_power_limit>
@@ -78,6 +78,7 @@ def test_a_working_driver_tells_cards_and_holders(root, programs):
             "address": "0000:01:00.0",
             "compute": "8.9",
             "total_mib": 24564,
+            "reserved_mib": 480,
             "used_mib": 812,
             "power_watts": {"current": 350.0, "default": 450.0, "min": 150.0, "max": None},
         }

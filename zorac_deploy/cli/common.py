@@ -73,7 +73,7 @@ def host_options(command: _Command) -> _Command:
                 "inventory.yml in zorac-deploy's configuration folder.",
             ),
             click.option("--host", "address", metavar="USER@ADDRESS[:PORT]", help="A host that is in no inventory."),
-            click.option("--profile", metavar="NAME", help=f"Its profile: {', '.join(inventory.profiles())}."),
+            click.option("--profile", metavar="NAME", help=f"Its profile: {', '.join(inventory.shipped_profiles())}."),
             click.option("-K", "--ask-become-pass", is_flag=True, help="Ask for the password of sudo on the host."),
         )
     ):
@@ -143,7 +143,7 @@ def _sources(options: HostOptions, scratch: Path) -> list[Path]:
         if options.name or options.sources:
             raise InventoryError("--host names a host that is in no inventory: leave out HOST and --inventory.")
         if not options.profile:
-            choices = ", ".join(inventory.profiles())
+            choices = ", ".join(inventory.shipped_profiles())
             raise InventoryError(f"--host needs --profile, one of: {choices}. A server with its own card: headless.")
         one = scratch / "one-host.yml"
         one.write_text(inventory.one_host(options.address, options.profile, {}))

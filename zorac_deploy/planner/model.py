@@ -131,7 +131,13 @@ class _Config:
             )
         return found
 
+    def number(self, name: str, default: float) -> float:
+        """The number `name`; `default` where there is none that makes sense."""
+        found = self.get(name)
+        return float(found) if isinstance(found, (int, float)) and 0 < found <= 10**4 else default
+
     def flag(self, name: str, default: bool) -> bool:
+        """Whether `name` is set."""
         found = self.get(name)
         return default if found is None else bool(found)
 
@@ -154,10 +160,10 @@ def from_config(config: Mapping[str, Any], dtype: str = "auto") -> Model:
     text: Mapping[str, Any] = next((section for section in nested if isinstance(section, Mapping)), {})
     merged = {**config, **text}
     classes = config.get("architectures")
-    class_name = str(classes[0]) if isinstance(classes, Sequence) and not isinstance(classes, str) and classes else None
-    model_type = merged.get("model_type")
-    name = class_name or str(model_type or "")
-    key = find(text.get("model_type"), None) or find(config.get("model_type"), class_name) or find(None, class_name)
+    class_name = _word(classes[0]) if isinstance(classes, list) and classes else None
+    outer, inner = _word(config.get("model_type")), _word(text.get("model_type"))
+    name = class_name or inner or outer or ""
+    key = find(inner, None) or find(outer, class_name) or find(None, class_name)
     architecture = ARCHITECTURES[key] if key else Architecture()
     read = _Config(merged, architecture.defaults)
 
@@ -301,39 +307,38 @@ def _linear(read: _Config, dtype_bytes: int) -> Linear:
 def _max_model_len(read: _Config) -> int:
     """The longest sequence, as vLLM derives it (vllm/config/model.py, _get_and_verify_max_len)."""
     length = read.size("max_position_embeddings", 2048)
-    rope = _rope(read)
-    factor, original = rope.get("factor"), rope.get("original_max_position_embeddings")
-    if (
-        rope.get("rope_type", rope.get("type")) == "yarn"
-        and isinstance(factor, (int, float))
-        and isinstance(original, int)
-    ):
-        return max(length, int(original * factor))
+    rope = _Config(read.section("rope_scaling") or read.section("rope_parameters") or {}, {})
+    if _scaling(rope) == "yarn":
+        return max(length, int(rope.size("original_max_position_embeddings", length) * rope.number("factor", 1.0)))
     return length
-
-
-def _rope(read: _Config) -> Mapping[str, Any]:
-    return read.section("rope_scaling") or read.section("rope_parameters") or {}
 
 
 def _rotary_numbers(read: _Config, max_model_len: int, head_dim: int, sees: bool) -> int:
     """Numbers in the tables of rotary position embeddings (vllm/model_executor/layers/rotary_embedding)."""
-    rope, rows = _rope(read), max_model_len
-    factor = rope.get("factor")
+    said = read.section("rope_scaling") or read.section("rope_parameters")
+    rope, rows = _Config(said or {}, {}), float(max_model_len)
     if read.get("rope_local_base_freq") is not None:  # Gemma 3: a second table for the layers that see a window
         rows += max_model_len
-        if not rope and sees:  # all of its models that see were released with positions scaled so
-            rope, factor = {"rope_type": "linear"}, 8.0
-    if rope.get("rope_type", rope.get("type")) == "linear" and isinstance(factor, (int, float)):
-        rows += int(max_model_len * (factor - 1))
-    turned = read.size("qk_rope_head_dim", head_dim) * float(read.get("partial_rotary_factor") or 1.0)
-    return int(rows * turned)
+        if said is None and sees:  # all of its models that see were released with positions scaled so
+            rope = _Config({"rope_type": "linear", "factor": 8.0}, {})
+    if _scaling(rope) == "linear":
+        rows += max_model_len * (rope.number("factor", 1.0) - 1)
+    turned = read.size("qk_rope_head_dim", head_dim) * min(read.number("partial_rotary_factor", 1.0), 1.0)
+    return int(max(rows, 0) * turned)
+
+
+def _scaling(rope: _Config) -> str | None:
+    """How positions are scaled beyond the length that the model was trained with."""
+    return _word(rope.get("rope_type")) or _word(rope.get("type"))
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _dtype_bytes(dtype: str) -> int:
-    if (
-        dtype == "auto"
-    ):  # vLLM computes in 16 bits even what is stored in 32 (vllm/config/model.py, _resolve_auto_dtype)
+    # vLLM computes in 16 bits even what is stored in 32 (vllm/config/model.py, _resolve_auto_dtype).
+    if dtype == "auto":
         return 2
     if dtype not in DTYPE_BYTES:
         raise Refused(f"the dtype is {dtype}; auto or one of {', '.join(DTYPE_BYTES)} is needed.", "settings-invalid")

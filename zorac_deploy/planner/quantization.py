@@ -61,7 +61,8 @@ def quantization(config: Mapping[str, Any]) -> Quantization:
         return _grouped(given, method, ignored)
     if method in ("fp8", "fbgemm_fp8", "modelopt") and "fp4" not in str(given.get("quant_algo", "")).lower():
         blocks = given.get("weight_block_size")
-        group = blocks[0] * blocks[1] if isinstance(blocks, Sequence) and len(blocks) == 2 else 0
+        sides = [side for side in blocks if isinstance(side, int) and side > 0] if isinstance(blocks, list) else []
+        group = sides[0] * sides[1] if len(sides) == 2 else 0
         return Quantization(method, 8, group, 4, False, ("lm_head", *ignored))
     if method in ("modelopt", "modelopt_fp4"):
         return Quantization(method, 4, 16, 1, False, ("lm_head", *ignored))

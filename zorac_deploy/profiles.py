@@ -1,0 +1,79 @@
+"""The settings that a profile or a host may have, and what their values may be."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from zorac_deploy import content
+from zorac_deploy.errors import Refused
+
+
+class Profile(BaseModel):
+    """What inventory/group_vars/ sets for our own profiles, and what one of a user's own may set.
+
+    The variables of the roles, such as ``vllm_service_extra_flags``, may be set too; their types are in the roles'
+    argument_specs.yml, and Ansible checks them.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    vllm_profile: str = ""
+    vllm_host: str = ""
+    vllm_port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    vllm_max_model_len: Literal["auto"] | PositiveInt = "auto"
+    vllm_least_max_model_len: PositiveInt = 1
+    vllm_max_num_seqs: PositiveInt = 1
+    vllm_kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
+    vllm_dtype: Literal["auto", "bfloat16", "float16", "half", "float32", "float"] = "auto"
+    vllm_tokenizer_mode: Literal["auto", "mistral"] = "auto"
+    vllm_enforce_eager: bool = False
+    vllm_enable_auto_tool_choice: bool = False
+    vllm_tool_call_parser: str | None = None
+    vllm_attention_backend: str | None = None
+    vllm_environment: dict[str, str | int | float] = {}
+    vllm_card_environment: dict[str, str] = {}
+    vllm_shutdown_timeout: NonNegativeInt = 30
+
+
+def check(host: str, variables: Mapping[str, object]) -> None:
+    """Require that the `variables` of `host` that are ours have a name that we know, and a value that can be.
+
+    What Ansible makes of a template is not known here, and not looked at.
+
+    Raises:
+        Refused: A name or a value is wrong; the message says which, and what is meant.
+    """
+    roles = _role_variables()
+    prefixes = ("vllm_", *{f"{role}_" for role in roles})
+    known = {*Profile.model_fields, *(name for names in roles.values() for name in names)}
+    ours = {name: value for name, value in variables.items() if name.startswith(prefixes)}
+    for name in sorted(set(ours) - known):
+        near = difflib.get_close_matches(name, known, 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        raise Refused(f"{host} sets {name}, and there is no such setting.{meant}", "settings-invalid")
+    values = {name: value for name, value in ours.items() if name in Profile.model_fields and not _is_template(value)}
+    try:
+        Profile.model_validate(values)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        name = str(first["loc"][0])
+        raise Refused(f"{name} of {host} is {values[name]!r}: {first['msg']}.", "settings-invalid") from None
+
+
+def _role_variables() -> dict[str, set[str]]:
+    found = {}
+    for role in (content.root() / "roles").iterdir():
+        specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+        found[role.name] = {name for entry in specs.values() for name in entry.get("options", {})}
+    return found
+
+
+def _is_template(value: object) -> bool:
+    """Whether `value` becomes something else when Ansible uses it: a template, or a secret."""
+    if isinstance(value, Mapping):
+        return any(name.startswith("__ansible_") or _is_template(each) for name, each in value.items())
+    return isinstance(value, str) and "{{" in value
