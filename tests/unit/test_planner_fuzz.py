@@ -75,7 +75,7 @@ _CARDS = some.builds(
 _VERSIONS = some.sampled_from(["0.9.1", "0.10.1.1", "0.19.0", "0.26.0", ">=0.27", "0.33.0"])
 
 
-@settings(max_examples=15000)
+@settings(max_examples=1000)
 @given(_CONFIGS, _CARDS, _VERSIONS, _FLAGS)
 def test_a_plan_or_a_refusal(config, card, version, flags):
     try:
@@ -99,7 +99,7 @@ def test_a_plan_or_a_refusal(config, card, version, flags):
         assert found.max_concurrency >= 1
 
 
-@settings(max_examples=3000)
+@settings(max_examples=200)
 @given(
     some.sampled_from(_REAL),
     _VERSIONS,

@@ -1,6 +1,6 @@
 """A model as the planner sees it: what its layers are and how large, read from its config.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -218,7 +218,7 @@ def _layers(read: _Config, architecture: Architecture) -> tuple[Layer, ...]:
     if count > 10_000:
         raise Refused(f"config.json says num_hidden_layers: {count}. Fetch it again.", "model-damaged")
     kinds = read.get("layer_types")
-    if isinstance(kinds, Sequence) and not isinstance(kinds, str) and len(kinds) >= count:
+    if isinstance(kinds, list) and len(kinds) >= count:
         attention = [_attention(str(kind)) for kind in kinds[:count]]
     elif any(
         read.get(hybrid) is not None for hybrid in ("hybrid_override_pattern", "layers_block_type", "mamba_d_state")
@@ -262,7 +262,7 @@ def _has_experts(read: _Config, index: int) -> bool:
     if not read.get("num_experts"):
         return False
     listed = read.get("mlp_only_layers")
-    if isinstance(listed, Sequence) and index in listed:
+    if isinstance(listed, list) and index in listed:
         return False
     if index < read.size("first_k_dense_replace", 0, least=0):
         return False

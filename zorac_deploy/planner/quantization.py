@@ -1,7 +1,7 @@
 """How a checkpoint's weights are packed: read from its quantization_config."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,7 @@ def quantization(config: Mapping[str, Any]) -> Quantization:
 
 
 def _names(value: object) -> tuple[str, ...]:
-    return tuple(str(name) for name in value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    return tuple(str(name) for name in value) if isinstance(value, list) else ()
 
 
 def _number(given: Mapping[str, Any], name: str, default: int) -> int:
