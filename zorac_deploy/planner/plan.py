@@ -89,7 +89,7 @@ def plan(model: Model | Refused, card: Card, engine: Engine, given: Flags, weigh
     """
     check(card, given)
     flags, assumed = complete(given, card, engine, 0 if isinstance(model, Refused) else model.max_model_len)
-    if card.free_gib is None:
+    if card.free_gib is None and flags.kv_cache_memory_gib is None:
         assumed["gpu_free_gib"] = round(max(card.total_gib - _CONTEXT_TYPICAL_GIB, 0), 2)
     requested = flags.gpu_memory_utilization * card.total_gib
     begun = Plan(card.total_gib, requested, flags.max_model_len, verdict="refused", reason="", assumed=assumed)
@@ -114,11 +114,17 @@ def plan(model: Model | Refused, card: Card, engine: Engine, given: Flags, weigh
     blocks = int(max(left.value, 0) * GIB // cut.block_bytes)
     needed = per_request * cut.block_bytes / GIB
     verdict, reason = _verdict(left, needed, length, longest(left.value))
-    if verdict == "fits" and fixed is None:
-        logits = flags.max_num_seqs * model.vocabulary * 4 / GIB
-        verdict, reason = _room_beside(taken, free, requested, logits, reason)
-    if verdict == "fits" and not model.known and weights_gib is None:
-        verdict, reason = "borderline", "the architecture is not known to the planner, so its weights are a guess"
+    doubt = None if fixed is not None else _no_room_beside(taken, free, requested, flags, model)
+    if not model.known and weights_gib is None:
+        doubt = "the architecture is not known to the planner, so its weights are a guess."
+    if verdict == "fits" and doubt:
+        verdict, reason = "borderline", doubt
+    if length > model.max_model_len:
+        verdict = "refused"
+        reason = (
+            f"User-specified max_model_len ({length}) is greater than the derived max_model_len "
+            f"({model.max_model_len}): the model was not made for more."
+        )
     return replace(
         begun,
         max_model_len=length,
@@ -155,11 +161,6 @@ def _unserved(model: Model, card: Card, flags: Settings) -> str | None:
         return (
             f"max_num_batched_tokens ({flags.max_num_batched_tokens}) must be greater than or equal to max_num_seqs "
             f"({flags.max_num_seqs})."
-        )
-    if flags.max_model_len > model.max_model_len:
-        return (
-            f"User-specified max_model_len ({flags.max_model_len}) is greater than the derived max_model_len "
-            f"({model.max_model_len}): the model was not made for more."
         )
     if model.heads % size:
         return f"Total number of attention heads ({model.heads}) must be divisible by tensor parallel size ({size})."
@@ -202,19 +203,18 @@ def _verdict(left: Size, needed: float, length: int, longest: int) -> tuple[Verd
     )
 
 
-def _room_beside(taken: Parts, free: Size, requested: float, logits_gib: float, reason: str) -> tuple[Verdict, str]:
-    """Whether what is not in the budget finds room beside it.
+def _no_room_beside(taken: Parts, free: Size, requested: float, flags: Settings, model: Model) -> str | None:
+    """Why what is not in the budget may find no room beside it; None if it will.
 
     Graphs that are not in the budget are captured after the KV cache took its part; then sampling is tried once more,
     with the logits of all sequences. A start at 0.95 died there.
     """
     if requested > free.low:
-        reason = f"{requested:.2f} GiB are asked for, and between {free.low:.2f} and {free.high:.2f} will be free."
-        return "borderline", reason
-    beside = free.value - requested
-    if not taken.graphs_counted and taken.graphs.value and beside < taken.graphs.high + logits_gib:
-        return "borderline", (
-            f"{beside:.2f} GiB are left beside the budget, and CUDA graphs and the warm-up after them may take "
-            f"{taken.graphs.high + logits_gib:.2f}: a smaller gpu_memory_utilization is safer."
-        )
-    return "fits", reason
+        return f"{requested:.2f} GiB are asked for, and between {free.low:.2f} and {free.high:.2f} will be free."
+    beside, logits = free.value - requested, flags.max_num_seqs * model.vocabulary * 4 / GIB
+    if taken.graphs_counted or not taken.graphs.value or beside >= taken.graphs.high + logits:
+        return None
+    return (
+        f"{beside:.2f} GiB are left beside the budget, and CUDA graphs and the warm-up after them may take "
+        f"{taken.graphs.high + logits:.2f}: a smaller gpu_memory_utilization is safer."
+    )
