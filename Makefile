@@ -36,6 +36,9 @@ soak: setup ## Kill everything at random moments, 200 times: over an hour
 bench-switch: setup ## How long nothing answers in a switch, beside a bare restart of the same engine: ten minutes
 	$(ROOT) $(BIN)/python scripts/bench-switch
 
+bench-planner: setup ## What the planner says of published starts of vLLM, the worst first
+	@$(BIN)/python scripts/bench-planner
+
 lock: setup ## Resolve the versions of what zorac-deploy itself needs anew
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
 	    --no-header --quiet --upgrade --output-file requirements.lock

@@ -117,6 +117,8 @@ def plan(model: Model | Refused, card: Card, engine: Engine, given: Flags, weigh
     doubt = None if fixed is not None else _no_room_beside(taken, free, requested, flags, model)
     if not model.known and weights_gib is None:
         doubt = "the architecture is not known to the planner, so its weights are a guess."
+    elif flags.tensor_parallel_size > 1 and card.compute is None:
+        doubt = "what cards of an unknown kind keep for their exchange is not known: name them."
     if verdict == "fits" and doubt:
         verdict, reason = "borderline", doubt
     if length > model.max_model_len:

@@ -1,0 +1,128 @@
+"""`zorac-deploy fit`, as a person types it."""
+
+import json
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from tests.unit import models
+from tests.unit.conftest import safetensors
+from zorac_deploy import content
+from zorac_deploy.cli import cli
+from zorac_deploy.cli import fit as command
+
+CARD = ("--gpu-name", "RTX 4090", "--gpu-total-gib", "23.52")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(models.MISTRAL_SMALL_AWQ))
+    return tmp_path
+
+
+def run(*words):
+    return CliRunner().invoke(cli, ["fit", *map(str, words)])
+
+
+def test_json_has_what_machines_rely_on(folder):
+    found = json.loads(run(folder, *CARD, "--kv-cache-dtype", "fp8", "--json").stdout)
+    sizes = ("weights_gib", "activation_gib", "graphs_gib", "overhead_gib", "kv_gib")
+    assert all(found[name] > 0 for name in sizes)
+    assert found["kv_bytes_per_token"] == 81920
+    assert found["kv_tokens"] > found["largest_max_model_len"] == 32768
+    assert found["max_concurrency"] > 1
+    assert found["verdict"] == "fits"
+    assert found["assumed"] == {
+        "gpu_memory_utilization": 0.92,
+        "max_model_len": 32768,
+        "max_num_seqs": 256,
+        "max_num_batched_tokens": 2048,
+        "gpu_free_gib": 23.02,
+    }
+
+
+def test_the_picture_names_the_parts_and_the_sentence(folder):
+    done = run(folder, *CARD, "--kv-cache-dtype", "fp8")
+    for words in ("weights", "activation", "KV cache", "the rest", "fits: ", "surely fits: 32,768", "vLLM's own"):
+        assert words in done.stdout
+
+
+def test_a_verdict_is_an_answer_and_no_failure(folder):
+    done = run(folder, "--gpu-total-gib", 12, "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["verdict"] == "refused"
+
+
+def test_a_version_is_the_profiles_own_unless_it_is_said():
+    group = yaml.safe_load((content.root() / "inventory" / "group_vars" / "nvidia_cards.yml").read_text())
+    assert group["vllm_engine_lock"].endswith(command._VERSION)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ((), 2, "Missing option '--gpu-total-gib'"),
+        (("--gpu-total-gib", "-1"), 2, "not in the range"),
+        (("--gpu-total-gib", "nan"), 39, "the card's memory in GiB is nan"),
+        ((*CARD, "--gpu-free-gib", "30"), 39, "the free memory in GiB is 30"),
+        ((*CARD, "--gpu-memory-utilization", "0"), 2, "not in the range"),
+        ((*CARD, "--gpu-memory-utilization", "1.2"), 2, "not in the range"),
+        ((*CARD, "--max-model-len", "many"), 2, "not a valid integer"),
+        ((*CARD, "--max-model-len", "-5"), 2, "not in the range"),
+        ((*CARD, "--kv-cache-dtype", "int4"), 39, "kv_cache_dtype is int4"),
+        ((*CARD, "--vllm-version", "latest"), 39, "as in 0.26.0"),
+        ((*CARD, "--dtype", "int3"), 39, "the dtype is int3"),
+    ],
+)
+def test_words_that_cannot_be(folder, words, code, says):
+    done = run(folder, *words)
+    assert done.exit_code == code
+    assert says in done.output
+
+
+def index(folder, *names):
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(enumerate(names))}))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "code", "says"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), 26, "has no config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), 27, "cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), 27, "cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("[]"), 27, "holds no settings"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), 37, "has no hidden_size"),
+        (lambda folder: index(folder, "model-1-of-2.safetensors"), 26, "lacks model-1-of-2.safetensors"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(safetensors()[:-1]), 27, "was cut off"),
+        (lambda folder: (folder / "x.safetensors.incomplete").touch(), 26, "x.safetensors.incomplete"),
+    ],
+)
+def test_folders_that_cannot_be(folder, prepare, code, says):
+    prepare(folder)
+    done = run(folder, *CARD)
+    assert done.exit_code == code, done.output
+    assert says in done.output.replace("\n", " ")
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    assert run(tmp_path / "none", *CARD).exit_code == 25
+
+
+def test_the_files_count_where_they_are_there(folder):
+    """14 GiB by the header, of which nothing is on the disk: the file is as long as it says, but holds no data."""
+    size = 14 * 2**30
+    header = {"w": {"dtype": "I32", "shape": [size // 4], "data_offsets": [0, size]}}
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(safetensors(0, header))
+        file.truncate(file.tell() + size)
+    found = json.loads(run(folder, *CARD, "--json").stdout)
+    assert found["weights_gib"] == pytest.approx(14, rel=0.03)
+    assert found["notes"] == []
+
+
+def test_files_that_are_not_what_the_config_says_are_named(folder):
+    (folder / "model.safetensors").write_bytes(safetensors())
+    found = json.loads(run(folder, *CARD, "--json").stdout)
+    assert "do they belong together" in found["notes"][0]
+    assert found["weights_gib"] > 13
