@@ -16,7 +16,7 @@ DOCUMENTATION = """
 module: generation
 short_description: Have a generation with the given files
 description:
-  - A generation is a numbered folder that never changes. The same files and the same description, its C(plan) aside, are
+  - A generation is a numbered folder that never changes. The same files and the same description, C(plan) aside, are
     the same generation; others become a new one. Nothing is activated.
   - Supports check mode and diff, which compares with the current generation.
 options:
