@@ -74,8 +74,9 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["changed"] == []
 
-    check = run("up", "--check", "--inventory", inventory)
-    assert "nothing would change" in check.stdout, check.stdout
+    plan = run("plan", "--inventory", inventory)
+    assert "fits: a request of 4096 tokens" in plan.stdout, plan.stdout + plan.stderr
+    assert "nothing would change" in plan.stdout
 
     _used(run, inside, served, inventory, tmp_path)
 
@@ -96,6 +97,10 @@ def _used(run, inside, served, inventory, tmp_path):
     assert status["enabled"]
     assert (status["profile"], status["engine"], status["restarts"]) == ("cpu", "cpu-0.32.0", 0)
     assert abs(status["since"] - time.time()) < 3600
+    assert status["plan"]["predicted"]["kv_tokens"] == status["logged"]["kv_tokens"]
+
+    zorac = json.loads(run("client-config", "--inventory", inventory).stdout)
+    assert int(zorac["MAX_INPUT_TOKENS"]) + int(zorac["MAX_OUTPUT_TOKENS"]) < 4096
 
     reply = run("chat", "-m", "What is the capital of France?", "--max-tokens", 60, "--inventory", inventory)
     assert len(reply.stdout) > 20, reply.stderr  # a real reply; what a small model says is its own affair
@@ -114,11 +119,17 @@ def _used(run, inside, served, inventory, tmp_path):
     assert broken.returncode == 41
     assert not json.loads(broken.stdout)["healthy"]
 
-    # A setting that vLLM refuses is reported with vLLM's own words, as soon as vLLM has said them, and undone.
+    # A context that does not fit is refused before anything is stopped, in vLLM's own words.
+    long = run("up", "--context", 999999, "--inventory", inventory)
+    assert long.returncode == 38, long.stdout + long.stderr
+    assert "max_model_len (999999) is greater than" in long.stderr.replace("\n", " ")
+
+    # A setting that only vLLM knows to refuse is reported with its words, as soon as it has said them, and undone.
     source = tmp_path / "wrong.yml"
-    source.write_text(inventory.read_text().replace("vllm_port:", "vllm_max_model_len: 999999\n      vllm_port:"))
+    flags = "vllm_service_extra_flags: {nonsense: 1}"
+    source.write_text(inventory.read_text().replace("vllm_port:", f"{flags}\n      vllm_port:"))
     wrong = run("up", "--inventory", source)
     assert wrong.returncode == 32, wrong.stdout + wrong.stderr
-    assert "max_model_len (999999) is greater than" in wrong.stderr.replace("\n", " ")
+    assert "nonsense" in wrong.stderr
     whole = json.loads(run("status", "--json", "--inventory", inventory).stdout)
     assert (whole["generation"], whole["healthy"], whole["max_model_len"]) == (1, True, 4096)

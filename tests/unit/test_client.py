@@ -91,3 +91,13 @@ def test_what_are_no_settings_is_said_and_left_as_it_is(file, content):
     with pytest.raises(ZoracDeployError, match="Mend or remove it"):
         client.write(FITTING)
     assert file.read_bytes() == content
+
+
+def test_a_person_who_asks_for_it_has_them_written_wherever_zorac_looks(tmp_path, monkeypatch):
+    monkeypatch.delenv("ZORAC_CONFIG_FILE", raising=False)
+    monkeypatch.setenv("ZORAC_DIR", str(tmp_path / "never-used"))
+    file = tmp_path / "never-used" / "config.json"
+    assert client.write(FITTING, always=True) == f"written to {file}"
+    file.write_text(json.dumps({"VLLM_BASE_URL": "http://other:8000/v1", "TEMPERATURE": "0.7"}))
+    assert client.write(FITTING, always=True) == f"written to {file}"
+    assert json.loads(file.read_text()) == {"TEMPERATURE": "0.7", **FITTING}

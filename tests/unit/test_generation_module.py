@@ -124,3 +124,10 @@ def test_a_full_disk_is_said_and_leaves_no_folder(have, root, monkeypatch, kind)
     assert answer["msg"].startswith("[disk-full] no space is left")
     assert "What runs is as it was." in answer["msg"]
     assert folders(root) == ["1"]
+
+
+def test_another_prediction_alone_is_no_other_generation(have):
+    have()
+    again = have(about={**ABOUT, "plan": {"max_model_len": 32768, "predicted": {"weights_gib": 13.3}}})
+    assert told(again) == (1, False)
+    assert again["diff"] == []

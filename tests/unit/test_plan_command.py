@@ -1,0 +1,120 @@
+"""`zorac-deploy plan`: what is shown of what the roles found out."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from zorac_deploy.cli import cli, deploying
+from zorac_deploy.cli import plan as command
+from zorac_deploy.errors import Refused
+
+PLAN = {
+    "gpu_total_gib": 23.52,
+    "max_model_len": 32768,
+    "verdict": "fits",
+    "reason": "a request of 32768 tokens needs 2.50 GiB of KV cache, and 5.19 GiB are expected.",
+    "assumed": {},
+    "weights_gib": 13.27,
+    "activation_gib": 1.29,
+    "graphs_gib": 0.14,
+    "overhead_gib": 0.25,
+    "kv_gib": 5.19,
+    "kv_low_gib": 4.38,
+    "kv_high_gib": 6.41,
+    "kv_tokens": 67968,
+    "kv_bytes_per_token": 81920.0,
+    "max_concurrency": 2.07,
+    "largest_max_model_len": 32768,
+    "notes": [],
+    "card": {"name": "NVIDIA GeForce RTX 4090", "compute": "8.9", "count": 1},
+}
+FACTS = {
+    "memory_plan_result": PLAN,
+    "gpu_compatibility_result": {"selected": [{"uuid": "GPU-1"}]},
+    "nvidia_facts_found": {
+        "holders": [
+            {"gpu": "GPU-1", "pid": 77, "name": "Xorg", "unit": "gdm.service", "used_mib": 301},
+            {"gpu": "GPU-1", "pid": 78, "name": "blender", "unit": None, "used_mib": 2048},
+            {"gpu": "GPU-2", "pid": 79, "name": "trainer", "unit": None, "used_mib": 9000},
+        ]
+    },
+}
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """The command, with what the roles find out and change, or refuse."""
+
+    def ran(*words, facts=FACTS, tasks=(), refusal=None):
+        @contextlib.contextmanager
+        def session(*_):
+            yield SimpleNamespace(name="tower")
+
+        def changes(opened, progress, found):
+            found.update(facts)
+            if refusal:
+                raise Refused("it does not fit", refusal)
+            return deploying.Changes(tuple(tasks), ("-old\n+new",), Path("run.log"))
+
+        text = io.StringIO()
+        console = Console(file=text, width=200)
+        monkeypatch.setattr(command, "session", session)
+        monkeypatch.setattr(deploying, "changes", changes)
+        for module in (command, deploying):
+            monkeypatch.setattr(module, "output", console)
+        done = CliRunner().invoke(cli, ["plan", *words])
+        return done, text.getvalue()
+
+    return ran
+
+
+def test_it_tells_what_is_where_who_holds_it_and_what_would_be_done(run):
+    done, text = run(tasks=["vllm_service: Ensure the API key exists"])
+    assert done.exit_code == 0
+    for words in (
+        "NVIDIA GeForce RTX 4090",
+        "fits: a request of 32768 tokens",
+        "held now: 2048 MiB by blender\n  held now: 301 MiB by Xorg (gdm.service)",
+        "up would\n  vllm_service: Ensure the API key exists",
+        "+new",
+        "tower: 1 task would change something",
+    ):
+        assert words in text
+    assert "trainer" not in text  # it sits on another card
+
+
+def test_what_does_not_fit_is_shown_before_it_is_refused(run):
+    done, text = run(facts={"memory_plan_result": {**PLAN, "verdict": "refused"}}, refusal="model-does-not-fit")
+    assert done.exit_code == 38
+    assert "refused: " in text
+
+
+def test_a_card_without_a_driver_has_no_plan_yet(run):
+    done, text = run(facts={})
+    assert done.exit_code == 0
+    assert "not known before a driver works" in text
+
+
+def test_for_machines(run):
+    done, text = run("--json")
+    told = json.loads(done.stdout)
+    assert (told["host"], told["plan"]["kv_tokens"], told["would_change"]) == ("tower", 67968, [])
+    assert [holder["name"] for holder in told["holders"]] == ["blender", "Xorg"]
+    assert text == ""
+
+
+@pytest.mark.parametrize(
+    ("context", "said"), [("max", {"vllm_max_model_len": "auto"}), ("16384", {"vllm_max_model_len": 16384})]
+)
+def test_a_context_on_the_command_line_is_the_inventorys_word_for_it(run, monkeypatch, context, said):
+    seen = []
+    monkeypatch.setattr(deploying, "variables", lambda model, context: seen.append(context) or {})
+    run("--context", context)
+    monkeypatch.undo()
+    assert deploying.variables(None, seen[0]) == said
