@@ -56,8 +56,8 @@ def run(monkeypatch):
         def session(*_):
             yield SimpleNamespace(name="tower")
 
-        def changes(opened, progress, found):
-            found.update(facts)
+        def changes(*seen):
+            seen[-1].update(facts)
             if refusal:
                 raise Refused("it does not fit", refusal)
             return deploying.Changes(tuple(tasks), ("-old\n+new",), Path("run.log"))
@@ -114,7 +114,7 @@ def test_for_machines(run):
 )
 def test_a_context_on_the_command_line_is_the_inventorys_word_for_it(run, monkeypatch, context, said):
     seen = []
-    monkeypatch.setattr(deploying, "variables", lambda model, context: seen.append(context) or {})
+    monkeypatch.setattr(deploying, "variables", lambda _, context: seen.append(context) or {})
     run("--context", context)
     monkeypatch.undo()
     assert deploying.variables(None, seen[0]) == said
