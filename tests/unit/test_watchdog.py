@@ -16,6 +16,7 @@ class Host:
     """What the watchdog sees and does: an engine's state, its metrics, whether it answers; what was started again."""
 
     now, state, ends, metrics, answers = 10_000.0, "active", 0, (False, 0), True
+    start, journal = "a", ""
 
     def __init__(self):
         self.asked, self.restarted, self.gone_back = [], [], []
@@ -46,7 +47,12 @@ class Host:
 def host(disk, monkeypatch):  # noqa: ARG001 - the disk is where it keeps what it counts
     host = Host()
     monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: host.now))
-    monkeypatch.setattr(service, "shown", lambda _: {"ActiveState": host.state, "NRestarts": str(host.ends)})
+    monkeypatch.setattr(
+        service,
+        "shown",
+        lambda _: {"ActiveState": host.state, "NRestarts": str(host.ends), "InvocationID": host.start},
+    )
+    monkeypatch.setattr(service, "journal", lambda *_: host.journal)
     monkeypatch.setattr(proof, "progress", host.progress)
     monkeypatch.setattr(proof, "one_token", host.one_token)
     monkeypatch.setattr(activation, "begin", host.begin)
@@ -57,6 +63,17 @@ def host(disk, monkeypatch):  # noqa: ARG001 - the disk is where it keeps what i
 def test_an_engine_that_makes_tokens_is_not_asked(host):
     assert {host.later(600, metrics=(True, count)) for count in range(1, 9)} == {"it makes tokens"}
     assert (host.asked, host.restarted) == ([], [])
+
+
+def test_what_an_engine_logs_that_was_started_by_others_is_kept_too(host):
+    host.later(60, journal="Available KV cache memory: 6.55 GiB")
+    assert store.outcome(1)["engine"] == {"kv_gib": 6.55}
+    host.later(60, journal="Available KV cache memory: 7.40 GiB")  # not a start of its own: not read again
+    assert store.outcome(1)["engine"] == {"kv_gib": 6.55}
+    host.later(60, start="b")
+    assert store.outcome(1)["engine"] == {"kv_gib": 7.4}
+    host.later(60, start="c", journal="")
+    assert store.outcome(1)["engine"] == {"kv_gib": 7.4}
 
 
 def test_an_idle_engine_is_asked_now_and_then(host):

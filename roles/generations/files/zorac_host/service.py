@@ -13,7 +13,7 @@ _TICK_SECONDS = 0.2
 # A request may be between the door and the queue, and the end of a reply on its way out.
 _QUIET_TICKS = 3
 _WANTS = "multi-user.target.wants"
-_PROPERTIES = "ActiveState,SubState,NRestarts,Result,MainPID,ControlGroup"
+_PROPERTIES = "ActiveState,SubState,NRestarts,Result,MainPID,ControlGroup,InvocationID"
 
 
 class Failure(Exception):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zorac_host import activation, proof, service, store
+from zorac_host import activation, engine_log, proof, service, store
 from zorac_host.service import Failure
 from zorac_host.store import Generation
 
@@ -53,8 +53,18 @@ def look(idle_seconds: float, stall_seconds: float, answer_seconds: float) -> st
         return _help(target, kept, now, reason)
     if kept["helped"] and now - kept["helped"][-1] > _FORGET_SECONDS:
         kept["helped"] = []
-    store.set_watch({**kept, "doubt": "", "gave_up": ""})
+    start = unit.get("InvocationID", "")
+    if start != kept.get("start"):  # by systemd, a person or the boot: an activation reads by itself
+        _keep_logged(target)
+    store.set_watch({**kept, "start": start, "doubt": "", "gave_up": ""})
     return found
+
+
+def _keep_logged(target: Generation) -> None:
+    """Keep what the engine that runs now logged of its start, if the journal still has it."""
+    logged = engine_log.read(service.journal(target.unit, "").splitlines())
+    if logged:
+        store.add_to_outcome(target.number, {"engine": logged})
 
 
 def _kept() -> dict[str, Any]:
