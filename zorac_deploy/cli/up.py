@@ -94,6 +94,10 @@ def _report(done: deploying.Deployed) -> None:
         "model": f"{found.model}, context {found.max_model_len or 'of the model'} tokens",
         "profile": f"{found.profile}, engine {found.engine}, generation {found.generation}",
     }
+    if "kv_tokens" in found.logged:
+        predicted = (found.plan.get("predicted") or {}).get("kv_tokens")
+        beside = f" ({predicted:,} predicted)" if predicted else ""
+        rows["KV cache"] = f"{found.logged['kv_tokens']:,} tokens{beside}"
     if done.smoke.measures:
         rows["first token"] = f"{done.smoke.measures.first_token_seconds * 1000:.0f} ms"
         rows["speed"] = f"{done.smoke.measures.tokens_per_second:.1f} tokens/s"
