@@ -104,6 +104,13 @@ def test_packings(packing, weights):
     assert found.weights_gib == pytest.approx(weights, rel=0.02)
 
 
+def test_a_checkpoint_may_want_a_cache_of_eight_bits():
+    config = {**models.LLAMA_8B, "quantization_config": {"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 8}}}
+    sizes = [planned(config, H100, version).kv_bytes_per_token for version in ("0.19.0", "0.13.0")]
+    assert sizes == [32 * 2 * 8 * 128, 2 * 32 * 2 * 8 * 128]
+    assert planned(config, H100, kv_cache_dtype="bfloat16").kv_bytes_per_token == sizes[1]
+
+
 def test_tied_embeddings_are_loaded_once():
     tied, two = (planned({**models.LLAMA_8B, "tie_word_embeddings": tie}).weights_gib for tie in (True, False))
     assert two - tied == pytest.approx(128256 * 4096 * 2 / 2**30)

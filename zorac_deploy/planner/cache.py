@@ -91,7 +91,9 @@ def _state_bytes(model: Model, tensor_parallel_size: int) -> float:
 def blocks_per_request(cache: Cache, model: Model, engine: Engine, length: int, max_num_batched_tokens: int) -> int:
     """How many blocks a request of `length` tokens may hold at once."""
     whole = math.ceil(length / cache.block_tokens)
-    window = min((model.window or length) - 1 + max_num_batched_tokens, length)
+    # Since 0.26 blocks of the batch before are still held while the next one is computed.
+    in_flight = max_num_batched_tokens * (2 if engine.version >= (0, 26) else 1)
+    window = min((model.window or length) - 1 + in_flight, length)
     seen = math.ceil(window / cache.block_tokens) + 1  # a window may begin within a block
     states = _STATES[engine.version >= (0, 20)]
     return cache.full_groups * whole + cache.sliding_groups * seen + cache.state_groups * states

@@ -93,6 +93,10 @@ class Engine:
             return 8192, 1024
         return 2048, 256
 
+    def cache_bytes(self, small_cache: bool, dtype_bytes: int) -> int:
+        """Bytes of a number in the cache where the flags leave it open; since 0.16 a checkpoint may want 8 bits."""
+        return 1 if small_cache and self.version >= (0, 16) else dtype_bytes
+
     @property
     def tokens_by_concurrency(self) -> bool:
         """Whether "GPU KV cache size" is the concurrency times the length (since 0.21), not blocks times their size."""

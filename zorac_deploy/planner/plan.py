@@ -104,7 +104,8 @@ def plan(model: Model | Refused, card: Card, engine: Engine, given: Flags, weigh
     taken = parts(model, card, engine, flags, weights_gib)
     fixed = flags.kv_cache_memory_gib
     left = Size(fixed, fixed, fixed) if fixed is not None else taken.kv(requested)
-    cut = kv.cut(model, engine, CACHE_BYTES[flags.kv_cache_dtype] or model.dtype_bytes, flags.tensor_parallel_size)
+    width = CACHE_BYTES[flags.kv_cache_dtype] or engine.cache_bytes(model.quantization.small_cache, model.dtype_bytes)
+    cut = kv.cut(model, engine, width, flags.tensor_parallel_size)
 
     def longest(gib: float) -> int:
         return kv.longest(cut, model, engine, gib * GIB, flags.max_num_batched_tokens, model.max_model_len)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zorac_deploy.errors import Refused
@@ -20,6 +20,7 @@ class Quantization:
         zero_points: Whether each group has a zero point, too.
         ignored: Names of modules that are not quantized, as patterns.
         experts_only: Whether the experts alone are quantized.
+        small_cache: Whether the checkpoint wants an 8-bit KV cache where the flags leave it open.
     """
 
     method: str = ""
@@ -29,6 +30,7 @@ class Quantization:
     zero_points: bool = False
     ignored: tuple[str, ...] = ()
     experts_only: bool = False
+    small_cache: bool = False
 
     def leaves(self, module: str) -> bool:
         """Whether the module called `module`, as in ``lm_head``, keeps its full width."""
@@ -53,6 +55,13 @@ def quantization(config: Mapping[str, Any]) -> Quantization:
     given = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(given, Mapping):
         return Quantization()
+    scheme = given.get("kv_cache_scheme")
+    small = scheme.get("num_bits") == 8 if isinstance(scheme, Mapping) else given.get("kv_cache_quant_algo") == "FP8"
+    return replace(_weights(given), small_cache=small)
+
+
+def _weights(given: Mapping[str, Any]) -> Quantization:
+    """How the weights are packed."""
     method = str(given.get("quant_method") or given.get("quantization_method") or "").lower()
     ignored = _names(given.get("ignore")) + _names(given.get("modules_to_not_convert"))
     if method.startswith("compressed"):
