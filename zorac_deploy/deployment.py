@@ -220,9 +220,14 @@ def collect(connection: Connection, keep: int, check: bool) -> dict[str, Any]:
     return _ask(connection, "collect", "--keep", str(keep), *(["--check"] if check else []))
 
 
+def api_key(connection: Connection) -> str:
+    """The key that the endpoint of the connection's host asks for."""
+    return connection.read("cat", KEY_FILE).strip()
+
+
 def endpoint(connection: Connection, deployment: Deployment, port: int) -> Endpoint:
     """The deployment as a client reaches it through `port` of this machine."""
-    key = connection.read("cat", KEY_FILE).strip()
+    key = api_key(connection)
     address = deployment.local_address if connection.target.local else "127.0.0.1"
     return Endpoint(f"http://{address}:{port}", deployment.model, key)
 
@@ -259,5 +264,6 @@ def _watchdog(kept: Mapping[str, Any]) -> str:
 
 
 def _flat(about: Mapping[str, Any]) -> dict[str, object]:
-    plan = {name: value for name, value in about.get("plan", {}).items() if name not in ("predicted", "card")}
-    return {**{name: value for name, value in about.items() if name != "plan"}, **plan}
+    """What a person compares: names and numbers. Lists and nested ones follow from them."""
+    everything = {**about, **about.get("plan", {})}
+    return {name: value for name, value in everything.items() if not isinstance(value, (list, dict))}

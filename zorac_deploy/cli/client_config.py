@@ -21,8 +21,7 @@ def client_config(write: bool, **host: object) -> None:
     """
     with session(words(host)) as opened:
         found = deployment.read(opened.connection)
-        key = opened.connection.read("cat", deployment.KEY_FILE).strip()
-        fitting = client.settings(opened.connection, found, key)
+        fitting = client.settings(opened.connection, found, deployment.api_key(opened.connection))
     if write:
         output.print(client.write(fitting, always=True), soft_wrap=True)
     else:

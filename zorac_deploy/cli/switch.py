@@ -64,9 +64,7 @@ def switch(
             with opened.connection.lock(f"zorac-deploy switch {profile_name}"):
                 result = deploying.deploy(wanted, progress, f"switch-{profile_name}")
             done = deploying.proved(wanted, progress, result)
-        fitting = client.settings(
-            opened.connection, done.found, opened.connection.read("cat", deployment.KEY_FILE).strip()
-        )
+        fitting = client.settings(opened.connection, done.found, deployment.api_key(opened.connection))
         seconds = deployment.generation(opened.connection, done.found.generation).seconds if result.changed else {}
     zorac = client.write(fitting)
     if as_json:

@@ -9,9 +9,10 @@ from typing import Any
 
 from zorac_deploy import content
 from zorac_deploy.errors import Refused, refused
+from zorac_deploy.planner.config import from_config
 from zorac_deploy.planner.engine import GIB, Card, Engine
 from zorac_deploy.planner.flags import Flags
-from zorac_deploy.planner.model import Model, from_config
+from zorac_deploy.planner.model import Model
 from zorac_deploy.planner.plan import Plan, plan
 from zorac_deploy.planner.weights import weights_bytes
 
