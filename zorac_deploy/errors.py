@@ -92,6 +92,8 @@ REFUSALS: dict[str, int] = {
     "rolled-back": 32,
     "generation-unknown": 33,
     "disk-full": 34,
+    "model-gated": 35,
+    "model-unreachable": 36,
     "model-unknown": 37,
     "model-does-not-fit": 38,
     "settings-invalid": 39,
@@ -115,6 +117,13 @@ REFUSALS: dict[str, int] = {
     "gpu-not-found": 77,
     "gpu-memory-held": 78,
     "desktop-in-use": 79,
+    "model-unsafe": 80,
+    "format-unsupported": 81,
+    "recipe-invalid": 82,
+    "bundle-damaged": 83,
+    "model-in-use": 84,
+    "setting-slower": 85,
+    "quantize-failed": 86,
 }
 
 

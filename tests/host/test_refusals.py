@@ -39,7 +39,7 @@ def test_a_foreign_port_holder_is_named(run, inventory):
 
 
 def test_a_missing_model(run, inventory):
-    refused(run("up", "--inventory", inventory(), "--model", "/no/such"), 25, "no model folder /no/such")
+    refused(run("up", "--inventory", inventory(), "--model", "/no/such"), 25, "no model /no/such")
 
 
 def test_no_space_for_the_engine(run, inventory):

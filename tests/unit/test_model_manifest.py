@@ -72,3 +72,45 @@ def test_the_mistral_tokenizer_needs_its_file(model_folder):
         model_manifest.manifest(model_folder, tekken=True)
     (model_folder / "tekken.json").write_text("{}")
     assert "tekken.json" in model_manifest.manifest(model_folder, tekken=True)["files"]
+
+
+GGUF = b"GGUF" + (3).to_bytes(4, "little") + bytes(16)
+
+
+def test_a_gguf_file_and_its_folder_are_the_same_model(tmp_path):
+    file = tmp_path / "small.gguf"
+    file.write_bytes(GGUF)
+    manifest = model_manifest.manifest(file)
+    assert (manifest["format"], set(manifest["files"]), manifest["bytes"]) == ("gguf", {"small.gguf"}, len(GGUF))
+    assert model_manifest.manifest(tmp_path) == manifest
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + bytes(8), b"PK\x03\x04" + bytes(8)])
+def test_what_does_not_begin_as_gguf_is_refused(tmp_path, content):
+    (tmp_path / "small.gguf").write_bytes(content)
+    with pytest.raises(model_manifest.Fault, match=r"^\[model-damaged\] "):
+        model_manifest.manifest(tmp_path)
+
+
+def test_of_several_gguf_files_one_has_to_be_named(tmp_path):
+    for name in ("small-Q4_K_M.gguf", "small-Q8_0.gguf"):
+        (tmp_path / name).write_bytes(GGUF)
+    with pytest.raises(model_manifest.Fault, match=r"^\[model-incomplete\] .*small-Q4_K_M.gguf, small-Q8_0.gguf"):
+        model_manifest.manifest(tmp_path)
+    assert set(model_manifest.manifest(tmp_path / "small-Q8_0.gguf")["files"]) == {"small-Q8_0.gguf"}
+
+
+def test_the_parts_of_a_gguf_model_belong_together(tmp_path):
+    for part in (1, 2):
+        (tmp_path / f"large-0000{part}-of-00002.gguf").write_bytes(GGUF)
+    assert len(model_manifest.gguf_files(tmp_path)) == 2
+    (tmp_path / "large-00002-of-00002.gguf").unlink()
+    with pytest.raises(model_manifest.Fault, match=r"^\[model-incomplete\] .*large-00002-of-00002.gguf"):
+        model_manifest.gguf_files(tmp_path)
+
+
+def test_pickles_alone_are_refused_unless_allowed(model_folder):
+    (model_folder / "model.safetensors").rename(model_folder / "pytorch_model.bin")
+    with pytest.raises(model_manifest.Fault, match=r"^\[model-unsafe\] .*pytorch_model.bin"):
+        model_manifest.manifest(model_folder)
+    assert model_manifest.manifest(model_folder, pickle=True)["format"] == "pickle"

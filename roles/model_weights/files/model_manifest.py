@@ -1,7 +1,7 @@
-"""Check a model folder in the Hugging Face layout and print what it consists of, as one line of JSON.
+"""Check a model, a folder in the Hugging Face layout or a GGUF file, and print what it consists of as one line of JSON.
 
 Runs on the controller before anything is copied, and on the host after. Needs nothing but Python.
-Usage: ``model_manifest.py FOLDER [--tekken] [--remember]``.
+Usage: ``model_manifest.py PATH [--tekken] [--remember] [--pickle]``. A folder with one GGUF is as good as the file.
 A fault is one line on standard error, ``[id] message``, and exit code 1.
 """
 
@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 _TOKENIZERS = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json")
+_GGUF_PART = re.compile(r"-\d{5}-of-(?P<parts>\d{5})\.gguf$")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zorac-deploy" / "model-digests.json"
 
 
@@ -23,31 +26,86 @@ class Fault(Exception):
     """The folder cannot be served."""
 
 
-def manifest(folder: Path, tekken: bool = False, remember: bool = False) -> dict[str, object]:
-    """What `folder` consists of: ``files`` (path to SHA-256), ``bytes``, and a ``digest`` over the files.
+def manifest(model: Path, tekken: bool = False, remember: bool = False, pickle: bool = False) -> dict[str, object]:
+    """What `model` consists of.
 
     Args:
-        folder: The model's folder.
+        model: The model's folder, or its GGUF file.
         tekken: Whether tekken.json has to be there.
         remember: Keep the digests in the user's cache and trust those of files whose size and time are the same.
+        pickle: Whether weights may be pickles.
+
+    Returns:
+        ``files`` (path to SHA-256), ``bytes``, a ``digest`` over the files, and the ``format``, see `check`.
 
     Raises:
-        Fault: The folder is missing, lacks a file, or holds a damaged one.
+        Fault: The model is missing, lacks a file, or holds a damaged one.
     """
-    check(folder, tekken)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = check(model, tekken, pickle)
+    root = model if model.is_dir() else model.parent
+    paths = sorted(path for path in model.rglob("*") if path.is_file()) if model.is_dir() else gguf_files(model)
     digests = _remembered_digests(paths) if remember else _digests(paths)
-    files = {str(path.relative_to(folder)): digest for path, digest in zip(paths, digests, strict=True)}
+    files = {str(path.relative_to(root)): digest for path, digest in zip(paths, digests, strict=True)}
     whole = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return {"digest": whole, "bytes": sum(path.stat().st_size for path in paths), "files": files}
+    return {"digest": whole, "bytes": sum(path.stat().st_size for path in paths), "files": files, "format": found}
 
 
-def check(folder: Path, tekken: bool) -> None:
-    """Raise a Fault unless `folder` holds a whole model."""
-    if not str(folder).strip("."):
+def check(model: Path, tekken: bool, pickle: bool = False) -> str:
+    """The format of `model`: ``safetensors``, ``pickle``, or ``gguf`` for a file or folder of llama.cpp's.
+
+    Raises:
+        Fault: It is not a whole model.
+    """
+    if not str(model).strip("."):
         raise Fault("[model-missing] no model was named. Give one with --model FOLDER, or set model_weights_source.")
-    if not folder.is_dir():
-        raise Fault(f"[model-missing] there is no model folder {folder} on this machine. Give one with --model FOLDER.")
+    if not model.exists():
+        raise Fault(f"[model-missing] there is no model {model} on this machine. Give one with --model FOLDER.")
+    files = gguf_files(model)
+    if files:
+        _check_gguf(files)
+        return "gguf"
+    if not model.is_dir():
+        raise Fault(f"[model-missing] {model} is neither a folder nor a *.gguf file. Give one with --model FOLDER.")
+    return _check_folder(model, tekken, pickle)
+
+
+def gguf_files(model: Path) -> list[Path]:
+    """The GGUF files that `model` is made of, in order; none if it is of another format.
+
+    Raises:
+        Fault: There are several models to choose from, or a part of one is missing.
+    """
+    if model.is_file():
+        found = [model] if model.suffix == ".gguf" else []
+    else:
+        found = [] if any(model.glob("*.safetensors")) else sorted(model.glob("*.gguf"))
+    part = _GGUF_PART.search(found[0].name) if found else None
+    if part and len(found) in (1, int(part["parts"])):
+        stem = found[0].name[: part.start()]
+        names = [f"{stem}-{number:05}-of-{part['parts']}.gguf" for number in range(1, int(part["parts"]) + 1)]
+        missing = [name for name in names if not (found[0].parent / name).is_file()]
+        if missing:
+            raise Fault(f"[model-incomplete] {found[0].parent} lacks {', '.join(missing)}. Fetch the rest.")
+        return [found[0].parent / name for name in names]
+    if len(found) > 1:
+        raise Fault(
+            f"[model-incomplete] {model} holds several GGUF files: {', '.join(path.name for path in found)}. "
+            "Name one of them, with its folder."
+        )
+    return found
+
+
+def _check_gguf(files: list[Path]) -> None:
+    """Require that each of `files` begins as a GGUF file does. How long it must be, only its reader knows."""
+    for path in files:
+        with path.open("rb") as file:
+            start = file.read(8)
+        if start[:4] != b"GGUF" or len(start) < 8 or not 2 <= struct.unpack("<I", start[4:])[0] <= 3:
+            raise Fault(f"[model-damaged] {path} does not begin as a GGUF file of version 2 or 3. Fetch it again.")
+
+
+def _check_folder(folder: Path, tekken: bool, pickle: bool) -> str:
+    """Require that `folder` holds a whole model in the Hugging Face layout, and say in which format."""
     config = _read_json(folder, "config.json")
     if not isinstance(config, dict) or not config:
         raise Fault(f"[model-damaged] {folder}/config.json holds no settings. Fetch the model again.")
@@ -55,8 +113,22 @@ def check(folder: Path, tekken: bool) -> None:
     if not any((folder / name).is_file() for name in needed):
         reason = " (vllm_tokenizer_mode is mistral)" if tekken else ""
         raise Fault(f"[model-incomplete] {folder} has no {' or '.join(needed)}{reason}. Fetch the model again, whole.")
+    pickles = [] if any(folder.glob("*.safetensors*")) else _pickles(folder)
+    if pickles and pickle:
+        return "pickle"
+    if pickles:
+        raise Fault(
+            f"[model-unsafe] {folder} holds its weights as pickles alone ({pickles[0]}), and whoever loads a pickle "
+            "runs what is written in it. Take a model with *.safetensors files. If you trust its maker, set "
+            "model_weights_pickle_allowed to true."
+        )
     for weights in weight_files(folder):
         read_header(weights)
+    return "safetensors"
+
+
+def _pickles(folder: Path) -> list[str]:
+    return sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -141,14 +213,15 @@ def _sha256(path: Path) -> str:
 
 
 def main() -> None:
-    """Print the manifest of the folder named on the command line."""
+    """Print the manifest of the model named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("model", type=Path)
     parser.add_argument("--tekken", action=argparse.BooleanOptionalAction, default=False)
     parser.add_argument("--remember", action="store_true")
+    parser.add_argument("--pickle", action="store_true")
     arguments = parser.parse_args()
     try:
-        print(json.dumps(manifest(arguments.folder, arguments.tekken, arguments.remember)))
+        print(json.dumps(manifest(arguments.model, arguments.tekken, arguments.remember, arguments.pickle)))
     except (Fault, OSError) as fault:
         sys.exit(str(fault))
 
