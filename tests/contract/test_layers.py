@@ -18,6 +18,7 @@ _ORDER = [
     "chat",
     "deployment",
     "client",
+    "models",
     "runner",
     "sandbox",
     "cli",

@@ -100,6 +100,12 @@ context_option = click.option(
     "profile's again.",
 )
 
+model_option = click.option(
+    "--model",
+    metavar="SOURCE",
+    help="hf://ORG/NAME[@REVISION][/FILE.gguf], https://SERVER/FOLDER/, or a folder or GGUF file on this machine.",
+)
+
 
 def words(options: Mapping[str, object]) -> HostOptions:
     """Sort out the keyword arguments that `host_options` gives to a command."""
