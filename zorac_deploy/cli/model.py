@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from zorac_deploy import models, runner
-from zorac_deploy.cli import deploying
+from zorac_deploy.cli import deploying, model_find
 from zorac_deploy.cli.common import host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import Refused
@@ -20,6 +20,9 @@ _refresh = click.option("--refresh", is_flag=True, help="Ask which revision is t
 @click.group()
 def model() -> None:
     """Bring models to a host, look what is there, prove it, and remove what nothing needs."""
+
+
+model.add_command(model_find.find)
 
 
 @model.command()
