@@ -18,6 +18,7 @@ _ORDER = [
     "chat",
     "deployment",
     "client",
+    "bundle",
     "runner",
     "sandbox",
     "cli",

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from zorac_deploy import __version__
 from zorac_deploy.cli import (
+    bundle,
     chat,
     client_config,
     down,
@@ -84,6 +85,7 @@ for command in (
     fit.fit,
     client_config.client_config,
     gpus.gpus,
+    bundle.bundle,
     down.down,
     sandbox.sandbox,
 ):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from zorac_deploy import bundle as bundles
 from zorac_deploy import deployment, resume
 from zorac_deploy.cli import deploying
 from zorac_deploy.cli.common import Session, context_option, host_options, output, print_json, session, words
@@ -17,6 +18,9 @@ from zorac_deploy.errors import Refused
 @click.command()
 @host_options
 @click.option("--model", type=click.Path(path_type=Path), help="The model's folder on this machine.")
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), help="Engine, packages and model for a host without a network."
+)
 @context_option
 @click.option("--check", is_flag=True, help="Show what would change, with the files' differences, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
@@ -24,6 +28,7 @@ from zorac_deploy.errors import Refused
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
 def up(
     model: Path | None,
+    bundle: Path | None,
     context: str | int | None,
     check: bool,
     as_json: bool,
@@ -41,9 +46,15 @@ def up(
       zorac-deploy up --host me@192.168.1.50 --profile headless --model ~/models/Mistral-Small-24B-AWQ
       zorac-deploy up tower --inventory inventory.yml
       zorac-deploy up tower --check
+      zorac-deploy up tower --bundle /media/usb/mistral
     """
+    if model and bundle:
+        raise click.UsageError("--bundle holds a model: leave out --model.")
     progress = Progress(output, verbose, quiet or as_json)
     variables = deploying.variables(model, context)
+    if bundle:
+        with progress.shown("Look at the bundle"):
+            variables |= bundles.unpack(bundle, progress.doing)
     with progress.shown("Connect to the host"), session(words(host), variables) as opened:
         if check:
             _show_changes(opened, progress, as_json)
