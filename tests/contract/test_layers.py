@@ -19,6 +19,7 @@ _ORDER = [
     "deployment",
     "client",
     "models",
+    "bundle",
     "runner",
     "sandbox",
     "cli",
