@@ -12,7 +12,7 @@ import platformdirs
 from zorac_deploy import content
 from zorac_deploy.bundle import about as contents
 from zorac_deploy.bundle import packages, wheels
-from zorac_deploy.bundle.about import MODEL, PACKAGES, SYSTEMS, WHEELS, About, File, Model, OnStep, Part
+from zorac_deploy.bundle.about import MODEL, PACKAGES, SYSTEMS, WHEELS, About, Engine, File, Model, OnStep, Part
 from zorac_deploy.bundle.parts import Hashed, Writer, entry
 from zorac_deploy.bundle.unpacking import require_room
 from zorac_deploy.errors import Refused, ZoracDeployError, refused
@@ -60,13 +60,7 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
     partial = output.with_name(f"{output.name}.partial")
     try:
         _make(output, partial)
-        downloads.mkdir(parents=True, exist_ok=True)
-        # Packed, wheels are less than half as large as what comes of them.
-        require_room(downloads, settings["vllm_engine_required_gib"] * 2**29, "the download")
-        indexes = settings["vllm_engine_extra_index_urls"]
-        wheels.download(engine, SYSTEMS[wish.system], indexes, downloads / WHEELS, on_step)
-        names = [*settings["vllm_engine_system_packages"], *wish.more_packages] if _packages_wanted(wish) else []
-        names = packages.download(names, downloads / PACKAGES, on_step)
+        names = _download(wish, engine, settings, downloads, on_step)
         sources = _sources(downloads, model, manifest["files"])
         require_room(partial, sum(path.stat().st_size + 2048 for path in sources.values()), "the bundle")
         parts, files = _write(sources, partial, part_size, on_step)
@@ -76,19 +70,32 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
             python=SYSTEMS[wish.system].python,
             engine=engine,
             model=Model(name=model.name, source=str(wish.model), digest=manifest["digest"], format=manifest["format"]),
-            packages=tuple(names),
+            packages=names,
             absent=absent,
             parts=parts,
             files=files,
         )
         contents.write(partial, made)
         partial.rename(output)
+        shutil.rmtree(downloads)
     except OSError as fault:
-        raise ZoracDeployError(f"the bundle cannot be written: {fault}.") from None
+        raise ZoracDeployError(f"the bundle cannot be made: {fault}.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(downloads)
     return made
+
+
+def _download(
+    wish: Wish, engine: Engine, settings: Mapping[str, Any], folder: Path, on_step: OnStep
+) -> tuple[str, ...]:
+    """Download wheels and packages into folders of `folder`; the names of the packages."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Packed, wheels are less than half as large as what comes of them.
+    require_room(folder, int(settings["vllm_engine_required_gib"] * 2**29), "the download")
+    indexes = settings["vllm_engine_extra_index_urls"]
+    wheels.download(engine, SYSTEMS[wish.system], indexes, folder / WHEELS, on_step)
+    names = [*settings["vllm_engine_system_packages"], *wish.more_packages] if _packages_wanted(wish) else []
+    return packages.download(names, folder / PACKAGES, on_step)
 
 
 def _settings(wish: Wish) -> dict[str, Any]:
@@ -139,7 +146,7 @@ def _make(output: Path, partial: Path) -> None:
 
 def _sources(downloads: Path, model: Path, model_files: Mapping[str, str]) -> dict[str, Path]:
     """Where each file of the bundle is, by its path there."""
-    found = {str(path.relative_to(downloads)): path for path in sorted(downloads.glob("*/*"))}
+    found = {f"{top}/{path.name}": path for top in (WHEELS, PACKAGES) for path in sorted((downloads / top).glob("*"))}
     for name in model_files:
         inside = Path(MODEL, model.name, name) if model.is_dir() else Path(MODEL, name)
         found[str(inside)] = (model if model.is_dir() else model.parent) / name

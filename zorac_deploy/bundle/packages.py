@@ -4,6 +4,7 @@ import platform
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -21,10 +22,10 @@ def system() -> str:
     return release["ID"] + release.get("VERSION_ID", "")
 
 
-def download(names: Sequence[str], folder: Path, on_step: OnStep) -> list[str]:
+def download(names: Sequence[str], folder: Path, on_step: OnStep) -> tuple[str, ...]:
     """Download `names` and whatever they need that a bare system might lack, and list them in ``Packages`` for apt.
 
-    apt is told that nothing is installed. It keeps its lists below `folder` for that, and root is not needed.
+    apt is told that nothing is installed, and keeps lists of its own for that: root is not needed.
 
     Returns:
         The names of the packages in `folder`.
@@ -35,19 +36,23 @@ def download(names: Sequence[str], folder: Path, on_step: OnStep) -> list[str]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if not names:
-        return []
-    state = folder.with_name(f"{folder.name}-apt")
-    for needed in ("state/lists/partial", "cache/archives/partial"):
-        (state / needed).mkdir(parents=True, exist_ok=True)
+        return ()
+    with tempfile.TemporaryDirectory(dir=folder.parent) as state:
+        return _download(names, folder, Path(state), on_step)
+
+
+def _download(names: Sequence[str], folder: Path, state: Path, on_step: OnStep) -> tuple[str, ...]:
+    for needed in ("lists/partial", "archives/partial"):
+        (state / needed).mkdir(parents=True)
     (state / "status").touch()
-    options = [f"-oDir::State={state}/state", f"-oDir::State::status={state}/status", f"-oDir::Cache={state}/cache"]
-    options += ["-oAPT::Sandbox::User=root", "-oAPT::Architecture=amd64", "-oAPT::Install-Recommends=false"]
+    options = [f"-oDir::State={state}", f"-oDir::State::status={state}/status", f"-oDir::Cache={state}"]
+    options += ["-oAPT::Architecture=amd64", "-oAPT::Install-Recommends=false", "--quiet"]
     on_step("download the Debian packages", "lists of the archives")
-    _run("apt-get", *options, "--quiet", "update")
+    _run("apt-get", *options, "update")
     on_step("download the Debian packages", " ".join(names))
-    _run("apt-get", *options, "--quiet", "--yes", "--download-only", "install", *names)
+    _run("apt-get", *options, "--yes", "--download-only", "install", *names)
     files = {}
-    for file in sorted((state / "cache/archives").glob("*.deb")):
+    for file in sorted((state / "archives").glob("*.deb")):
         name, version, _ = file.stem.split("_")
         files[name, unquote(version)] = file
     said = _run("apt-cache", *options, "show", *(f"{name}={version}" for name, version in files))
@@ -59,8 +64,7 @@ def download(names: Sequence[str], folder: Path, on_step: OnStep) -> list[str]:
         shutil.copyfile(files[name, version], folder / plain)
         listed[name] = re.sub(r"(?m)^Filename: .*$", f"Filename: ./{plain}", entry)
     (folder / "Packages").write_text("\n\n".join(listed.values()) + "\n")
-    shutil.rmtree(state)
-    return sorted(listed)
+    return tuple(sorted(listed))
 
 
 def _run(*command: str) -> str:

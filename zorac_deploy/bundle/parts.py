@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,8 @@ class Writer(io.RawIOBase):
     def _finish(self) -> None:
         if self._file is not None:
             name = Path(self._file.name).name
+            self._file.flush()
+            os.fsync(self._file.fileno())  # what is on a stick when the command ends may be pulled out
             self.parts.append(Part(name=name, size=self._file.tell(), sha256=self._digest.hexdigest()))
             self._file.close()
             self._file = None

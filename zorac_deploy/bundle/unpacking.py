@@ -104,6 +104,7 @@ def _variables(about: About, unpacked: Path) -> dict[str, object]:
             "lock": about.engine.lock,
             "lock_sha256": about.engine.lock_sha256,
             "python": about.python,
+            "bytes": (unpacked / f"{WHEELS}.tar").stat().st_size,
         },
         "offline_packages_archive": str(unpacked / f"{PACKAGES}.tar"),
         "offline_packages_system": about.system,

@@ -16,6 +16,8 @@ from zorac_deploy import content
 from zorac_deploy.bundle.about import Engine, OnStep, System
 from zorac_deploy.errors import Refused, ZoracDeployError
 
+_AT_ONCE = 20
+
 
 def settings(lock: str) -> dict[str, Any]:
     """What the role ``vllm_engine`` is told where the engine is the one of `lock`: by our profiles, or by default.
@@ -53,11 +55,14 @@ def download(about: Engine, system: System, indexes: Sequence[str], folder: Path
     Raises:
         ZoracDeployError: pip could not get one of them.
     """
-    listed = folder.with_suffix(".txt")
-    listed.write_text("\n".join(requirements(_lock_file(about.lock).read_text(), system)))
+    wanted = requirements(_lock_file(about.lock).read_text(), system)
     extra = [] if os.environ.get("PIP_FIND_LINKS") else [f"--extra-index-url={index}" for index in indexes]
     _pip(system, folder, on_step, f"uv=={about.uv}")
-    _pip(system, folder, on_step, "--require-hashes", *extra, "--requirement", str(listed))
+    # pip keeps nothing of a run that it does not finish, so it gets a few at a time.
+    for first in range(0, len(wanted), _AT_ONCE):
+        listed = folder.with_suffix(".txt")
+        listed.write_text("\n".join(wanted[first : first + _AT_ONCE]))
+        _pip(system, folder, on_step, "--require-hashes", *extra, "--requirement", str(listed))
 
 
 def requirements(lock: str, system: System) -> list[str]:
@@ -102,17 +107,23 @@ def _pip(system: System, folder: Path, on_step: OnStep, *words: str) -> None:
     command += [f"--platform={platform}" for platform in platforms]
     said = []
     with subprocess.Popen(
-        [*command, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, *words],
+        env={**os.environ, "TMPDIR": str(folder.parent)},  # where it was looked for room
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as pip:
         for line in pip.stdout or ():
             said.append(line.rstrip())
             if line.startswith("Collecting "):
                 on_step("download the wheels", line.split()[1])
     if pip.returncode != 0:
-        faults = [line for line in said if line.startswith("ERROR")] or said
+        faults = dict.fromkeys([*(line for line in said if line.startswith("ERROR")), *said[-1:]])
         raise ZoracDeployError(
-            "the wheels could not be downloaded; pip said:\n" + "\n".join(faults[-5:]) + "\nType the same to go on: "
-            "what came is kept."
+            "the wheels could not be downloaded; pip said:\n"
+            + "\n".join(faults)
+            + "\nType the same to go on: what came is kept."
         )
 
 

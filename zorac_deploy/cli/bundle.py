@@ -107,6 +107,8 @@ def inspect(folder: Path, verify: bool, as_json: bool) -> None:
         with progress.shown("Look at the parts"):
             bundles.verify(folder, about.parts, progress.doing)
     _print(folder, about, as_json)
+    if verify and not as_json:
+        output.print("\n  every part is there and unharmed")
 
 
 def _print(folder: Path, about: bundles.About, as_json: bool) -> None:
