@@ -16,6 +16,7 @@ from zorac_deploy.cli import (
     gpus,
     logs,
     plan,
+    quantize,
     sandbox,
     smoke,
     status,
@@ -74,6 +75,7 @@ def completion(shell: str) -> None:
 for command in (
     up.up,
     plan.plan,
+    quantize.quantize,
     switch.switch,
     generations.generations,
     generations.rollback,
