@@ -19,7 +19,7 @@ _GIB = 2**30
 # What the environment takes on the disk, and torch and its friends in memory before a model is there; measured.
 _ENVIRONMENT_GIB: dict[Device, float] = {"cpu": 1.4, "cuda": 7.0}
 _PROGRAM_GIB = 1.5
-# For each number of a sample that goes from layer to layer several are alive: what went in, what AWQ keeps, what came out.
+# A sample's numbers between two layers are there several times: what went in, what AWQ keeps, what came out.
 _COPIES = 8
 # Whoever calibrates has to read text; tekken.json alone is for vLLM.
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -34,8 +34,8 @@ class Job:
         digest: The digest of its files.
         output: The folder to be made.
         recipe: What is done.
-        calibration: A text file, a file with a JSON object a line, ``hf://`` and a data set's name, or empty for the book
-            that comes with the environment.
+        calibration: A text file, a file with a JSON object a line, ``hf://`` and a data set's name, or empty for the
+            book that comes with the environment.
         samples: How many pieces of it are read.
         length: Tokens of each.
         device: What computes.
@@ -130,7 +130,7 @@ def _read(source: Path) -> tuple[Mapping[str, Any], dict[str, dict[str, Any]]]:
         method = config.get("quantization_config", {}).get("quant_method")
         if method:
             raise Refused(
-                f"{source} is quantized already, by {method}. Take the model that it was made from.",
+                f"{source} is quantized already, by {method}. Take the one that it was made from.",
                 "format-unsupported",
             )
         if not any((source / name).is_file() for name in _TOKENIZERS):
@@ -139,18 +139,14 @@ def _read(source: Path) -> tuple[Mapping[str, Any], dict[str, dict[str, Any]]]:
                 "model-incomplete",
             )
         found = manifest.manifest(source, remember=True)
-        tensors = {
-            name: tensor
-            for file in manifest.weight_files(source)
-            for name, tensor in manifest.read_header(file).items()
-        }
+        headers = [manifest.read_header(file) for file in manifest.weight_files(source)]
     except manifest.Fault as fault:
         raise refused(str(fault)) or fault from None
-    return found, tensors
+    return found, {name: tensor for header in headers for name, tensor in header.items()}
 
 
 def _layers(tensors: Mapping[str, Mapping[str, Any]]) -> list[recipes.Layer]:
-    """The linear layers: matrices called weight that are no embedding. The head is one, where it is tied to that, too."""
+    """The linear layers: matrices called weight that are no embedding; and the head, also where it is tied to one."""
     matrices = {
         name.removesuffix(".weight"): tensor["shape"]
         for name, tensor in tensors.items()
@@ -187,15 +183,15 @@ def _require_room(job: Job) -> None:
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise Refused(
-                f"{needed / _GIB:.1f} GiB are needed under {folder}, and {free / _GIB:.1f} are free. Free some, or name "
-                "another folder with --output.",
+                f"{needed / _GIB:.1f} GiB are needed under {folder}, and {free / _GIB:.1f} are free. Free some, or "
+                "name another folder with --output.",
                 "disk-full",
             )
     available = _available_gib()
     if available is not None and available < job.memory_gib:
         raise Refused(
-            f"the model is quantized in memory: {job.memory_gib:.1f} GiB are needed, and {available:.1f} are available. "
-            "Take a machine with more, fewer --samples, or a shorter --length.",
+            f"the model is quantized in memory: {job.memory_gib:.1f} GiB are needed, and {available:.1f} are there. Take "
+            "a machine with more, fewer --samples, or a shorter --length.",
             "model-does-not-fit",
         )
 

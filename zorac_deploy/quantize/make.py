@@ -17,6 +17,7 @@ from zorac_deploy import __version__, content, environments
 from zorac_deploy.errors import REFUSALS, Refused
 from zorac_deploy.quantize.job import Job
 
+_PACKAGES = ("llmcompressor", "compressed-tensors", "torch", "transformers")
 _PROGRAM = Path(__file__).with_name("program.py")
 # What is made anew, and what tells of the source alone.
 _NOT_COPIED = (
@@ -85,7 +86,7 @@ def make(job: Job, log: Path, told: Callable[[Event], None]) -> Made:
 
 @contextmanager
 def _partial(output: Path) -> Iterator[Path]:
-    """An empty folder beside `output` that is ours alone. What an earlier run left in it goes, and so does ours on a fault."""
+    """An empty folder beside `output` that is ours alone. What an earlier run left goes, and ours on a fault."""
     partial = output.with_name(f"{output.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     held = os.open(partial, os.O_RDONLY)
@@ -180,7 +181,7 @@ def _last_words(log: Path) -> str:
 
 
 def _complete(source: Path, partial: Path) -> None:
-    """Add what the source has beside weights, as it is: another version's tokenizer files need not be read by the engine."""
+    """Add what the source has beside weights, as it is: what transformers writes anew, an older one may not read."""
     skipped = {path for pattern in _NOT_COPIED for path in source.glob(pattern)}
     for path in source.iterdir():
         if path.is_file() and path not in skipped:
@@ -201,8 +202,8 @@ def _card(job: Job, found: dict[str, Any], python: Path, partial: Path, seconds:
         [
             str(python),
             "-c",
-            "import json, importlib.metadata as m;"
-            "print(json.dumps({n: m.version(n) for n in ('llmcompressor', 'compressed-tensors', 'torch', 'transformers')}))",
+            "import json, sys, importlib.metadata as m; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))",
+            *_PACKAGES,
         ],
         capture_output=True,
         text=True,

@@ -1,8 +1,8 @@
-"""Quantize a model as a job says. Run by ``zorac_deploy.quantize.run`` in the environment of ``locks/``.
+"""Quantize a model as a job says. Run by ``zorac_deploy.quantize.make`` in the environment of ``locks/``.
 
-Usage: ``program.py JOB_JSON DESCRIPTOR``. Writes one JSON object a line to the file descriptor: ``{"doing": …}`` where a part begins, ``{"layer": …, "of": …}``
-after each layer, ``{"perplexity": …}`` in the end, or ``{"fault": …, "id": …}``. It ends when its standard input does, so it
-does not outlive whoever started it.
+Usage: ``program.py JOB_JSON DESCRIPTOR``. Writes one JSON object a line to the file descriptor: ``{"doing": …}`` where
+a part begins, ``{"layer": …, "of": …}`` after each layer, ``{"perplexity": …}`` in the end, or ``{"fault": …, "id": …}``.
+It ends when its standard input does, so it does not outlive whoever started it.
 """
 
 import gc
@@ -24,7 +24,7 @@ from llmcompressor.recipe import Recipe
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 _SEED = 0
-# A book that comes with this package (Isaac Newton's Opticks, in the public domain). Its last tenth is never calibrated on.
+# A book that comes with this package: Isaac Newton's Opticks, in the public domain. Its last tenth is only measured on.
 _BOOK = ("apache-tvm-ffi", "Isaac.Newton-Opticks.txt")
 _HELD_OUT = 0.1
 _WINDOWS = 20  # of the held-out text, each as long as a sample
@@ -72,7 +72,7 @@ def held_out(tokenizer, length):
 
 
 def calibration(job, tokenizer):
-    """`samples` lists of `length` tokens at most, as the model meets them: through its chat template if it has one."""
+    """`samples` lists of up to `length` tokens, as the model meets them: through its chat template if it has one."""
     samples, length, source = job["samples"], job["length"], job["calibration"]
     if source.startswith("hf://") or source.endswith(".jsonl"):
         rows = conversations(source, samples)
@@ -88,12 +88,12 @@ def calibration(job, tokenizer):
 
 
 def pieces(tokenizer, text, samples, length):
-    """`samples` pieces of `text`, spread evenly, as conversations: the first third is said, the rest is answered."""
+    """`samples` pieces of `text`, spread evenly, as conversations: a third of each is said, the rest is answered."""
     found = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(found) < samples * length:
         raise Fault(
-            f"the text holds {len(found)} tokens, and {samples} samples of {length} need {samples * length}. Take a longer "
-            f"one, or --samples {max(len(found) // length, 1)}.",
+            f"the text holds {len(found)} tokens, and {samples} samples of {length} need {samples * length}. Take a "
+            f"longer one, or --samples {max(len(found) // length, 1)}.",
             "settings-invalid",
         )
     step, cut = len(found) // samples, length // 3
@@ -108,7 +108,7 @@ def pieces(tokenizer, text, samples, length):
 
 
 def conversations(source, samples):
-    """The first `samples` rows of a data set, or of a file with a JSON object a line: their `messages` or their `text`."""
+    """The first `samples` rows of a data set, or of a file with a JSON object a line: `messages` or `text`."""
     if source.startswith("hf://"):
         name, _, split = source.removeprefix("hf://").partition(":")
         name, _, revision = name.partition("@")
@@ -136,7 +136,7 @@ def tokens(tokenizer, messages):
 
 @torch.no_grad()
 def perplexity(model, windows):
-    """exp of the mean negative log-likelihood of every token but the first of each window."""
+    """Exp of the mean negative log-likelihood of every token but the first of each window."""
     device = next(model.parameters()).device
     total = count = 0
     for window in windows:
@@ -182,7 +182,7 @@ def quantize(job):
         IntermediatesCache.pin_memory = lambda *_: None
     oneshot(
         model=model,
-        recipe=[*recipe, Progress(layers=config.num_hidden_layers)],
+        recipe=[*recipe, Progress(layers=config.num_hidden_layers)] if calibrated else recipe,
         dataset=Dataset.from_list(samples) if calibrated else None,
         num_calibration_samples=len(samples) or 1,
         max_seq_length=job["length"],
