@@ -190,8 +190,8 @@ def _require_room(job: Job) -> None:
     available = _available_gib()
     if available is not None and available < job.memory_gib:
         raise Refused(
-            f"the model is quantized in memory: {job.memory_gib:.1f} GiB are needed, and {available:.1f} are there. Take "
-            "a machine with more, fewer --samples, or a shorter --length.",
+            f"the model is quantized in memory: {job.memory_gib:.1f} GiB are needed, and {available:.1f} are there. "
+            "Take a machine with more, fewer --samples, or a shorter --length.",
             "model-does-not-fit",
         )
 

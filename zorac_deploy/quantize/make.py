@@ -17,7 +17,6 @@ from zorac_deploy import __version__, content, environments
 from zorac_deploy.errors import REFUSALS, Refused
 from zorac_deploy.quantize.job import Job
 
-_PACKAGES = ("llmcompressor", "compressed-tensors", "torch", "transformers")
 _PROGRAM = Path(__file__).with_name("program.py")
 # What is made anew, and what tells of the source alone.
 _NOT_COPIED = (
@@ -76,7 +75,7 @@ def make(job: Job, log: Path, told: Callable[[Event], None]) -> Made:
         found = _run(python, job, partial, log, told)
         told(Event("make it whole"))
         _complete(job.source, partial)
-        card = _card(job, found, python, partial, time.monotonic() - began)
+        card = _card(job, found, partial, time.monotonic() - began)
         (partial / "quantization.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(content.render("model-card.md.j2", **card), encoding="utf-8")
         _check(partial)
@@ -196,19 +195,8 @@ def _complete(source: Path, partial: Path) -> None:
         path.chmod(0o644)  # safetensors writes its files for their owner alone
 
 
-def _card(job: Job, found: dict[str, Any], python: Path, partial: Path, seconds: float) -> dict[str, Any]:
+def _card(job: Job, found: dict[str, Any], partial: Path, seconds: float) -> dict[str, Any]:
     """What was made of what, and how."""
-    versions = subprocess.run(
-        [
-            str(python),
-            "-c",
-            "import json, sys, importlib.metadata as m; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))",
-            *_PACKAGES,
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     return {
         "source": {"name": job.source.name, "digest": job.digest},
         "recipe": {"name": job.recipe.name, "modifiers": list(job.recipe.modifiers), "text": job.recipe.text},
@@ -222,7 +210,7 @@ def _card(job: Job, found: dict[str, Any], python: Path, partial: Path, seconds:
         },
         "device": job.device,
         "seconds": round(seconds),
-        "versions": {"zorac-deploy": __version__, **json.loads(versions.stdout)},
+        "versions": {"zorac-deploy": __version__, **found["versions"]},
     }
 
 

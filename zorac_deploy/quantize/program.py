@@ -1,8 +1,8 @@
 """Quantize a model as a job says. Run by ``zorac_deploy.quantize.make`` in the environment of ``locks/``.
 
 Usage: ``program.py JOB_JSON DESCRIPTOR``. Writes one JSON object a line to the file descriptor: ``{"doing": …}`` where
-a part begins, ``{"layer": …, "of": …}`` after each layer, ``{"perplexity": …}`` in the end, or ``{"fault": …, "id": …}``.
-It ends when its standard input does, so it does not outlive whoever started it.
+a part begins, ``{"layer": …, "of": …}`` after each layer, ``{"perplexity": …}`` in the end, or ``{"fault": …}``. It ends
+when its standard input does, so it does not outlive whoever started it.
 """
 
 import gc
@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import threading
-from importlib.metadata import files
+from importlib.metadata import files, version
 from pathlib import Path
 
 import torch
@@ -28,6 +28,8 @@ _SEED = 0
 _BOOK = ("apache-tvm-ffi", "Isaac.Newton-Opticks.txt")
 _HELD_OUT = 0.1
 _WINDOWS = 20  # of the held-out text, each as long as a sample
+
+_PACKAGES = ("llmcompressor", "compressed-tensors", "torch", "transformers")
 
 _out = os.fdopen(int(sys.argv[2]), "w", buffering=1)  # not standard output: the libraries print there
 
@@ -214,6 +216,7 @@ def quantize(job):
         if calibrated
         else None,
         seed=_SEED,
+        versions={name: version(name) for name in _PACKAGES},
     )
 
 
