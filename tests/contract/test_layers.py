@@ -20,6 +20,7 @@ _ORDER = [
     "chat",
     "deployment",
     "client",
+    "models",
     "runner",
     "sandbox",
     "cli",

@@ -15,6 +15,7 @@ from zorac_deploy.cli import (
     generations,
     gpus,
     logs,
+    model,
     plan,
     quantize,
     sandbox,
@@ -86,6 +87,7 @@ for command in (
     fit.fit,
     client_config.client_config,
     gpus.gpus,
+    model.model,
     down.down,
     sandbox.sandbox,
 ):

@@ -14,6 +14,7 @@ from zorac_deploy import chat, deployment, runner
 from zorac_deploy.cli.common import Session, output, reached
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import SmokeFailed
+from zorac_deploy.models import source
 
 _LOGS_KEPT = 50
 
@@ -98,10 +99,14 @@ def count(opened: Session, found: Changes) -> None:
     )
 
 
-def variables(model: Path | None, context: str | int | None) -> dict[str, object]:
-    """What the command line says, as the inventory's variables."""
+def variables(model: str | None, context: str | int | None) -> dict[str, object]:
+    """What the command line says, as the inventory's variables.
+
+    Raises:
+        Refused: `model` is no source of one.
+    """
     said = {
-        "model_weights_source": str(model.expanduser().absolute()) if model else None,
+        "model_weights_source": str(source.parse(model)) if model is not None else None,
         "vllm_max_model_len": context,
     }
     return {name: value for name, value in said.items() if value is not None}

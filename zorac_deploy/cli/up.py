@@ -3,27 +3,35 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 
 from zorac_deploy import deployment, resume
 from zorac_deploy.cli import deploying
-from zorac_deploy.cli.common import Session, context_option, host_options, output, print_json, session, words
+from zorac_deploy.cli.common import (
+    Session,
+    context_option,
+    host_options,
+    model_option,
+    output,
+    print_json,
+    session,
+    words,
+)
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import Refused
 
 
 @click.command()
 @host_options
-@click.option("--model", type=click.Path(path_type=Path), help="The model's folder on this machine.")
+@model_option
 @context_option
 @click.option("--check", is_flag=True, help="Show what would change, with the files' differences, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
 def up(
-    model: Path | None,
+    model: str | None,
     context: str | int | None,
     check: bool,
     as_json: bool,
