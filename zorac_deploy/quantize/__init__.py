@@ -4,7 +4,7 @@
 """
 
 from zorac_deploy.quantize.job import Job, prepare
-from zorac_deploy.quantize.make import Event, Made, make
+from zorac_deploy.quantize.making import Event, Made, make
 from zorac_deploy.quantize.recipe import shipped
 
 __all__ = ["Event", "Job", "Made", "make", "prepare", "shipped"]

@@ -1,8 +1,8 @@
-"""Quantize a model as a job says. Run by ``zorac_deploy.quantize.make`` in the environment of ``locks/``.
+"""Quantize a model as a job says. Run by ``zorac_deploy.quantize.making`` in the environment of ``locks/``.
 
 Usage: ``program.py JOB_JSON DESCRIPTOR``. Writes one JSON object a line to the file descriptor: ``{"doing": …}`` where
-a part begins, ``{"layer": …, "of": …}`` after each layer, ``{"perplexity": …}`` in the end, or ``{"fault": …}``. It ends
-when its standard input does, so it does not outlive whoever started it.
+a part begins, ``{"layer": …, "of": …}`` after each layer, ``{"perplexity": …}`` in the end, or ``{"fault": …}``. It
+ends when its standard input does, so it does not outlive whoever started it.
 """
 
 import gc

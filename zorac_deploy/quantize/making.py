@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,6 @@ def _card(job: Job, found: dict[str, Any], partial: Path, seconds: float) -> dic
     return {
         "source": {"name": job.source.name, "digest": job.digest},
         "recipe": {"name": job.recipe.name, "modifiers": list(job.recipe.modifiers), "text": job.recipe.text},
-        "groups": [asdict(group) for group in job.recipe.groups],
         "calibration": found["calibration"],
         "seed": found["seed"],
         "perplexity": found["perplexity"],
