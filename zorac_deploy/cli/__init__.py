@@ -18,6 +18,7 @@ from zorac_deploy.cli import (
     logs,
     model,
     plan,
+    quantize,
     sandbox,
     smoke,
     status,
@@ -76,6 +77,7 @@ def completion(shell: str) -> None:
 for command in (
     up.up,
     plan.plan,
+    quantize.quantize,
     switch.switch,
     generations.generations,
     generations.rollback,
