@@ -56,7 +56,9 @@ def read(files: Sequence[Path]) -> Gguf:
             with path.open("rb") as file:
                 of_part = _Reader(file).whole()
         except (struct.error, ValueError, KeyError, OverflowError) as error:
-            raise Refused(f"{path} is no GGUF file that can be read ({error}). Fetch it again.", "model-damaged") from None
+            raise Refused(
+                f"{path} is no GGUF file that can be read ({error}). Fetch it again.", "model-damaged"
+            ) from None
         size = path.stat().st_size
         if size < of_part.end:
             message = f"{path} is {size} bytes long, and its header says {of_part.end}. It was cut off: fetch it again."
@@ -93,6 +95,8 @@ class _Reader:
             tensors[name] = math.prod(shape) // values * size
             end = max(end, offset + tensors[name])
         alignment = settings.get("general.alignment", _ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError(f"its alignment is {alignment}")
         begin = math.ceil(self._file.tell() / alignment) * alignment
         return _Part(settings, tensors, begin + end)
 
@@ -103,10 +107,13 @@ class _Reader:
         return self._kinds[kind]() if kind in self._kinds else self._numbers(_SCALARS[kind])[0]
 
     def _string(self) -> str:
+        return self._file.read(self._length()).decode("utf-8", "replace")
+
+    def _length(self) -> int:
         (length,) = self._numbers("<Q")
         if length > _LIMIT:
             raise ValueError(f"a text of {length} bytes")
-        return self._file.read(length).decode("utf-8", "replace")
+        return int(length)
 
     def _array(self) -> Any:
         kind, length = self._numbers("<IQ")
@@ -114,8 +121,6 @@ class _Reader:
             raise ValueError(f"a list of {length}")
         if kind == _STRING:  # the vocabulary: only its size matters
             for _ in range(length):
-                self._file.seek(self._numbers("<Q")[0], 1)
+                self._file.seek(self._length(), 1)
             return length
-        if kind == _ARRAY:
-            return [self._array() for _ in range(length)]
         return list(self._numbers(f"<{length}{_SCALARS[kind][1]}"))
