@@ -74,11 +74,11 @@ def test_every_setting_of_a_profile_is_used_by_the_wiring_or_a_role():
 def test_the_engines_of_the_profiles_have_locks():
     for group in ("nvidia_cards", "cpu"):
         lock = yaml.safe_load((_ROOT / f"inventory/group_vars/{group}.yml").read_text())["vllm_engine_lock"]
-        assert (_ROOT / f"roles/vllm_engine/files/locks/{lock}.txt").is_file()
+        assert (_ROOT / f"roles/engine/files/locks/{lock}.txt").is_file()
 
 
 def test_the_compiler_of_an_engine_has_the_version_of_its_headers():
-    lock = (_ROOT / "roles/vllm_engine/files/locks/cuda-0.26.0.txt").read_text()
+    lock = (_ROOT / "roles/engine/files/locks/cuda-0.26.0.txt").read_text()
     names = ("nvidia-cuda-runtime", "nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl")
     versions = {name: re.search(rf"^{name}==(\d+\.\d+)", lock, re.MULTILINE)[1] for name in names}
     assert len(set(versions.values())) == 1, versions
