@@ -19,7 +19,13 @@ _refresh = click.option("--refresh", is_flag=True, help="Ask which revision is t
 
 @click.group()
 def model() -> None:
-    """Bring models to a host, look what is there, prove it, and remove what nothing needs."""
+    """Bring models to a host, look what is there, prove it, and remove what nothing needs.
+
+    \b
+    Examples:
+      zorac-deploy model pull hf://stelterlab/Mistral-Small-24B-Instruct-2501-AWQ tower
+      zorac-deploy model list tower
+    """
 
 
 @model.command()

@@ -21,6 +21,7 @@ JOB is a JSON file:
 """
 
 import collections
+import contextlib
 import errno
 import json
 import os
@@ -307,7 +308,8 @@ def main() -> None:
             message = str(fault)
             if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
                 message = f"[model-no-space] {fault}. Free some and type the same again."
-            fetch.refuse(message)
+            with contextlib.suppress(OSError):  # a disk that is full takes no last words
+                fetch.refuse(message)
             sys.exit(message)
 
 
