@@ -49,7 +49,7 @@ def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, 
     """
     progress = Progress(output, verbose, quiet or as_json)
     if refresh:
-        models.resolve(source, refresh=True)
+        models.resolve(source, pickle=True, refresh=True)  # whether pickles are allowed, the host's inventory says
     with (
         progress.shown("Connect to the host"),
         session(words(host), deploying.variables(source, None)) as opened,
