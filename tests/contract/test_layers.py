@@ -9,7 +9,9 @@ _PACKAGE = content.root() / "zorac_deploy"
 _ORDER = [
     "errors",
     "content",
+    "environments",
     "planner",
+    "quantize",
     "profiles",
     "inventory",
     "connection",
@@ -19,6 +21,7 @@ _ORDER = [
     "deployment",
     "client",
     "models",
+    "bundle",
     "runner",
     "sandbox",
     "cli",

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from zorac_deploy import __version__
 from zorac_deploy.cli import (
+    bundle,
     chat,
     client_config,
     down,
@@ -17,6 +18,7 @@ from zorac_deploy.cli import (
     logs,
     model,
     plan,
+    quantize,
     sandbox,
     smoke,
     status,
@@ -75,6 +77,7 @@ def completion(shell: str) -> None:
 for command in (
     up.up,
     plan.plan,
+    quantize.quantize,
     switch.switch,
     generations.generations,
     generations.rollback,
@@ -86,6 +89,7 @@ for command in (
     client_config.client_config,
     gpus.gpus,
     model.model,
+    bundle.bundle,
     down.down,
     sandbox.sandbox,
 ):

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from zorac_deploy import models, runner
-from zorac_deploy.cli import deploying
+from zorac_deploy.cli import deploying, model_find
 from zorac_deploy.cli.common import host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import Refused
@@ -26,6 +26,9 @@ def model() -> None:
       zorac-deploy model pull hf://stelterlab/Mistral-Small-24B-Instruct-2501-AWQ tower
       zorac-deploy model list tower
     """
+
+
+model.add_command(model_find.find)
 
 
 @model.command()

@@ -43,6 +43,11 @@ class Resolved:
         return asdict(self)
 
 
+def endpoint() -> str:
+    """The address of the hub: huggingface.co, or what stands in HF_ENDPOINT."""
+    return os.environ.get("HF_ENDPOINT", _HUB).rstrip("/")
+
+
 def resolve(text: str, *, tekken: bool = False, pickle: bool = False, refresh: bool = False) -> Resolved:
     """The files of the model that `text` means.
 
@@ -92,17 +97,17 @@ def _remote(source: Hub | Web, tekken: bool, pickle: bool, refresh: bool) -> Res
 
 def _hub_outline(source: Hub, pickle: bool, refresh: bool) -> Path:
     """The outline of the commit that `source` meant when it was first asked for, or means now."""
-    endpoint = os.environ.get("HF_ENDPOINT", _HUB).rstrip("/")
-    key = f"{endpoint} {source}"
+    at = endpoint()
+    key = f"{at} {source}"
     commit = source.revision if source.pinned else "" if refresh else pins.get(key)
     wanted = replace(source, revision=commit or source.revision)
-    folder = _folder(f"{endpoint} {wanted}", source.name)
+    folder = _folder(f"{at} {wanted}", source.name)
     if commit and folder.is_dir():
         return folder
     from zorac_deploy.models import hub, outline  # here, for it takes its time, and most runs do not need it
 
-    listed = hub.listing(wanted, endpoint, pickle)
-    folder = _folder(f"{endpoint} {listed.source}", source.name)
+    listed = hub.listing(wanted, at, pickle)
+    folder = _folder(f"{at} {listed.source}", source.name)
     outline.make(listed, folder)
     if not source.pinned:
         pins.put(key, listed.revision)

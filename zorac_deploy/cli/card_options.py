@@ -1,0 +1,68 @@
+"""The options by which a person describes cards and an engine that need not be there."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from zorac_deploy.cli.common import Tokens
+from zorac_deploy.planner import Card, Engine, Flags
+from zorac_deploy.planner.engine import GIB
+
+# The engine of the profiles with a card.
+_VERSION = "0.26.0"
+
+_POSITIVE = click.IntRange(min=1)
+_SIZE = click.FloatRange(min=0, min_open=True, max=10_000)
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+_OPTIONS = (
+    click.option("--gpu-total-gib", type=_SIZE, help="Memory of one card as CUDA sees it: 23.52 for an RTX 4090."),
+    click.option(
+        "--gpu-free-gib", type=click.FloatRange(min=0), help="What is free of it. Default: nobody else uses it."
+    ),
+    click.option(
+        "--gpu-name", default="", help="What the card is called, as in 'RTX 4090': defaults and kernels differ."
+    ),
+    click.option("--gpus", type=_POSITIVE, default=1, show_default=True, help="How many such cards there are."),
+    click.option(
+        "--gpu-memory-utilization", type=click.FloatRange(0, 1, min_open=True), help="The engine's share of it."
+    ),
+    click.option("--max-model-len", type=Tokens("auto", 0), help="Context; auto for the longest that surely fits."),
+    click.option("--least-max-model-len", type=_POSITIVE, default=1, help="What auto shall not fall below."),
+    click.option("--kv-cache-dtype", default="auto", show_default=True, help="auto (as the model) or fp8."),
+    click.option("--max-num-seqs", type=_POSITIVE, help="How many requests run at once."),
+    click.option("--max-num-batched-tokens", type=_POSITIVE, help="How many tokens are computed at once."),
+    click.option("--tensor-parallel-size", type=_POSITIVE, default=1, show_default=True, help="Over how many cards."),
+    click.option("--enforce-eager", is_flag=True, help="Without CUDA graphs."),
+    click.option("--dtype", default="auto", show_default=True, help="What is computed in."),
+    click.option("--kv-cache-memory-bytes", type=_POSITIVE, help="A KV cache of fixed size, whatever the card has."),
+    click.option("--vllm-version", default=_VERSION, show_default=True, help="The version of the engine."),
+)
+
+
+def card_options(command: _Command) -> _Command:
+    """Give a command the options that describe cards and an engine. `described` takes what comes of them."""
+    for decorate in reversed(_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+def described(options: Mapping[str, Any]) -> tuple[Card, Engine, Flags, str]:
+    """The card, the engine, its flags and the type computed in, as `card_options` gives them to a command.
+
+    Raises:
+        click.UsageError: Nothing says how much memory there is.
+        Refused: The engine is none that the planner knows.
+    """
+    total, fixed = options["gpu_total_gib"], options["kv_cache_memory_bytes"]
+    if total is None and fixed is None:
+        raise click.UsageError("Missing option '--gpu-total-gib': the memory of one card.")
+    card = Card(total or fixed / GIB, options["gpu_free_gib"], options["gpu_name"], options["gpus"])
+    names = ("gpu_memory_utilization", "max_model_len", "least_max_model_len", "kv_cache_dtype", "max_num_seqs")
+    more = ("max_num_batched_tokens", "tensor_parallel_size", "enforce_eager")
+    flags = Flags(
+        **{name: options[name] for name in (*names, *more)}, kv_cache_memory_gib=fixed / GIB if fixed else None
+    )
+    return card, Engine.parse(options["vllm_version"]), flags, options["dtype"]
