@@ -14,7 +14,7 @@ FILES = {
 
 
 def bundle(folder, files=FILES, part_size=100, listed=None, **changes):
-    """A bundle of `files` in `folder`, whose description differs from a whole one's by `changes`, and lists `listed`."""
+    """A bundle of `files` in `folder`, described with `changes`, and with `listed` as what is inside."""
     folder.mkdir()
     with parts.Writer(folder, part_size) as writer, tarfile.open(fileobj=writer, mode="w|") as archive:
         for name, data in files.items():
