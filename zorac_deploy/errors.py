@@ -124,6 +124,7 @@ REFUSALS: dict[str, int] = {
     "model-in-use": 84,
     "setting-slower": 85,
     "quantize-failed": 86,
+    "bundle-unfit": 87,
 }
 
 

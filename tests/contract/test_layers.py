@@ -21,6 +21,7 @@ _ORDER = [
     "deployment",
     "client",
     "models",
+    "bundle",
     "runner",
     "sandbox",
     "cli",

@@ -1,7 +1,9 @@
 import json
 import os
+import shutil
 import struct
 
+import platformdirs
 import pytest
 from hypothesis import settings
 from zorac_host import activation, proof, service, store
@@ -61,3 +63,18 @@ def host(disk, monkeypatch):
     for number in (1, 2, 3):
         made(number)
     return host
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The user's cache, of this test's own, on a disk that need not be waited for."""
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """No disk has room."""
+    usage = shutil.disk_usage("/")._replace(free=5)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from zorac_deploy import __version__
 from zorac_deploy.cli import (
+    bundle,
     chat,
     client_config,
     down,
@@ -88,6 +89,7 @@ for command in (
     client_config.client_config,
     gpus.gpus,
     model.model,
+    bundle.bundle,
     down.down,
     sandbox.sandbox,
 ):

@@ -112,8 +112,17 @@ def variables(model: str | None, context: str | int | None) -> dict[str, object]
     return {name: value for name, value in said.items() if value is not None}
 
 
-def deploy(opened: Session, progress: Progress, verb: str) -> runner.Result:
-    """Bring the host to what the session's inventory says. The caller holds the lock."""
+def deploy(opened: Session, progress: Progress, verb: str, facts: dict[str, Any] | None = None) -> runner.Result:
+    """Bring the host to what the session's inventory says; what it finds out on the way goes into `facts`, as it comes.
+
+    The caller holds the lock.
+    """
+
+    def on_step(step: runner.Step) -> None:
+        progress.step(step)
+        if facts is not None:
+            facts.update(step.facts)
+
     # An earlier run that was killed has left its activation to the host.
     deployment.settle(opened.connection)
     return runner.run(
@@ -122,7 +131,7 @@ def deploy(opened: Session, progress: Progress, verb: str) -> runner.Result:
         opened.connection,
         log_file(verb, opened),
         variables={"generations_by": who(verb)},
-        on_step=progress.step,
+        on_step=on_step,
     )
 
 

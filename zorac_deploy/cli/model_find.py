@@ -1,5 +1,6 @@
 """`zorac-deploy model find`."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,41 @@ def said_of(facts: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     with find.make_context("find", ["hf://-/-", *facts[_OPTIONS]]) as context:
         return dict(context.params)
+
+
+def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: bool) -> str:
+    """A quantized variant of a model that does not fit, if one does and the person agrees.
+
+    Args:
+        refused: What the role said of the model.
+        facts: What the run found out before.
+        accepted: The person agreed beforehand.
+        ask: Show what there is, and ask where somebody sits at a terminal.
+
+    Returns:
+        Its source.
+
+    Raises:
+        Refused: `refused`, where there is nothing to offer or the person does not agree.
+    """
+    base, options = facts.get("__model_weights_resolved", {}).get("source", ""), said_of(facts)
+    if refused.refusal != "model-does-not-fit" or not base.startswith("hf://") or options is None:
+        raise refused
+    asking = ask and output.is_terminal and sys.stdin.isatty()
+    if not accepted and not asking:
+        raise Refused(
+            f"{refused} Its quantized variants: zorac-deploy model find {base}. Or type the same with --variant.",
+            refused.refusal,
+        )
+    with output.status(f"Ask the hub for variants of {base}"):
+        seen = variants(base, options)
+    if ask:
+        output.print(f"{escape(str(refused))}\n", soft_wrap=True)
+        show(seen)
+    best = next((each for each in seen if each.fits), None)
+    if best is None or not (accepted or click.confirm(f"\nDeploy {best.source} instead?")):
+        raise refused
+    return best.source
 
 
 def show(seen: "Sequence[Variant]") -> None:

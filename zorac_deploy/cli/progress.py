@@ -60,6 +60,10 @@ class Progress:
         elif step.outcome == "changed" or (self._verbose and not step.task.startswith(_NOISE)):
             self._line(step.outcome, f"{step.role}: {step.task}")
 
+    def doing(self, what: str, which: str) -> None:
+        """Take note of what begins, outside of a playbook, and with which thing."""
+        self.step(Step(what, which, "started"))
+
     def _begin(self, doing: str) -> None:
         self._now, self._task_began = doing, time.monotonic()
         self._note, self._noted = "", 0.0

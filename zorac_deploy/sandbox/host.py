@@ -44,7 +44,7 @@ class Sandbox:
         name: The host's name, in the inventory and as its hostname.
         distribution: ``debian12`` or ``debian13``.
         network: ``shared`` uses this machine's network and reaches what it reaches; ``isolated`` is a network
-            namespace of its own that reaches this machine and nothing else.
+            namespace of its own that reaches this machine and nothing else, and no download of this machine's either.
         address: Where its sshd listens.
         port: sshd's port.
         index: A small number, unique among the hosts that exist.
@@ -264,13 +264,13 @@ def _boot(name: str, root: Path, network: Network) -> int:
     cgroups = _cgroup_folders(name)
     for cgroup in cgroups:  # one of its own, or two hosts collide
         (cgroup / "run").mkdir(parents=True, exist_ok=True)
-    uv_cache = paths.cache() / "uv"
-    uv_cache.mkdir(parents=True, exist_ok=True)
     command = ["systemd-nspawn", "--quiet", f"--directory={root}", "--boot", "--register=no", "--keep-unit"]
-    command += [f"--machine={name}", "--link-journal=no", "--console=pipe", f"--bind={uv_cache}:{_UV_CACHE_ON_HOST}"]
-    command += [f"--bind-ro={folder}" for folder in _wheel_folders()]
+    command += [f"--machine={name}", "--link-journal=no", "--console=pipe"]
     if network == "shared":
-        command += ["--resolv-conf=replace-host"]
+        uv_cache = paths.cache() / "uv"
+        uv_cache.mkdir(parents=True, exist_ok=True)
+        command += ["--resolv-conf=replace-host", f"--bind={uv_cache}:{_UV_CACHE_ON_HOST}"]
+        command += [f"--bind-ro={folder}" for folder in _wheel_folders()]
     else:
         command += ["--resolv-conf=off", f"--network-namespace-path=/run/netns/{_namespace(name)}"]
     with (root.parent / "console.log").open("wb") as console:
@@ -306,7 +306,7 @@ def _write_inventory(sandbox: Sandbox) -> None:
     if sandbox.network == "shared":
         # The machine's own ports are the host's ports: two hosts with one port number would collide.
         variables["vllm_port"] = _free_port()
-    variables |= _registry_variables(os.environ)
+        variables |= _registry_variables(os.environ)
     text = content.render("one-host-inventory.yml.j2", profile="cpu", name=sandbox.name, variables=variables)
     sandbox.inventory.write_text(text)
 

@@ -6,6 +6,7 @@ Usage: ``model_download.py JOB FOLDER``. The token, if there is one, is the syst
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -175,9 +176,12 @@ def _end(outcome: dict[str, Any]) -> None:
 
 def main() -> None:
     """Do it."""
+    folder = Path(sys.argv[2])
+    # One at a time: whoever was started before, and was left alone, has to be done with the folder.
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
     credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / "hub-token"
     token = credential.read_text().strip() if credential.is_file() else None
-    Download(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), token).run()
+    Download(json.loads(Path(sys.argv[1]).read_text()), folder, token).run()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ JOB is a JSON file:
     progress: A file for how far it is.
     stall_seconds: How long nothing may come before a try is given up.
     tries: How often nothing new may come before all is given up.
+    pause_seconds: How long to wait after the first time that nothing new came; it doubles each time.
 """
 
 import collections
@@ -34,7 +35,7 @@ from typing import Any
 
 RECORD = ".zorac-deploy.json"
 _DOWNLOAD = Path(__file__).with_name("model_download.py")
-_LONGEST_WAIT_SECONDS = 60
+_LONGEST_PAUSE_SECONDS = 60
 _GIB, _MIB = 2**30, 2**20
 # It writes as root, for nobody else may change a model, but it may do nothing else that root may.
 _SANDBOX = (
@@ -146,7 +147,7 @@ class Fetch:
                     f"{self._tries} times, and {now / _GIB:.1f} GiB are here. Type the same again to go on."
                 )
             # What was cut off after something new had come goes on at once.
-            patience = min(2**failures, _LONGEST_WAIT_SECONDS) if failures else 0
+            patience = min(self._job["pause_seconds"] * 2 ** (failures - 1), _LONGEST_PAUSE_SECONDS) if failures else 0
             self._wait(outcome.get("wait_seconds") or patience, outcome["message"])
 
     def _attempt(self) -> dict[str, Any]:

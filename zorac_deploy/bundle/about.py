@@ -1,0 +1,153 @@
+"""What a bundle is: ``bundle.json``, and beside it the parts, which joined are one plain tar file.
+
+``cat part-* | tar --list`` shows what is inside, without this tool.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from zorac_deploy.errors import Refused
+
+ABOUT = "bundle.json"
+CHECKSUM = "bundle.json.sha256"
+# The folders inside the tar file.
+MODEL, WHEELS, PACKAGES = "model", "wheels", "packages"
+
+# What is being done, and to what.
+OnStep = Callable[[str, str], None]
+
+
+def _inside(path: str) -> str:
+    top, *names = path.split("/")
+    if top not in (MODEL, WHEELS, PACKAGES) or not names or {"", ".", ".."} & set(names):
+        raise ValueError("it leads out of the bundle")
+    return path
+
+
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True)
+class System:
+    """A distribution that hosts may run.
+
+    Attributes:
+        python: The version of its ``/usr/bin/python3``, which the wheels are for.
+        glibc: The minor version of its C library 2.x, the newest that the wheels may ask for.
+    """
+
+    python: str
+    glibc: int
+
+
+SYSTEMS = {"debian12": System("3.11", 36), "debian13": System("3.13", 41), "ubuntu24.04": System("3.12", 39)}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Part(_Strict):
+    """A file of the bundle, in bytes."""
+
+    name: Annotated[str, Field(pattern=r"^part-\d{4,}$")]
+    size: int
+    sha256: _Sha256
+
+
+class File(_Strict):
+    """A file inside the tar file."""
+
+    path: Annotated[str, AfterValidator(_inside)]
+    size: int
+    sha256: _Sha256
+
+
+class Engine(_Strict):
+    """The engine that the wheels are of: the name and digest of its lock, and the version of uv that installs it."""
+
+    lock: str
+    lock_sha256: _Sha256
+    uv: str
+
+
+class Model(_Strict):
+    """The model: its digest is the one that ``model_weights`` gives it."""
+
+    name: Annotated[str, Field(pattern=r"^[^/]+$")]
+    source: str
+    digest: _Sha256
+    format: str
+
+
+class About(_Strict):
+    """What is in a bundle.
+
+    Attributes:
+        format: The version of this format.
+        system: The distribution that wheels and packages are for, a key of `SYSTEMS`.
+        python: The version of Python that the wheels are for.
+        packages: The names of the Debian packages inside.
+        absent: What a person might look for in vain, a sentence each.
+    """
+
+    format: Literal[1] = 1
+    system: str
+    python: str
+    engine: Engine
+    model: Model
+    packages: tuple[str, ...]
+    absent: tuple[str, ...]
+    parts: tuple[Part, ...]
+    files: tuple[File, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The size of all parts."""
+        return sum(part.size for part in self.parts)
+
+
+def read(folder: Path) -> About:
+    """What `folder` says of itself. Its parts are not looked at.
+
+    Raises:
+        Refused: It is no bundle, or its description was altered.
+    """
+    try:
+        text = (folder / ABOUT).read_bytes()
+        checksum = (folder / CHECKSUM).read_text().split()
+    except OSError as error:
+        raise damaged(f"there is no bundle in {folder}: {error}.") from None
+    if checksum[:1] != [hashlib.sha256(text).hexdigest()]:
+        raise damaged(f"{folder / ABOUT} is not what {CHECKSUM} beside it says: it was altered.")
+    try:
+        return About.model_validate_json(text)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise damaged(
+            f"{folder / ABOUT} cannot be read ({where}: {first['msg']}). Another version may read it."
+        ) from None
+
+
+def write(folder: Path, about: About) -> None:
+    """Write the description and its checksum, as ``sha256sum --check`` reads it."""
+    text = json.dumps(about.model_dump(), indent=1) + "\n"
+    (folder / ABOUT).write_text(text)
+    (folder / CHECKSUM).write_text(f"{digest(folder)}  {ABOUT}\n")
+
+
+def digest(folder: Path) -> str:
+    """The SHA-256 of the bundle's description, which names that of every part: compare it with the maker's."""
+    return hashlib.sha256((folder / ABOUT).read_bytes()).hexdigest()
+
+
+def damaged(found: str) -> Refused:
+    """The refusal of a bundle that is not whole."""
+    return Refused(f"{found} Copy the bundle again from where it was made.", "bundle-damaged")

@@ -1,0 +1,176 @@
+"""Make a bundle: download what is missing, write all of it into parts, and give the folder its name at the end."""
+
+import shutil
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from zorac_deploy import content
+from zorac_deploy.bundle import about as contents
+from zorac_deploy.bundle import packages, wheels
+from zorac_deploy.bundle.about import MODEL, PACKAGES, SYSTEMS, WHEELS, About, Engine, File, Model, OnStep, Part
+from zorac_deploy.bundle.parts import Hashed, Writer, entry
+from zorac_deploy.bundle.unpacking import require_room
+from zorac_deploy.errors import Refused, ZoracDeployError, refused
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What shall be in a bundle.
+
+    Attributes:
+        engine: The name of the engine's lock.
+        system: What the hosts run, a key of `SYSTEMS`.
+        model: The model's folder, or its GGUF file.
+        with_packages: Whether to bring the Debian packages that the engine needs, where this machine runs `system` too.
+        more_packages: Packages to bring beside them, as those of a driver.
+    """
+
+    engine: str
+    system: str
+    model: Path
+    with_packages: bool = True
+    more_packages: tuple[str, ...] = ()
+
+
+def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_: None) -> About:
+    """Make a bundle in `output`, which appears whole or not at all.
+
+    Args:
+        wish: What shall be inside.
+        output: The bundle's folder, which does not exist yet.
+        part_size: The size of a part in bytes.
+        on_step: Called with what is being done, and to what.
+
+    Raises:
+        Refused: The engine or the model cannot be bundled, or there is no room for it.
+        ZoracDeployError: A download failed, and what came is kept for the next try; or `output` cannot be written.
+    """
+    settings = _settings(wish)
+    absent = _absent(wish)
+    model = wish.model.expanduser().resolve()
+    on_step("read the model", str(model))
+    manifest = _manifest(model)
+    engine = wheels.engine(wish.engine)
+    downloads = platformdirs.user_cache_path("zorac-deploy") / "bundle-downloads" / f"{wish.engine}-{wish.system}"
+    partial = output.with_name(f"{output.name}.partial")
+    try:
+        _make(output, partial)
+        names = _download(wish, engine, settings, downloads, on_step)
+        sources = _sources(downloads, model, manifest["files"])
+        require_room(partial, sum(path.stat().st_size + 2048 for path in sources.values()), "the bundle")
+        parts, files = _write(sources, partial, part_size, on_step)
+        _require_unchanged(model, manifest["files"], files)
+        made = About(
+            system=wish.system,
+            python=SYSTEMS[wish.system].python,
+            engine=engine,
+            model=Model(name=model.name, source=str(wish.model), digest=manifest["digest"], format=manifest["format"]),
+            packages=names,
+            absent=absent,
+            parts=parts,
+            files=files,
+        )
+        contents.write(partial, made)
+        partial.rename(output)
+        shutil.rmtree(downloads)
+    except OSError as fault:
+        raise ZoracDeployError(f"the bundle cannot be made: {fault}.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return made
+
+
+def _download(
+    wish: Wish, engine: Engine, settings: Mapping[str, Any], folder: Path, on_step: OnStep
+) -> tuple[str, ...]:
+    """Download wheels and packages into folders of `folder`; the names of the packages."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Packed, wheels are less than half as large as what comes of them.
+    require_room(folder, int(settings["vllm_engine_required_gib"] * 2**29), "the download")
+    indexes = settings["vllm_engine_extra_index_urls"]
+    wheels.download(engine, SYSTEMS[wish.system], indexes, folder / WHEELS, on_step)
+    names = [*settings["vllm_engine_system_packages"], *wish.more_packages] if _packages_wanted(wish) else []
+    return packages.download(names, folder / PACKAGES, on_step)
+
+
+def _settings(wish: Wish) -> dict[str, Any]:
+    settings = wheels.settings(wish.engine)
+    python, locked = SYSTEMS[wish.system].python, settings["vllm_engine_python_versions"]
+    if python not in locked:
+        raise Refused(
+            f"{wish.system} has Python {python}, and the engine {wish.engine} is locked for {', '.join(locked)}. "
+            "Choose another engine, or another system.",
+            "engine-no-python",
+        )
+    return settings
+
+
+def _packages_wanted(wish: Wish) -> bool:
+    return wish.with_packages and packages.system() == wish.system
+
+
+def _absent(wish: Wish) -> tuple[str, ...]:
+    """What a person might look for in the bundle, and will not find there."""
+    found = []
+    if not _packages_wanted(wish):
+        why = f"this machine runs {packages.system()}" if wish.with_packages else "--no-packages"
+        if wish.more_packages:
+            raise Refused(f"--package needs a machine that runs {wish.system}: {why}.", "settings-invalid")
+        found.append(f"Debian packages ({why}): the host must have those that the engine needs.")
+    if wish.engine.startswith("cuda-") and not wish.more_packages:
+        found.append("an NVIDIA driver: the host must have one that works, or name its packages with --package.")
+    return tuple(found)
+
+
+def _manifest(model: Path) -> dict[str, Any]:
+    """What the role ``model_weights`` says of the model."""
+    role = content.role_module("model_weights", "model_manifest")
+    try:
+        found: dict[str, Any] = role.manifest(model, remember=True)
+    except role.Fault as fault:
+        raise refused(str(fault)) or ZoracDeployError(str(fault)) from None
+    return found
+
+
+def _make(output: Path, partial: Path) -> None:
+    if output.exists():
+        raise Refused(f"{output} exists. Name a folder that does not exist yet with --output.", "settings-invalid")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+
+
+def _sources(downloads: Path, model: Path, model_files: Mapping[str, str]) -> dict[str, Path]:
+    """Where each file of the bundle is, by its path there."""
+    found = {f"{top}/{path.name}": path for top in (WHEELS, PACKAGES) for path in sorted((downloads / top).glob("*"))}
+    for name in model_files:
+        inside = Path(MODEL, model.name, name) if model.is_dir() else Path(MODEL, name)
+        found[str(inside)] = (model if model.is_dir() else model.parent) / name
+    return found
+
+
+def _write(
+    sources: Mapping[str, Path], folder: Path, part_size: int, on_step: OnStep
+) -> tuple[tuple[Part, ...], tuple[File, ...]]:
+    files = []
+    with (
+        Writer(folder, part_size, on_step) as parts,
+        tarfile.open(fileobj=parts, mode="w|", bufsize=1 << 20) as archive,
+    ):
+        for name, path in sources.items():
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                hashed = Hashed(file)
+                archive.addfile(entry(name, size), hashed)
+            files.append(File(path=name, size=size, sha256=hashed.hexdigest()))
+    return tuple(parts.parts), tuple(files)
+
+
+def _require_unchanged(model: Path, before: Mapping[str, str], written: tuple[File, ...]) -> None:
+    now = {file.sha256 for file in written if file.path.startswith(f"{MODEL}/")}
+    if now != set(before.values()):
+        raise Refused(f"{model} changed while it was read. Type the same again.", "model-damaged")

@@ -1,0 +1,78 @@
+"""Debian packages with all that they need, downloaded by apt from this machine's archives and checked by it."""
+
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from zorac_deploy.bundle.about import OnStep
+from zorac_deploy.errors import ZoracDeployError
+
+
+def system() -> str:
+    """What this machine runs, as in ``debian12`` or ``ubuntu24.04``."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return "unknown"
+    return release["ID"] + release.get("VERSION_ID", "")
+
+
+def download(names: Sequence[str], folder: Path, on_step: OnStep) -> tuple[str, ...]:
+    """Download `names` and whatever they need that a bare system might lack, and list them in ``Packages`` for apt.
+
+    apt is told that nothing is installed, and keeps lists of its own for that: root is not needed.
+
+    Returns:
+        The names of the packages in `folder`.
+
+    Raises:
+        ZoracDeployError: apt knows no such package, or cannot reach its archives.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if not names:
+        return ()
+    with tempfile.TemporaryDirectory(dir=folder.parent) as state:
+        return _download(names, folder, Path(state), on_step)
+
+
+def _download(names: Sequence[str], folder: Path, state: Path, on_step: OnStep) -> tuple[str, ...]:
+    for needed in ("lists/partial", "archives/partial"):
+        (state / needed).mkdir(parents=True)
+    (state / "status").touch()
+    options = [f"-oDir::State={state}", f"-oDir::State::status={state}/status", f"-oDir::Cache={state}"]
+    options += ["-oAPT::Architecture=amd64", "-oAPT::Install-Recommends=false", "--quiet"]
+    on_step("download the Debian packages", "lists of the archives")
+    _run("apt-get", *options, "update")
+    on_step("download the Debian packages", " ".join(names))
+    _run("apt-get", *options, "--yes", "--download-only", "install", *names)
+    files = {}
+    for file in sorted((state / "archives").glob("*.deb")):
+        name, version, _ = file.stem.split("_")
+        files[name, unquote(version)] = file
+    said = _run("apt-cache", *options, "show", *(f"{name}={version}" for name, version in files))
+    listed = {}
+    for entry in said.strip().split("\n\n"):
+        fields = dict(re.findall(r"(?m)^(Package|Version): (.+)$", entry))
+        name, version = fields["Package"], fields["Version"]
+        plain = f"{name}_{version.replace(':', '.')}.deb"  # a colon in a name means something to apt
+        shutil.copyfile(files[name, version], folder / plain)
+        listed[name] = re.sub(r"(?m)^Filename: .*$", f"Filename: ./{plain}", entry)
+    (folder / "Packages").write_text("\n\n".join(listed.values()) + "\n")
+    return tuple(sorted(listed))
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.strip() or done.stdout.strip()
+        raise ZoracDeployError(
+            f"the Debian packages could not be downloaded; {command[0]} said:\n{said[-1000:]}\n"
+            "A bundle without them: --no-packages."
+        )
+    return done.stdout

@@ -1,0 +1,112 @@
+"""Unpack a bundle on the machine that deploys, once, and say what the playbook has to know of it."""
+
+import contextlib
+import shutil
+import tarfile
+from pathlib import Path
+
+import platformdirs
+
+from zorac_deploy.bundle import about as contents
+from zorac_deploy.bundle.about import MODEL, PACKAGES, WHEELS, About, OnStep
+from zorac_deploy.bundle.parts import Hashed, Reader, entry
+from zorac_deploy.errors import Refused, ZoracDeployError
+
+
+def unpack(folder: Path, on_step: OnStep = lambda *_: None) -> dict[str, object]:
+    """Check the bundle in `folder` and unpack it into the user's cache, unless it is there already.
+
+    Wheels and packages stay archives, for one large file is sent to a host faster than many small ones.
+
+    Returns:
+        The settings of the host that is deployed from it, by the names of the roles' variables.
+
+    Raises:
+        Refused: The bundle is damaged, or the cache has no room for it.
+    """
+    about = contents.read(folder)
+    whole = platformdirs.user_cache_path("zorac-deploy") / "bundles" / contents.digest(folder)[:16]
+    if not whole.is_dir():
+        partial = whole.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            _require_room(about, partial)
+            _unpack(folder, about, partial, on_step)
+            partial.rename(whole)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return _variables(about, whole)
+
+
+def require_room(folder: Path, needed: int, what: str) -> None:
+    """Require that `needed` bytes are free where `folder` is.
+
+    Raises:
+        Refused: They are not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise Refused(
+            f"{what} needs {needed / 2**30:.1f} GiB under {folder}, and {free / 2**30:.1f} GiB are free. Free some.",
+            "disk-full",
+        )
+
+
+def _require_room(about: About, folder: Path) -> None:
+    require_room(folder, about.bytes, "unpacking the bundle")
+
+
+def _unpack(folder: Path, about: About, target: Path, on_step: OnStep) -> None:
+    stream = Reader(folder, about.parts, on_step)
+    try:
+        try:
+            found = _extract(stream, about, target)
+        except (tarfile.TarError, ValueError) as fault:
+            stream.drain()  # says which part was altered, if that is why
+            raise contents.damaged(f"{folder} cannot be unpacked: {fault}.") from None
+        stream.drain()
+    except OSError as fault:
+        raise ZoracDeployError(f"{folder} cannot be unpacked: {fault}.") from None
+    if found != {file.path: file.sha256 for file in about.files}:
+        raise contents.damaged(f"the parts of {folder} do not hold what its bundle.json lists.")
+
+
+def _extract(stream: Reader, about: About, target: Path) -> dict[str, str]:
+    """Unpack what `about` lists, wheels and packages into an archive each; the SHA-256 of each file."""
+    found = {}
+    listed = {file.path for file in about.files}
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20))
+        archives = {name: stack.enter_context(tarfile.open(target / f"{name}.tar", "w")) for name in (WHEELS, PACKAGES)}
+        for member in source:
+            data = source.extractfile(member)
+            if member.name not in listed or data is None:
+                raise ValueError(f"{member.name} is not in bundle.json")
+            hashed = Hashed(data)
+            top, _, name = member.name.partition("/")
+            if top in archives:
+                archives[top].addfile(entry(name, member.size), hashed)
+            else:
+                path = target / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as file:
+                    shutil.copyfileobj(hashed, file, 1 << 20)
+            found[member.name] = hashed.hexdigest()
+    return found
+
+
+def _variables(about: About, unpacked: Path) -> dict[str, object]:
+    return {
+        "model_weights_source": str(unpacked / MODEL / about.model.name),
+        "vllm_engine_wheels": str(unpacked / f"{WHEELS}.tar"),
+        "vllm_engine_wheels_for": {
+            "lock": about.engine.lock,
+            "lock_sha256": about.engine.lock_sha256,
+            "python": about.python,
+            "bytes": (unpacked / f"{WHEELS}.tar").stat().st_size,
+        },
+        "offline_packages_archive": str(unpacked / f"{PACKAGES}.tar"),
+        "offline_packages_system": about.system,
+        "offline_packages_names": list(about.packages),
+    }

@@ -1,0 +1,136 @@
+"""The wheels of an engine, downloaded by pip as its lock names them, for a Python that need not be this one."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.requirements import Requirement
+
+from zorac_deploy import content
+from zorac_deploy.bundle.about import Engine, OnStep, System
+from zorac_deploy.errors import Refused, ZoracDeployError
+
+_AT_ONCE = 20
+
+
+def settings(lock: str) -> dict[str, Any]:
+    """What the role ``vllm_engine`` is told where the engine is the one of `lock`: by our profiles, or by default.
+
+    Raises:
+        Refused: There is no such engine.
+    """
+    if not _lock_file(lock).is_file():
+        there = ", ".join(sorted(path.stem for path in _lock_file(lock).parent.glob("*.txt")))
+        raise Refused(f"there is no lock for the engine {lock}. Choose one of: {there}.", "engine-unknown")
+    found = _yaml(content.root() / "roles" / "vllm_engine" / "defaults" / "main.yml")
+    for group in (content.root() / "inventory" / "group_vars").glob("*.yml"):
+        said = _yaml(group)
+        if said.get("vllm_engine_lock") == lock:
+            found |= said
+    return found
+
+
+def engine(lock: str) -> Engine:
+    """What a bundle says of the engine of `lock`."""
+    uv = _yaml(content.root() / "roles" / "vllm_engine" / "vars" / "main.yml")["__vllm_engine_uv_version"]
+    return Engine(lock=lock, lock_sha256=hashlib.sha256(_lock_file(lock).read_bytes()).hexdigest(), uv=uv)
+
+
+def download(about: Engine, system: System, indexes: Sequence[str], folder: Path, on_step: OnStep) -> None:
+    """Download uv and the wheels of `about` for `system` into `folder`; those that are there already are kept.
+
+    Args:
+        about: The engine.
+        system: What the hosts run.
+        indexes: Package indexes beside pip's own, unless pip's settings name folders with wheels.
+        folder: Where the wheels go.
+        on_step: Called for each wheel.
+
+    Raises:
+        ZoracDeployError: pip could not get one of them.
+    """
+    wanted = requirements(_lock_file(about.lock).read_text(), system)
+    extra = [] if os.environ.get("PIP_FIND_LINKS") else [f"--extra-index-url={index}" for index in indexes]
+    _pip(system, folder, on_step, f"uv=={about.uv}")
+    # pip keeps nothing of a run that it does not finish, so it gets a few at a time.
+    for first in range(0, len(wanted), _AT_ONCE):
+        listed = folder.with_suffix(".txt")
+        listed.write_text("\n".join(wanted[first : first + _AT_ONCE]))
+        _pip(system, folder, on_step, "--require-hashes", *extra, "--requirement", str(listed))
+
+
+def requirements(lock: str, system: System) -> list[str]:
+    """The lines of `lock` that hold for `system`, with their hashes and without their conditions.
+
+    pip would judge the conditions by the Python that it runs on.
+    """
+    environment = {
+        "implementation_name": "cpython",
+        "os_name": "posix",
+        "platform_machine": "x86_64",
+        "platform_python_implementation": "CPython",
+        "platform_system": "Linux",
+        "python_full_version": f"{system.python}.0",
+        "python_version": system.python,
+        "sys_platform": "linux",
+    }
+    found = []
+    for entry in re.split(r"(?<!\\)\n", lock):
+        words, *hashes = entry.replace("\\\n", " ").split(" --hash=")
+        if not words.strip() or words.startswith("#"):
+            continue
+        requirement = Requirement(words.strip())
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            found.append(" --hash=".join([f"{requirement.name}{requirement.specifier}", *map(str.strip, hashes)]))
+    return found
+
+
+def _pip(system: System, folder: Path, on_step: OnStep, *words: str) -> None:
+    platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(system.glibc, 4, -1)]
+    platforms += [f"manylinux{old}_x86_64" for old in ("2014", "2010", "1")] + ["linux_x86_64"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--disable-pip-version-check",
+        "--progress-bar=off",
+        "--no-deps",
+    ]
+    command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={system.python}", f"--dest={folder}"]
+    command += [f"--platform={platform}" for platform in platforms]
+    said = []
+    with subprocess.Popen(
+        [*command, *words],
+        env={**os.environ, "TMPDIR": str(folder.parent)},  # where it was looked for room
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as pip:
+        for line in pip.stdout or ():
+            said.append(line.rstrip())
+            if line.startswith("Collecting "):
+                on_step("download the wheels", line.split()[1])
+    if pip.returncode != 0:
+        faults = dict.fromkeys([*(line for line in said if line.startswith("ERROR")), *said[-1:]])
+        raise ZoracDeployError(
+            "the wheels could not be downloaded; pip said:\n"
+            + "\n".join(faults)
+            + "\nType the same to go on: what came is kept."
+        )
+
+
+def _lock_file(lock: str) -> Path:
+    return content.role_file("vllm_engine", f"locks/{lock}.txt")
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return loaded

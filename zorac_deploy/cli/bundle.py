@@ -1,0 +1,131 @@
+"""`zorac-deploy bundle`."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from zorac_deploy import bundle as bundles
+from zorac_deploy.cli.common import output, print_json
+from zorac_deploy.cli.deploying import report
+from zorac_deploy.cli.progress import Progress
+
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+class _Size(click.ParamType[int]):
+    """A number of bytes, as in 60M or 3.9G."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG])", str(value), re.IGNORECASE)
+        size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+        if size < 2**20:
+            self.fail(f"{value!r} is no size of at least 1M, such as 60M or 3.9G.", param, ctx)
+        return size
+
+
+@click.group()
+def bundle() -> None:
+    """Deploy to hosts without a network: all that they need, in one folder of parts.
+
+    \b
+    Example:
+      zorac-deploy bundle create --engine cuda-0.26.0 --system debian12 --model ~/models/M-AWQ --output /media/usb/M
+      zorac-deploy bundle inspect /media/usb/M --verify
+      zorac-deploy up tower --bundle /media/usb/M
+    """
+
+
+@bundle.command("create")
+@click.option("--engine", required=True, help="The engine of the hosts' profile, as in cuda-0.26.0.")
+@click.option("--system", type=click.Choice(list(bundles.SYSTEMS)), required=True, help="What the hosts run.")
+@click.option("--model", type=click.Path(path_type=Path), required=True, help="The model's folder on this machine.")
+@click.option("--output", "folder", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option(
+    "--part-size", type=_Size(), default="3.9G", show_default=True, help="The most that the disk or an upload takes."
+)
+@click.option(
+    "--packages/--no-packages",
+    default=True,
+    show_default=True,
+    help="Bring the Debian packages of the engine, if this machine runs the same system.",
+)
+@click.option("--package", "more", metavar="NAME", multiple=True, help="Bring this Debian package too; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print what is inside as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
+def create(
+    engine: str,
+    system: str,
+    model: Path,
+    folder: Path,
+    part_size: int,
+    packages: bool,
+    more: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Download what a deployment needs and write it, with the model, into a folder.
+
+    pip downloads the wheels and apt the packages, each with this machine's own settings. The folder appears when it is
+    whole; after an interruption the same command goes on with what came. A driver is brought by naming its packages and
+    the headers of the hosts' kernel, as this machine's archives have them.
+
+    \b
+    Examples:
+      zorac-deploy bundle create --engine cpu-0.32.0 --system debian12 --model ~/models/M --output m --part-size 60M
+      zorac-deploy bundle create --engine cuda-0.26.0 --system debian12 --model ~/models/M --output m \\
+        --package nvidia-kernel-open-dkms --package nvidia-driver-cuda --package linux-headers-amd64
+    """
+    progress = Progress(output, quiet=quiet or as_json)
+    wish = bundles.Wish(engine, system, model, packages, more)
+    with progress.shown("Look at what is asked for"):
+        made = bundles.create(wish, folder, part_size, progress.doing)
+    _print(folder, made, as_json)
+
+
+@bundle.command("inspect")
+@click.argument("folder", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.option("--verify", is_flag=True, help="Read every part and compare its SHA-256.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, with every file.")
+def inspect(folder: Path, verify: bool, as_json: bool) -> None:
+    """Say what is in BUNDLE, and with --verify whether all of it is there and unharmed.
+
+    The SHA-256 it prints stands for the whole: compare it with the one that was printed when the bundle was made.
+
+    \b
+    Example:
+      zorac-deploy bundle inspect /media/usb/M --verify
+    """
+    about = bundles.read(folder)
+    if verify:
+        progress = Progress(output, quiet=as_json)
+        with progress.shown("Look at the parts"):
+            bundles.verify(folder, about.parts, progress.doing)
+    _print(folder, about, as_json)
+    if verify and not as_json:
+        output.print("\n  every part is there and unharmed")
+
+
+def _print(folder: Path, about: bundles.About, as_json: bool) -> None:
+    digest = bundles.digest(folder)
+    if as_json:
+        print_json({"sha256": digest, **about.model_dump()})
+        return
+    count = {top: sum(file.path.startswith(f"{top}/") for file in about.files) for top in ("wheels", "packages")}
+    report(
+        {
+            "bundle": f"{folder}, {about.bytes / 2**30:.2f} GiB in {len(about.parts)} parts",
+            "sha256": digest,
+            "for": f"{about.system} with Python {about.python}, x86-64",
+            "engine": f"{about.engine.lock}, {count['wheels']} wheels",
+            "model": f"{about.model.name} ({about.model.format}) from {about.model.source}",
+            "packages": f"{len(about.packages)} of {about.system}" if about.packages else "none",
+        }
+    )
+    for sentence in about.absent:
+        output.print(f"  [yellow]not inside[/]   {escape(sentence)}", soft_wrap=True)
