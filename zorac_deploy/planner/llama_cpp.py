@@ -7,7 +7,6 @@ follow from the file (src/llama-kv-cache.cpp, src/llama-kv-cache-iswa.cpp); the 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from zorac_deploy.errors import Refused
 from zorac_deploy.planner import gguf
@@ -134,13 +133,15 @@ def _compute(model: gguf.Gguf, length: int) -> float:
 
 
 def _verdict(size: Size, budget: float, length: int, sure: int, on_card: bool) -> tuple[Verdict, str]:
-    where = "the card's" if on_card else "the host's"
-    words = f"{size.value:.2f} GiB are needed for {length} tokens of context, and {budget:.2f} GiB of {where} memory may be used."
+    whose = "card" if on_card else "host"
+    words = (
+        f"{size.value:.2f} GiB are needed for {length} tokens, and {budget:.2f} of the {whose}'s memory may be used."
+    )
     if size.low > budget:
         return "refused", words + (f" The longest that fits: {sure}." if sure else "")
-    return (
-        ("fits", words) if size.high <= budget else ("borderline", words + f" It may take up to {size.high:.2f} GiB.")
-    )
+    if size.high > budget:
+        return "borderline", f"{words} It may take up to {size.high:.2f} GiB."
+    return "fits", words
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:
