@@ -48,7 +48,8 @@ def plan(model: gguf.Gguf, card: Card, flags: Flags) -> Plan:
     sequences = flags.max_num_seqs or _SEQUENCES
     assumed = {} if flags.gpu_memory_utilization else {"gpu_memory_utilization": share}
     assumed |= {} if flags.max_num_seqs else {"max_num_seqs": sequences}
-    budget = share * card.total_gib * max(card.count, 1)
+    cards = max(card.count, 1)  # layers are dealt out to them, by what each has free
+    budget = share * card.total_gib * cards
     small = flags.kv_cache_dtype.startswith("fp8")
     weights = _weights(model, on_card) / GIB
 
@@ -58,7 +59,9 @@ def plan(model: gguf.Gguf, card: Card, flags: Flags) -> Plan:
         fixed = weights + _cache(model, length, sequences, small) / GIB
         low, high = _COMPUTE_SPREAD[on_card]
         return Size(
-            fixed + compute + context.value, fixed + compute * low + context.low, fixed + compute * high + context.high
+            fixed + cards * (compute + context.value),
+            fixed + cards * (compute * low + context.low),
+            fixed + cards * (compute * high + context.high),
         )
 
     def longest(within: float) -> int:
@@ -75,16 +78,16 @@ def plan(model: gguf.Gguf, card: Card, flags: Flags) -> Plan:
     if verdict == "fits" and unknown:
         verdict, reason = "borderline", f"what {unknown[0]} means for the cache is not known to the planner."
     return Plan(
-        gpu_total_gib=card.total_gib,
+        gpu_total_gib=card.total_gib * cards,
         requested_gib=budget,
         max_model_len=length,
         verdict=verdict,
         reason=reason,
         assumed=assumed,
         weights_gib=weights,
-        activation_gib=_compute(model, length),
+        activation_gib=cards * _compute(model, length),
         graphs_gib=0.0,
-        overhead_gib=_CONTEXT_GIB[on_card].value,
+        overhead_gib=cards * _CONTEXT_GIB[on_card].value,
         kv_gib=cache / GIB,
         kv_low_gib=cache / GIB,
         kv_high_gib=cache / GIB,
@@ -133,13 +136,15 @@ def _compute(model: gguf.Gguf, length: int) -> float:
 
 
 def _verdict(size: Size, budget: float, length: int, sure: int, on_card: bool) -> tuple[Verdict, str]:
-    where = "the card's" if on_card else "the host's"
-    words = f"{size.value:.2f} GiB are needed for {length} tokens of context, and {budget:.2f} GiB of {where} memory may be used."
+    whose = "card" if on_card else "host"
+    words = (
+        f"{size.value:.2f} GiB are needed for {length} tokens, and {budget:.2f} of the {whose}'s memory may be used."
+    )
     if size.low > budget:
         return "refused", words + (f" The longest that fits: {sure}." if sure else "")
-    return (
-        ("fits", words) if size.high <= budget else ("borderline", words + f" It may take up to {size.high:.2f} GiB.")
-    )
+    if size.high > budget:
+        return "borderline", f"{words} It may take up to {size.high:.2f} GiB."
+    return "fits", words
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:

@@ -191,9 +191,9 @@ def _off_card(logged: Mapping[str, Any], card: Mapping[str, Any]) -> Refusal | N
         return None
     return Refusal(
         "engine-slow-kernel",
-        f"it has no layer on {card.get('name', 'the card')}, and the processor computes all of it, many times slower. Take "
-        "n_gpu_layers out of llama_cpp_extra_flags. If it does not stand there, llama.cpp found no card: see why with "
-        "zorac-deploy logs",
+        f"it has no layer on {card.get('name', 'the card')}, and the processor computes all of it, many times slower. "
+        "Take n_gpu_layers out of llama_cpp_extra_flags. If it does not stand there, llama.cpp found no card: see why "
+        "with zorac-deploy logs",
     )
 
 
