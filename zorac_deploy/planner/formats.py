@@ -166,7 +166,7 @@ def _require_packages(engine: Engine) -> None:
     if missing:
         raise _unsupported(
             f"the model is quantized by bitsandbytes, and {engine.name} comes without {' and '.join(missing)}."
-            " Set engine_lock to one that has it, or take an AWQ or GPTQ checkpoint, which is faster, too."
+            " Set vllm_engine_lock to one that has it, or take an AWQ or GPTQ checkpoint, which is faster, too."
         )
 
 
