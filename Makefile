@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help demo test lint unit host molecule test-vm lock clean
 help: ## Show the words that make knows
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: setup ## A throwaway host, from nothing to a real reply
 	@scripts/demo
@@ -32,6 +32,9 @@ test-vm: setup ## The driver in a virtual machine with Secure Boot, through rebo
 
 soak: setup ## Kill everything at random moments, 200 times: over an hour
 	$(ROOT) $(BIN)/python scripts/soak
+
+soak-download: setup ## Fetch models from a hub that misbehaves, and kill the fetch, 500 times: ten minutes
+	@$(BIN)/python scripts/soak-download
 
 bench-switch: setup ## How long nothing answers in a switch, beside a bare restart of the same engine: ten minutes
 	$(ROOT) $(BIN)/python scripts/bench-switch

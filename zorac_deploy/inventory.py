@@ -35,6 +35,7 @@ class Target:
         key: The private key file to offer; None is SSH's own choice.
         ssh_options: Further words for the ssh command line.
         local: Whether it is this machine, reached without SSH.
+        models: The folder on it that holds every model.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Target:
     key: str | None = None
     ssh_options: tuple[str, ...] = ()
     local: bool = False
+    models: str = "/var/lib/zorac-deploy/models"
 
 
 @dataclass(frozen=True)
@@ -295,4 +297,5 @@ def _target(name: str, profile: str, variables: Mapping[str, object]) -> Target:
         key=text("ansible_ssh_private_key_file"),
         ssh_options=tuple(word for part in options if part for word in shlex.split(part)),
         local=text("ansible_connection") == "local",
+        models=text("model_weights_root") or Target.models,
     )

@@ -1,6 +1,7 @@
 """Run a playbook. The only module that knows ansible-runner: events go out as they come, a frozen result comes back."""
 
 import difflib
+import json
 import os
 import sysconfig
 import tempfile
@@ -24,9 +25,10 @@ class Step:
     Attributes:
         role: The role it belongs to; empty for none.
         task: Its name.
-        outcome: ``started``, ``ok``, ``changed``, ``skipped`` or ``failed``.
+        outcome: ``started``, ``waiting``, ``ok``, ``changed``, ``skipped`` or ``failed``.
         diff: What would change or changed in a file, as Ansible prints it; empty for none.
         facts: What it found out and left for later tasks, by name.
+        note: How far that is which it waits for, in words; empty if nobody knows.
     """
 
     role: str
@@ -34,6 +36,7 @@ class Step:
     outcome: str
     diff: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,8 @@ class _Events:
                 if outcome == "changed":
                     self.changed.append(": ".join(step))
                 self._on_step(Step(*step, outcome, _diff(result), result.get("ansible_facts") or {}))
+            case "runner_retry":
+                self._on_step(Step(*step, "waiting", note=_note(result)))
             case "runner_on_skipped":
                 self._on_step(Step(*step, "skipped"))
             case "runner_on_failed" if not data.get("ignore_errors"):
@@ -171,6 +176,15 @@ class _Events:
         if self._unreachable:
             return HostUnreachable(f"the connection to {host} was lost: {self._unreachable}. Type the same to go on.")
         return DeploymentFailed(f"Ansible failed before it did anything on {host}. All that it said is in {log}")
+
+
+def _note(result: Mapping[str, Any]) -> str:
+    """How far a program is that a task asks again and again, if it says so as ``note`` in a line of JSON."""
+    try:
+        said = json.loads(result.get("stdout", ""))
+    except ValueError:
+        return ""
+    return str(said.get("note", "")) if isinstance(said, dict) else ""
 
 
 def _message(result: Mapping[str, Any]) -> str:

@@ -9,7 +9,9 @@ _PACKAGE = content.root() / "zorac_deploy"
 _ORDER = [
     "errors",
     "content",
+    "environments",
     "planner",
+    "quantize",
     "profiles",
     "inventory",
     "connection",
@@ -18,6 +20,7 @@ _ORDER = [
     "chat",
     "deployment",
     "client",
+    "models",
     "bundle",
     "runner",
     "sandbox",

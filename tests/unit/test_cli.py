@@ -29,6 +29,12 @@ def run(*arguments):
         (["rollback", "4"], 3, "no host named"),  # a number is a generation, not a host
         (["rollback"], 3, "no host named"),
         (["generations", "--keep", "0"], 2, "Invalid value for '--keep'"),
+        (["up", "--model", "s3://bucket/model", "--host", "me@box", "--profile", "cpu"], 39, "not fetched by s3"),
+        (["up", "--model", "", "--host", "me@box", "--profile", "cpu"], 25, "no model was named"),
+        (["model", "resolve", "hf://nobody"], 39, "names no model"),
+        (["model", "resolve", "/no/such/folder"], 25, "there is no model /no/such/folder"),
+        (["model", "remove"], 2, "Missing argument 'NAME'"),
+        (["model", "pull", "hf://org/name"], 3, "no host named"),
         (["sandbox", "shell", "nowhere"], 50, "no sandbox named nowhere"),
     ],
 )

@@ -9,8 +9,7 @@ from click.testing import CliRunner
 from tests.unit import models
 from tests.unit.conftest import safetensors
 from zorac_deploy import content
-from zorac_deploy.cli import cli
-from zorac_deploy.cli import card_options
+from zorac_deploy.cli import card_options, cli
 
 CARD = ("--gpu-name", "RTX 4090", "--gpu-total-gib", "23.52")
 

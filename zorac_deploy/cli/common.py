@@ -5,7 +5,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,6 +100,12 @@ context_option = click.option(
     "profile's again.",
 )
 
+model_option = click.option(
+    "--model",
+    metavar="SOURCE",
+    help="hf://ORG/NAME[@REVISION][/FILE.gguf], https://SERVER/FOLDER/, or a folder or GGUF file on this machine.",
+)
+
 
 def words(options: Mapping[str, object]) -> HostOptions:
     """Sort out the keyword arguments that `host_options` gives to a command."""
@@ -131,7 +137,7 @@ def session(options: HostOptions, variables: Mapping[str, object] | None = None)
         if variables:
             said = Path(scratch) / "command-line.yml"
             said.write_text(yaml.safe_dump({"all": {"hosts": {target.name: dict(variables)}}}))
-            found = inventory.Inventory((*found.sources, said), found.targets)
+            found = replace(found, sources=(*found.sources, said))
         password = click.prompt(f"sudo password on {target.name}", hide_input=True) if options.ask_become_pass else None
         with connection.opened(target, password) as opened:
             opened.check()

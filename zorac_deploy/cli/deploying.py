@@ -14,6 +14,7 @@ from zorac_deploy import chat, deployment, runner
 from zorac_deploy.cli.common import Session, output, reached
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import SmokeFailed
+from zorac_deploy.models import source
 
 _LOGS_KEPT = 50
 
@@ -98,17 +99,30 @@ def count(opened: Session, found: Changes) -> None:
     )
 
 
-def variables(model: Path | None, context: str | int | None) -> dict[str, object]:
-    """What the command line says, as the inventory's variables."""
+def variables(model: str | None, context: str | int | None) -> dict[str, object]:
+    """What the command line says, as the inventory's variables.
+
+    Raises:
+        Refused: `model` is no source of one.
+    """
     said = {
-        "model_weights_source": str(model.expanduser().absolute()) if model else None,
+        "model_weights_source": str(source.parse(model)) if model is not None else None,
         "vllm_max_model_len": context,
     }
     return {name: value for name, value in said.items() if value is not None}
 
 
-def deploy(opened: Session, progress: Progress, verb: str) -> runner.Result:
-    """Bring the host to what the session's inventory says. The caller holds the lock."""
+def deploy(opened: Session, progress: Progress, verb: str, facts: dict[str, Any] | None = None) -> runner.Result:
+    """Bring the host to what the session's inventory says; what it finds out on the way goes into `facts`, as it comes.
+
+    The caller holds the lock.
+    """
+
+    def on_step(step: runner.Step) -> None:
+        progress.step(step)
+        if facts is not None:
+            facts.update(step.facts)
+
     # An earlier run that was killed has left its activation to the host.
     deployment.settle(opened.connection)
     return runner.run(
@@ -117,7 +131,7 @@ def deploy(opened: Session, progress: Progress, verb: str) -> runner.Result:
         opened.connection,
         log_file(verb, opened),
         variables={"generations_by": who(verb)},
-        on_step=progress.step,
+        on_step=on_step,
     )
 
 

@@ -13,8 +13,15 @@ from zorac_deploy.planner import fit as planned
 @click.command()
 @click.argument("model", metavar="MODEL_DIR", type=click.Path(path_type=Path))
 @card_options
+@click.option(
+    "--setting",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another flag, with underscores for dashes, or variable of the engine: refused if it forces a slower kernel.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON: sizes in GiB, lengths in tokens.")
-def fit(model: Path, as_json: bool, **options: object) -> None:
+def fit(model: Path, settings: tuple[str, ...], as_json: bool, **options: object) -> None:
     """Will the model in MODEL_DIR fit? Predict what vLLM will log about memory, without a host and without a GPU.
 
     MODEL_DIR holds at least a config.json; with the weights there, their files are asked too. A flag that is left out
@@ -25,7 +32,8 @@ def fit(model: Path, as_json: bool, **options: object) -> None:
       zorac-deploy fit ~/models/Mistral-Small-24B-AWQ --gpu-name "RTX 4090" --gpu-total-gib 23.52 --kv-cache-dtype fp8
       zorac-deploy fit . --gpu-total-gib 79.18 --gpu-name H100 --max-model-len auto --json
     """
-    found = planned(model, *described(options))
+    others = {name: value for name, _, value in (each.partition("=") for each in settings)}
+    found = planned(model, *described(options), others)
     if as_json:
         print_json(found.summary())
     else:

@@ -1,27 +1,26 @@
 """`zorac-deploy plan`."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 from rich.markup import escape
 
 from zorac_deploy.cli import deploying, picture
-from zorac_deploy.cli.common import context_option, host_options, output, print_json, session, words
+from zorac_deploy.cli.common import context_option, host_options, model_option, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import Refused
 
 
 @click.command()
 @host_options
-@click.option("--model", type=click.Path(path_type=Path), help="The model's folder on this machine.")
+@model_option
 @context_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the plan.")
 def plan(
-    model: Path | None, context: str | int | None, as_json: bool, verbose: bool, quiet: bool, **host: object
+    model: str | None, context: str | int | None, as_json: bool, verbose: bool, quiet: bool, **host: object
 ) -> None:
     """Look at HOST and say what `up` would do there: what goes where in the card's memory, what would change, and how.
 

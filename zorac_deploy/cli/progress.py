@@ -10,6 +10,7 @@ from rich.text import Text
 
 from zorac_deploy.runner import Step
 
+_NOTE_SECONDS = 15
 _NOISE = ("Validating arguments", "Look at", "Gathering Facts")
 
 
@@ -27,10 +28,12 @@ class Progress:
         self._began = self._task_began = time.monotonic()
         self._now = ""
         self._role = ""
+        self._note, self._noted = "", 0.0
 
     def __rich__(self) -> Text:
         took, total = time.monotonic() - self._task_began, time.monotonic() - self._began
-        return Text.from_markup(f"{escape(self._now)} [dim]{took:.0f} s, {total:.0f} s in all[/]")
+        note = f" {self._note} " if self._note else " "
+        return Text.from_markup(f"{escape(self._now + note)}[dim]{took:.0f} s, {total:.0f} s in all[/]")
 
     @contextlib.contextmanager
     def shown(self, doing: str) -> Iterator[None]:
@@ -52,6 +55,8 @@ class Progress:
             if step.role != self._role and step.role and not self._console.is_terminal:
                 self._line("", step.role)
             self._role = step.role
+        elif step.outcome == "waiting":
+            self._wait(step)
         elif step.outcome == "changed" or (self._verbose and not step.task.startswith(_NOISE)):
             self._line(step.outcome, f"{step.role}: {step.task}")
 
@@ -61,6 +66,14 @@ class Progress:
 
     def _begin(self, doing: str) -> None:
         self._now, self._task_began = doing, time.monotonic()
+        self._note, self._noted = "", 0.0
+
+    def _wait(self, step: Step) -> None:
+        """Show how far that is which is waited for: on a terminal all the time, elsewhere now and then."""
+        self._note = step.note
+        if step.note and not self._console.is_terminal and time.monotonic() - self._noted > _NOTE_SECONDS:
+            self._noted = time.monotonic()
+            self._line("waiting", step.note)
 
     def _line(self, outcome: str, text: str) -> None:
         if self._quiet:

@@ -2,33 +2,46 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from zorac_deploy import bundle as bundles
 from zorac_deploy import deployment, resume
-from zorac_deploy.cli import deploying
-from zorac_deploy.cli.common import Session, context_option, host_options, output, print_json, session, words
+from zorac_deploy.cli import deploying, model_find
+from zorac_deploy.cli.common import (
+    HostOptions,
+    Session,
+    context_option,
+    host_options,
+    model_option,
+    output,
+    print_json,
+    session,
+    words,
+)
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import Refused
 
 
 @click.command()
 @host_options
-@click.option("--model", type=click.Path(path_type=Path), help="The model's folder on this machine.")
+@model_option
 @click.option(
     "--bundle", type=click.Path(path_type=Path), help="Engine, packages and model for a host without a network."
 )
+@click.option("--variant", is_flag=True, help="If the model does not fit, take its first quantized variant that does.")
 @context_option
 @click.option("--check", is_flag=True, help="Show what would change, with the files' differences, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
 def up(
-    model: Path | None,
+    model: str | None,
     bundle: Path | None,
+    variant: bool,
     context: str | int | None,
     check: bool,
     as_json: bool,
@@ -47,6 +60,7 @@ def up(
       zorac-deploy up tower --inventory inventory.yml
       zorac-deploy up tower --check
       zorac-deploy up tower --bundle /media/usb/mistral
+      zorac-deploy up tower --model hf://mistralai/Mistral-Small-24B-Instruct-2501 --variant
     """
     if model and bundle:
         raise click.UsageError("--bundle holds a model: leave out --model.")
@@ -55,19 +69,31 @@ def up(
     if bundle:
         with progress.shown("Look at the bundle"):
             variables |= bundles.unpack(bundle, progress.doing)
-    with progress.shown("Connect to the host"), session(words(host), variables) as opened:
-        if check:
+    named, facts = words(host), dict[str, Any]()
+    if check:
+        with progress.shown("Connect to the host"), session(named, variables) as opened:
             _show_changes(opened, progress, as_json)
-            return
-        with opened.connection.lock("zorac-deploy up"), _resumed(opened):
-            result = deploying.deploy(opened, progress, "up")
-        done = deploying.proved(opened, progress, result)
+        return
+    try:
+        done = _deployed(named, variables, progress, facts)
+    except Refused as refused:
+        source = model_find.offered(refused, facts, variant, ask=not (as_json or quiet))
+        done = _deployed(named, variables | {"model_weights_source": source}, progress, facts)
     if as_json:
         print_json(done.summary())
     else:
         _report(done)
-        output.print(f"\n  Talk to it: zorac-deploy chat {words(host).again()}", soft_wrap=True)
+        output.print(f"\n  Talk to it: zorac-deploy chat {named.again()}", soft_wrap=True)
     done.require()
+
+
+def _deployed(
+    host: HostOptions, variables: Mapping[str, object], progress: Progress, facts: dict[str, Any]
+) -> deploying.Deployed:
+    with progress.shown("Connect to the host"), session(host, variables) as opened:
+        with opened.connection.lock("zorac-deploy up"), _resumed(opened):
+            result = deploying.deploy(opened, progress, "up", facts)
+        return deploying.proved(opened, progress, result)
 
 
 @contextlib.contextmanager

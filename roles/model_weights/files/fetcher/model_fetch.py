@@ -1,0 +1,315 @@
+"""Fetch a model into a folder that appears when it is whole, whatever breaks meanwhile.
+
+Runs on the host as a systemd unit of its own and needs nothing but Python. The download itself is model_download.py's,
+in a process that is watched: one that stands still is killed and started again, with what is there already.
+Usage: ``model_fetch.py start JOB`` to have it done by a unit, ``run JOB`` to do it, ``status JOB`` for how far it is.
+
+JOB is a JSON file:
+    path: The folder that appears.
+    group: The group that may read it.
+    manifest: What is fetched: ``source``, ``bytes``, and ``files`` with ``size`` and ``sha256``. Kept in the folder.
+    urls: Where each file is.
+    hub: Whether that is a Hugging Face hub.
+    python: The Python of the download, which has huggingface_hub.
+    environment: Variables of the download.
+    token_file: A file with the token for the hub, if there is one. It is removed.
+    unit: The systemd unit that does it.
+    progress: A file for how far it is.
+    stall_seconds: How long nothing may come before a try is given up.
+    tries: How often nothing new may come before all is given up.
+    pause_seconds: How long to wait after the first time that nothing new came; it doubles each time.
+"""
+
+import collections
+import errno
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+RECORD = ".zorac-deploy.json"
+_DOWNLOAD = Path(__file__).with_name("model_download.py")
+_LONGEST_PAUSE_SECONDS = 60
+_GIB, _MIB = 2**30, 2**20
+# It writes as root, for nobody else may change a model, but it may do nothing else that root may.
+_SANDBOX = (
+    "UMask=0027",
+    "CapabilityBoundingSet=",
+    "NoNewPrivileges=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectControlGroups=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "RestrictNamespaces=yes",
+    "RestrictSUIDSGID=yes",
+    "RestrictRealtime=yes",
+    "LockPersonality=yes",
+    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "InaccessiblePaths=-/etc/zorac-deploy -/etc/shadow -/etc/ssh",
+)
+
+
+class Refusal(Exception):
+    """It cannot be fetched, and trying again would not help."""
+
+
+class Fetch:
+    """One model on its way."""
+
+    def __init__(self, job_file: Path) -> None:
+        self._job_file = job_file
+        self._job: dict[str, Any] = json.loads(job_file.read_text())
+        self._manifest = self._job["manifest"]
+        self._path = Path(self._job["path"])
+        self._partial = self._path.with_name(f"{self._path.name}.partial")
+        self._tries = 0
+        self._seen: collections.deque[tuple[float, int]] = collections.deque(maxlen=10)
+
+    def run(self) -> None:
+        """Have the folder, whole.
+
+        Raises:
+            Refusal: It cannot be had.
+        """
+        if not self._path.exists():
+            self._prepare()
+            self._download()
+            self._publish()
+        self._tell("done", "all is there")
+
+    def refuse(self, message: str) -> None:
+        """Leave word why it was given up."""
+        self._tell("refused", message)
+
+    def _prepare(self) -> None:
+        """Have the folder that it is collected in, with nothing strange in it, and room for the rest."""
+        for name in self._manifest["files"]:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or any(part[0] == "." for part in path.parts):
+                raise Refusal(f"[model-unsafe] {self._manifest['source']} names a file outside of its folder: {name}.")
+        self._partial.mkdir(parents=True, exist_ok=True)
+        for path in list(self._partial.rglob("*")):
+            if path.is_symlink() or (path.is_file() and not self._belongs(path)):
+                path.unlink()
+        _write(self._partial / RECORD, json.dumps(self._manifest, indent=2) + "\n")
+        missing, free = self._manifest["bytes"] - self._have(), shutil.disk_usage(self._partial).free
+        if missing > free:
+            raise Refusal(
+                f"[model-no-space] {missing / _GIB:.1f} GiB of {self._path.name} are still to come, and "
+                f"{self._partial.parent} has {free / _GIB:.1f} GiB free. Free some and type the same again."
+            )
+
+    def _belongs(self, path: Path) -> bool:
+        name = str(path.relative_to(self._partial).with_name(path.name.removeprefix(".").removesuffix(".part")))
+        return name in self._manifest["files"]
+
+    def _have(self) -> int:
+        """The bytes that are there; of a file with holes, those that are not holes."""
+        found = 0
+        for path in self._partial.rglob("*"):
+            try:
+                stat = path.lstat()
+            except FileNotFoundError:  # renamed meanwhile
+                continue
+            if path.name != RECORD and path.is_file() and ".hub" not in path.parts:
+                found += min(stat.st_size, stat.st_blocks * 512)
+        return min(found, self._manifest["bytes"])
+
+    def _download(self) -> None:
+        best, failures = -1, 0
+        while True:
+            self._tries += 1
+            outcome = self._attempt()
+            if outcome["outcome"] == "done":
+                return
+            if outcome["outcome"] == "refused":
+                raise Refusal(outcome["message"])
+            now = self._have()
+            failures = 0 if now > best else failures + 1
+            best = max(best, now)
+            if failures >= self._job["tries"]:
+                raise Refusal(
+                    f"[model-unreachable] {self._manifest['source']} does not come: {outcome['message']}. It was tried "
+                    f"{self._tries} times, and {now / _GIB:.1f} GiB are here. Type the same again to go on."
+                )
+            # What was cut off after something new had come goes on at once.
+            patience = min(self._job["pause_seconds"] * 2 ** (failures - 1), _LONGEST_PAUSE_SECONDS) if failures else 0
+            self._wait(outcome.get("wait_seconds") or patience, outcome["message"])
+
+    def _attempt(self) -> dict[str, Any]:
+        """Let the download run once, and say what came of it."""
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HF_HOME": str(self._partial / ".hub"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "CREDENTIALS_DIRECTORY": os.environ.get("CREDENTIALS_DIRECTORY", ""),
+            **self._job["environment"],
+        }
+        if self._tries > 1:
+            environment["HF_HUB_DISABLE_XET"] = "1"
+        command = [self._job["python"], "-I", str(_DOWNLOAD), str(self._job_file), str(self._partial)]
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True)
+        try:
+            said = self._watched(child)
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        if said is None:
+            return {"outcome": "again", "message": f"nothing came for {self._job['stall_seconds']} s"}
+        try:
+            return dict(json.loads(said.splitlines()[-1]))
+        except (ValueError, IndexError):
+            return {"outcome": "again", "message": f"the download ended with exit code {child.returncode}"}
+
+    def _watched(self, child: subprocess.Popen[bytes]) -> bytes | None:
+        """What `child` says until its end; None if it stands still: neither a word from it nor a byte on the disk."""
+        assert child.stdout is not None  # noqa: S101 - a pipe was asked for
+        said, have, alive = b"", -1, time.monotonic()
+        look = alive
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ)
+            while True:
+                if selector.select(timeout=1):
+                    chunk = os.read(child.stdout.fileno(), 65536)
+                    if not chunk:
+                        return said
+                    said, alive = (said + chunk)[-65536:], time.monotonic()
+                if time.monotonic() < look:
+                    continue
+                look = time.monotonic() + 1
+                self._tell("fetching", "")
+                if self._seen[-1][1] != have:
+                    have, alive = self._seen[-1][1], time.monotonic()
+                if time.monotonic() - alive > self._job["stall_seconds"]:
+                    return None
+
+    def _wait(self, seconds: float, why: str) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._tell("waiting", f"{why}; once more in {left:.0f} s")
+            time.sleep(min(left, 1))
+
+    def _publish(self) -> None:
+        """Give the folder its name. All files in it were compared with their SHA-256 and forced to the disk."""
+        shutil.rmtree(self._partial / ".hub", ignore_errors=True)
+        there = {str(path.relative_to(self._partial)) for path in self._partial.rglob("*") if not path.is_dir()}
+        if there != {*self._manifest["files"], RECORD}:
+            raise Refusal(
+                f"[model-damaged] {self._partial} is not what was fetched. Remove it and type the same again."
+            )
+        for folder in (*(path for path in self._partial.rglob("*") if path.is_dir()), self._partial):
+            _sync(folder)
+        self._partial.rename(self._path)
+        _sync(self._path.parent)
+
+    def _tell(self, state: str, message: str) -> None:
+        total = self._manifest["bytes"]
+        have = total if state == "done" else self._have()
+        self._seen.append((time.monotonic(), have))
+        (since, before), (until, now) = self._seen[0], self._seen[-1]
+        rate = max(0.0, (now - before) / (until - since)) if until > since else 0.0
+        size = (
+            f"{have / _GIB:.1f} of {total / _GIB:.1f} GiB"
+            if total > _GIB
+            else f"{have / _MIB:.0f} of {total / _MIB:.0f} MiB"
+        )
+        left = f", {(total - have) / rate:.0f} s left" if rate else ""
+        note = f"{size}, {rate / _MIB:.1f} MiB/s{left}" if state == "fetching" else f"{size}; {message}"
+        told = {"state": state, "bytes": have, "total": total, "tries": self._tries, "message": message, "note": note}
+        _write(Path(self._job["progress"]), json.dumps(told))
+
+
+def start(job_file: Path) -> bool:
+    """Have the job done by a unit of its own, and say whether it was begun: it may be under way already."""
+    job = json.loads(job_file.read_text())
+    token = Path(job["token_file"])
+    try:
+        if _is_active(job["unit"]):
+            return False
+        Path(job["progress"]).unlink(missing_ok=True)
+        root = Path(job["path"]).parent
+        properties = [
+            *_SANDBOX,
+            f"Group={job['group']}",
+            f"ReadWritePaths={root} {job_file.parent}",
+            *([f"LoadCredential=hub-token:{token}"] if token.is_file() else []),
+        ]
+        command = ["systemd-run", "--quiet", "--collect", "--service-type=exec", f"--unit={job['unit']}"]
+        command += [f"--property={each}" for each in properties]
+        subprocess.run([*command, sys.executable, "-I", __file__, "run", str(job_file)], check=True)
+        return True
+    finally:
+        token.unlink(missing_ok=True)
+
+
+def status(job_file: Path) -> dict[str, Any]:
+    """How far the job is, and whether anybody is at it; a state of ``none`` if it never began."""
+    if not job_file.exists():
+        return {"state": "none", "running": False, "note": ""}
+    job = json.loads(job_file.read_text())
+    active = _is_active(job["unit"])  # first: if it has ended, what it said last is on the disk
+    try:
+        told = json.loads(Path(job["progress"]).read_text())
+    except FileNotFoundError:
+        told = {"state": "none", "note": ""}
+    return {**told, "running": active}
+
+
+def _is_active(unit: str) -> bool:
+    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
+
+
+def _write(path: Path, text: str) -> None:
+    """Have `text` in the file, whole or not at all."""
+    scratch = path.with_name(f".{path.name.removeprefix('.')}.new")
+    with scratch.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.rename(path)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def main() -> None:
+    """Do the job, have it done, or say how far it is."""
+    word, job_file = sys.argv[1], Path(sys.argv[2])
+    if word == "start":
+        print(json.dumps({"changed": start(job_file)}))
+    elif word == "status":
+        print(json.dumps(status(job_file)))
+    else:
+        fetch = Fetch(job_file)
+        try:
+            fetch.run()
+        except (Refusal, OSError) as fault:
+            message = str(fault)
+            if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+                message = f"[model-no-space] {fault}. Free some and type the same again."
+            fetch.refuse(message)
+            sys.exit(message)
+
+
+if __name__ == "__main__":
+    main()

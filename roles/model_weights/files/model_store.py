@@ -1,0 +1,193 @@
+"""Look after the models of a host: list, verify and remove them. Each word prints one line of JSON.
+
+Needs nothing but Python. Usage: ``model_store.py ROOT list|verify [NAME]|remove NAME [--force]|clean``. A fault is one
+line on standard error, ``[id] message``, and exit code 1.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+_RECORD = ".zorac-deploy.json"
+_GENERATIONS = Path(os.environ.get("ZORAC_HOST_ETC", "/etc/zorac-deploy")) / "generations"
+# The names that the role gives; other things may be in the same folder.
+_OURS = re.compile(r"(?P<name>.+)-(?P<digest>[0-9a-f]{12})(?P<partial>\.partial)?")
+
+
+class Fault(Exception):
+    """It cannot be done; the message says what to do instead."""
+
+
+def listed(root: Path) -> list[dict[str, Any]]:
+    """Every model in `root`, the partial ones among them, by name."""
+    needed = _needed()
+    return [_described(folder, needed) for folder in _folders(root)]
+
+
+def verify(root: Path, name: str) -> list[dict[str, Any]]:
+    """Compare every file of the models called `name`, or of all, with what it has to be."""
+    found = [folder for folder in _chosen(root, name) if not _is_partial(folder)]
+    return [{"folder": folder.name, **_verified(folder)} for folder in found]
+
+
+def remove(root: Path, name: str, force: bool) -> dict[str, Any]:
+    """Remove the models called `name`.
+
+    Raises:
+        Fault: A generation needs one of them, or there is none.
+    """
+    chosen, needed = _chosen(root, name), _needed()
+    used = {folder.name: needed[str(folder)] for folder in chosen if str(folder) in needed}
+    if used and not force:
+        which = "; ".join(f"{folder}: generation {', '.join(map(str, numbers))}" for folder, numbers in used.items())
+        raise Fault(
+            f"[model-in-use] a generation of this host needs it ({which}). Let go of old generations with: "
+            "zorac-deploy generations --collect. To remove it all the same, add --force."
+        )
+    return _removed(chosen)
+
+
+def clean(root: Path) -> dict[str, Any]:
+    """Remove what interrupted fetches and copies left, and end those under way."""
+    return _removed([folder for folder in _folders(root) if _is_partial(folder)])
+
+
+def _folders(root: Path) -> list[Path]:
+    found = root.iterdir() if root.is_dir() else ()
+    return sorted(path for path in found if path.is_dir() and not path.is_symlink() and _OURS.fullmatch(path.name))
+
+
+def _chosen(root: Path, name: str) -> list[Path]:
+    """The folders of the models called `name`: its own name, or that with the revision. Without a name, all."""
+    found = [folder for folder in _folders(root) if not name or name in (folder.name, _parts(folder)["name"])]
+    if name and not found:
+        there = ", ".join(folder.name for folder in _folders(root)) or "none"
+        raise Fault(f"[model-missing] there is no model {name} in {root}. There are: {there}.")
+    return found
+
+
+def _parts(folder: Path) -> dict[str, str]:
+    match = _OURS.fullmatch(folder.name)
+    return match.groupdict() if match else {}
+
+
+def _is_partial(folder: Path) -> bool:
+    return bool(_parts(folder)["partial"])
+
+
+def _needed() -> dict[str, list[int]]:
+    """The paths that generations need, with the numbers of those that do."""
+    needed: dict[str, list[int]] = {}
+    for file in _GENERATIONS.glob("*/generation.json"):
+        about = _read(file)
+        for path in about.get("disk", ()):
+            needed.setdefault(path, []).append(about["number"])
+    return {path: sorted(numbers) for path, numbers in needed.items()}
+
+
+def _described(folder: Path, needed: dict[str, list[int]]) -> dict[str, Any]:
+    record, parts = _read(folder / _RECORD), _parts(folder)
+    there = sum(min(stat.st_size, stat.st_blocks * 512) for stat in map(os.lstat, _files(folder)))
+    total = record.get("bytes") or (0 if parts["partial"] else there)
+    return {
+        "name": parts["name"],
+        "folder": folder.name,
+        "path": str(folder),
+        "format": record.get("format", ""),
+        "source": record.get("source", ""),
+        "bytes": there,
+        "total": total,
+        "partial": bool(parts["partial"]),
+        "fetching": bool(parts["partial"]) and _is_active(parts["digest"]),
+        "generations": needed.get(str(folder), []),
+    }
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    """The faults of the files in `folder`, by kind."""
+    wanted = {name: file["sha256"] for name, file in _read(folder / _RECORD).get("files", {}).items()}
+    paths = _files(folder)
+    with ThreadPoolExecutor() as pool:
+        digests = dict(zip((str(path.relative_to(folder)) for path in paths), pool.map(_sha256, paths), strict=True))
+    if not wanted:  # brought by an earlier version: the folder's name tells whether all is well, but not what is not
+        whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+        good = whole.startswith(_parts(folder)["digest"])
+        return {"good": good, "files": len(digests), "damaged": [] if good else ["one or more files"], "missing": []}
+    damaged = sorted(name for name, digest in digests.items() if wanted.get(name, digest) != digest)
+    missing = sorted(set(wanted) - set(digests))
+    return {"good": not damaged and not missing, "files": len(wanted), "damaged": damaged, "missing": missing}
+
+
+def _files(folder: Path) -> list[Path]:
+    """The model's own files; of one that is not whole, also what is hidden, for that is what is there of them."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != _RECORD)
+    whole = not _is_partial(folder)
+    return sorted(
+        path for path in found if not (whole and any(part[0] == "." for part in path.relative_to(folder).parts))
+    )
+
+
+def _removed(folders: list[Path]) -> dict[str, Any]:
+    freed = 0
+    for folder in folders:
+        if _is_partial(folder):
+            subprocess.run(["systemctl", "stop", _unit(_parts(folder)["digest"])], capture_output=True, check=False)
+        freed += sum(path.stat().st_blocks * 512 for path in _files(folder))
+        shutil.rmtree(folder)
+    return {"folders": [folder.name for folder in folders], "bytes": freed}
+
+
+def _unit(digest: str) -> str:
+    return f"zorac-deploy-fetch-{digest}.service"
+
+
+def _is_active(digest: str) -> bool:
+    return subprocess.run(["systemctl", "is-active", "--quiet", _unit(digest)], check=False).returncode == 0
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description="Look after the models of this host.")
+    parser.add_argument("root", type=Path)
+    parser.add_argument("word", choices=["list", "verify", "remove", "clean"])
+    parser.add_argument("name", nargs="?", default="")
+    parser.add_argument("--force", action="store_true")
+    given = parser.parse_args()
+    try:
+        found: object
+        if given.word == "list":
+            found = listed(given.root)
+        elif given.word == "verify":
+            found = verify(given.root, given.name)
+        elif given.word == "remove":
+            found = remove(given.root, given.name, given.force)
+        else:
+            found = clean(given.root)
+        print(json.dumps(found))
+    except (Fault, OSError) as fault:
+        sys.exit(str(fault))
+
+
+if __name__ == "__main__":
+    main()

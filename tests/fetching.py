@@ -1,0 +1,73 @@
+"""Fetch from a hub as a host does: the real programs of the role, with the real client, on this machine."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.hub_server import Hub
+from zorac_deploy import content
+
+_PROGRAM = content.role_file("model_weights", "fetcher") / "model_fetch.py"
+
+
+def job(folder: Path, hub: Hub, *, web: bool = False, **changes: object) -> Path:
+    """Write the job of fetching what `hub` has now into ``folder/models/model``."""
+    files = hub.revisions[hub.head]
+    base = f"{hub.endpoint}/web/{hub.repo}" if web else f"{hub.endpoint}/{hub.repo}/resolve/{hub.head}"
+    described = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    (folder / "models").mkdir(exist_ok=True)
+    what = {
+        "path": str(target(folder)),
+        "group": "root",
+        "manifest": {
+            "source": base if web else f"hf://{hub.repo}@{hub.head}",
+            "bytes": sum(map(len, files.values())),
+            "files": described,
+        },
+        "urls": {name: f"{base}/{name}" for name in files},
+        "hub": not web,
+        "python": sys.executable,
+        "environment": {"HF_ENDPOINT": hub.endpoint},
+        "token_file": str(folder / "token"),
+        "unit": "none.service",
+        "progress": str(folder / "progress.json"),
+        "stall_seconds": 1,
+        "tries": 2,
+        "pause_seconds": 0.05,
+        **changes,
+    }
+    path = folder / "job.json"
+    path.write_text(json.dumps(what))
+    return path
+
+
+def command(job_file: Path) -> list[str]:
+    """The words that do the job."""
+    return [sys.executable, str(_PROGRAM), "run", str(job_file)]
+
+
+def begin(job_file: Path, **kwargs: object) -> subprocess.Popen[str]:
+    """Let the program do the job."""
+    return subprocess.Popen(command(job_file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)  # type: ignore[call-overload, no-any-return]
+
+
+def fetch(job_file: Path, **kwargs: object) -> str:
+    """Have the job done; empty if all went well, else what the program said."""
+    process = begin(job_file, **kwargs)
+    said = process.communicate()[1]
+    return "" if process.returncode == 0 else said.strip().splitlines()[-1]
+
+
+def target(folder: Path) -> Path:
+    """The folder that appears."""
+    return folder / "models" / "model"
+
+
+def published(folder: Path) -> dict[str, bytes] | None:
+    """What is under the model's name, but for our record; None if nothing is."""
+    if not target(folder).exists():
+        return None
+    paths = (path for path in target(folder).rglob("*") if path.is_file() and path.name != ".zorac-deploy.json")
+    return {str(path.relative_to(target(folder))): path.read_bytes() for path in paths}

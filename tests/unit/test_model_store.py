@@ -1,0 +1,109 @@
+"""roles/model_weights/files/model_store.py: what is on a host, proved and removed; never from under a generation."""
+
+import json
+
+import pytest
+
+from tests.unit.conftest import safetensors
+from tests.unit.roles import program
+
+model_store = program("model_weights", "model_store")
+model_manifest = program("model_weights", "model_manifest")
+
+
+@pytest.fixture(autouse=True)
+def etc(tmp_path, monkeypatch):
+    """A host on which nothing is deployed."""
+    monkeypatch.setattr(model_store, "_GENERATIONS", tmp_path / "generations")
+    return tmp_path / "generations"
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model on a host, as the role leaves it."""
+    files = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": safetensors(9000)}
+    return bring(tmp_path / "models", "small", files)
+
+
+def bring(root, name, files, record=True, partial=False):
+    made = root / "made"
+    for path, data in files.items():
+        (made / path).parent.mkdir(parents=True, exist_ok=True)
+        (made / path).write_bytes(data)
+    hashed = {path: {"size": len(data), "sha256": model_manifest._sha256(made / path)} for path, data in files.items()}
+    about = {"source": "hf://org/small@abc", "format": "safetensors", "bytes": sum(map(len, files.values()))}
+    if record:
+        (made / ".zorac-deploy.json").write_text(json.dumps({**about, "files": hashed}))
+    return made.rename(root / f"{name}-{model_manifest.digest(hashed)[:12]}{'.partial' if partial else ''}")
+
+
+def used(etc, model, number):
+    (etc / str(number)).mkdir(parents=True)
+    (etc / str(number) / "generation.json").write_text(json.dumps({"number": number, "disk": [str(model)]}))
+
+
+def test_what_is_there_is_listed(model, etc):
+    (model.parent / "somebody-elses").mkdir()
+    bring(model.parent, "half", {"a.safetensors": b"a" * 5000}, partial=True)
+    used(etc, model, 3)
+    used(etc, model, 7)
+    half, small = model_store.listed(model.parent)
+    assert (small["name"], small["folder"], small["format"]) == ("small", model.name, "safetensors")
+    assert (small["source"], small["generations"], small["partial"]) == ("hf://org/small@abc", [3, 7], False)
+    assert small["bytes"] == small["total"] > 9000
+    assert (half["name"], half["partial"], half["fetching"], half["total"]) == ("half", True, False, 5000)
+
+
+def test_nothing_is_there(tmp_path):
+    assert model_store.listed(tmp_path / "nowhere") == []
+    assert model_store.verify(tmp_path / "nowhere", "") == []
+
+
+def test_a_whole_model_is_good(model):
+    assert model_store.verify(model.parent, "small") == [
+        {"folder": model.name, "good": True, "files": 3, "damaged": [], "missing": []}
+    ]
+
+
+def test_every_damage_is_named(model):
+    (model / "model.safetensors").write_bytes(safetensors(9000)[:-1] + b"x")
+    (model / "tokenizer.json").unlink()
+    found = model_store.verify(model.parent, model.name)[0]
+    assert (found["good"], found["damaged"], found["missing"]) == (False, ["model.safetensors"], ["tokenizer.json"])
+
+
+def test_a_model_without_a_record_is_proved_by_its_name(tmp_path):
+    old = bring(tmp_path, "old", {"config.json": b"{}"}, record=False)
+    assert model_store.verify(tmp_path, "old")[0]["good"]
+    (old / "config.json").write_bytes(b"[]")
+    assert not model_store.verify(tmp_path, "old")[0]["good"]
+
+
+def test_what_a_generation_needs_stays_unless_it_is_forced(model, etc):
+    used(etc, model, 3)
+    with pytest.raises(model_store.Fault, match=r"^\[model-in-use\] .*generation 3.*--force"):
+        model_store.remove(model.parent, "small", False)
+    assert model.is_dir()
+    assert model_store.remove(model.parent, "small", True)["folders"] == [model.name]
+    assert not model.exists()
+
+
+def test_what_nothing_needs_goes(model):
+    other = bring(model.parent, "other", {"config.json": b"{}"})
+    removed = model_store.remove(model.parent, model.name, False)
+    assert removed["folders"] == [model.name]
+    assert removed["bytes"] > 9000
+    assert other.is_dir()
+
+
+@pytest.mark.parametrize("name", ["none", "small-", "..", "/"])
+def test_what_is_not_there_is_said_to_be(model, name):
+    with pytest.raises(model_store.Fault, match=r"^\[model-missing\] .*small-"):
+        model_store.remove(model.parent, name, False)
+
+
+def test_only_what_is_not_whole_is_cleaned(model):
+    half = bring(model.parent, "half", {"a.safetensors": b"a"}, partial=True)
+    assert model_store.clean(model.parent)["folders"] == [half.name]
+    assert model.is_dir()
+    assert not half.exists()

@@ -1,0 +1,111 @@
+"""Which files of a repository a model is made of: what an engine reads, and not the same weights in three formats."""
+
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
+from typing import Any
+
+from zorac_deploy.errors import Refused
+
+# Mistral's and Meta's own formats beside the Hugging Face layout, and what is no model by itself.
+_OTHER_WEIGHTS = ("consolidated*", "adapter_*", "optimizer*", "training_args*")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_SMALL = (
+    "*.json",
+    "*.jinja",
+    "*.model",
+    "*.tiktoken",
+    "merges.txt",
+    "vocab.txt",
+    "LICEN[SC]E*",
+    "NOTICE*",
+    "USE_POLICY*",
+)
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
+
+
+def needed(source: str, paths: Iterable[str], file: str, config: Mapping[str, Any], pickle: bool) -> list[str]:
+    """The files of `paths` that are needed to serve the model.
+
+    Weights are taken in one format: safetensors, then GGUF, then pickles if they are allowed. Programs (``*.py``) are
+    taken if config.json names them; an engine runs them only if it is told to trust them.
+
+    Args:
+        source: What the person wrote, for messages.
+        paths: All files that are there.
+        file: The GGUF file that is meant; empty for the whole model.
+        config: What config.json says; empty if there is none.
+        pickle: Whether weights may be pickles.
+
+    Raises:
+        Refused: There is no model, several of them, or none that is safe to load.
+    """
+    there = sorted(path for path in paths if not any(part[0] == "." for part in PurePosixPath(path).parts))
+    top = [path for path in there if "/" not in path]
+    weights = _own(top, "*.safetensors")
+    if file or not weights:
+        files = [path for path in there if path.endswith(".gguf")]
+        if file or files:
+            return _gguf(source, files, file)
+    if not weights:
+        weights = _pickles(source, top, pickle)
+    indexes = [path for path in _matching(top, "*.index.json") if not _belongs(path, weights)]
+    small = set(_matching(top, *_SMALL, *(["*.py"] if "auto_map" in config else []))) - set(indexes)
+    return sorted({*weights, *small})
+
+
+def _own(paths: list[str], *patterns: str) -> list[str]:
+    """Those of `paths` that hold the model's weights; Mistral's own format only where there is no other."""
+    found = [path for path in _matching(paths, *patterns) if not fnmatch(path, "adapter_*")]
+    return [path for path in found if not any(fnmatch(path, other) for other in _OTHER_WEIGHTS)] or [
+        path for path in found if fnmatch(path, "consolidated*")
+    ]
+
+
+def _pickles(source: str, paths: list[str], allowed: bool) -> list[str]:
+    found = _own(paths, *_PICKLES)
+    if not found:
+        raise Refused(
+            f"{source} holds no weights: no *.safetensors and no *.gguf. Name a repository of a model.",
+            "model-incomplete",
+        )
+    if not allowed:
+        raise Refused(
+            f"{source} holds its weights as pickles alone ({found[0]}), and who loads a pickle runs what is written "
+            "in it. Take a model with *.safetensors files. If you trust its maker: model_weights_pickle_allowed: true.",
+            "model-unsafe",
+        )
+    return found
+
+
+def _gguf(source: str, files: list[str], file: str) -> list[str]:
+    """The named GGUF file with its other parts; without a name, the only one there is."""
+    first = file or files[0]
+    part = _PART.search(first)
+    own = [path for path in files if part and _PART.sub("", path) == _PART.sub("", first)] or [first]
+    if file and file not in files:
+        raise Refused(
+            f"{source}: there is no such file. There are: {', '.join(files) or 'no GGUF files'}.", "model-missing"
+        )
+    if not file and own != files:
+        raise Refused(
+            f"{source} holds several GGUF models: {', '.join(files)}. Name one: {source}/FILE.", "model-incomplete"
+        )
+    if part and len(own) != int(part[1]):
+        raise Refused(
+            f"{source} holds {len(own)} of the {int(part[1])} parts of {first}. Name another model.", "model-incomplete"
+        )
+    return own
+
+
+def _matching(paths: list[str], *patterns: str) -> list[str]:
+    return [path for path in paths if any(fnmatch(path, pattern) for pattern in patterns)]
+
+
+def _belongs(index: str, weights: list[str]) -> bool:
+    """Whether `index` lists `weights`, as ``model.safetensors.index.json`` does ``model-1-of-2.safetensors``."""
+    stem = index.removesuffix(".index.json")
+    return any(
+        path.startswith(stem.partition(".")[0]) and path.endswith(PurePosixPath(stem).suffix) for path in weights
+    )

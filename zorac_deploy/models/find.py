@@ -1,0 +1,145 @@
+"""Which quantized variants of a model there are, in the order of Zorac's guide, and which of them fit on a card."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from huggingface_hub import HfApi, ModelInfo, get_token
+from huggingface_hub.hf_api import ExpandModelProperty_T
+
+from zorac_deploy.errors import Refused
+from zorac_deploy.models.remote import explained
+from zorac_deploy.models.resolve import endpoint
+from zorac_deploy.models.source import Hub, parse
+from zorac_deploy.planner import Plan
+
+Format = Literal["awq", "gptq", "fp8", "gguf", "smaller"]
+
+# The guide's chain: the fastest first, each only where the ones before it are not to be had.
+ORDER: tuple[Format, ...] = ("awq", "gptq", "fp8", "gguf", "smaller")
+
+# Formats of other engines.
+_FOREIGN = {"mlx", "exl2", "exl3", "onnx", "openvino", "coreml", "nvfp4", "bitsandbytes"}
+# FP8 is computed from Ada on; before, vLLM only stores it.
+_FP8_COMPUTE = (8, 9)
+# What llama.cpp's own quantizer recommends first; of others the guide says nothing.
+_GGUF_FILES = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q4_0", "Q6_K", "Q8_0")
+_PER_FORMAT = 3
+_LISTED = 200
+_EXPAND: list[ExpandModelProperty_T] = ["config", "downloads", "sha", "siblings", "tags"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A repository that holds the model in another format.
+
+    Attributes:
+        source: What to give to ``--model``.
+        format: What it is.
+        downloads: How often it was fetched in the last month.
+        plan: What the planner says of it on the card; None where it cannot say.
+        trouble: Why it cannot be used, or not be planned; empty for a variant that can be used.
+    """
+
+    source: str
+    format: Format
+    downloads: int
+    plan: Plan | None = None
+    trouble: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it surely fits."""
+        return not self.trouble and self.plan is not None and self.plan.verdict == "fits"
+
+    def summary(self) -> dict[str, object]:
+        """What `model find --json` prints."""
+        return {
+            "source": self.source,
+            "format": self.format,
+            "downloads": self.downloads,
+            "fits": self.fits,
+            "trouble": self.trouble,
+            "plan": self.plan.summary() if self.plan else None,
+        }
+
+
+def variants(
+    quantized: Iterable[ModelInfo],
+    smaller: Iterable[ModelInfo],
+    compute: tuple[int, int] | None,
+    judge: Callable[[str], Plan],
+) -> Iterator[Variant]:
+    """The variants in the guide's order, each as soon as it is judged; of each format the most fetched.
+
+    Args:
+        quantized: The repositories that call themselves a quantized variant of the model.
+        smaller: Models of the same author with fewer parameters.
+        compute: The card's compute capability; None if it is not known.
+        judge: Reads what a source holds and plans it; raises Refused for what cannot be used.
+    """
+    found = [(_format(info), info) for info in quantized] + [("smaller", info) for info in smaller]
+    found.sort(key=lambda each: -(each[1].downloads or 0))
+    for name in ORDER:
+        for info in [info for link, info in found if link == name][:_PER_FORMAT]:
+            yield _judged(info, name, compute, judge)
+
+
+def _judged(info: ModelInfo, name: Format, compute: tuple[int, int] | None, judge: Callable[[str], Plan]) -> Variant:
+    source = f"hf://{info.id}@{info.sha}" if info.sha else f"hf://{info.id}"
+    file = _gguf_file(info) if name == "gguf" else ""
+    begun = Variant(f"{source}/{file}" if file else source, name, info.downloads or 0)
+    if name == "fp8" and compute is not None and compute < _FP8_COMPUTE:
+        found = ".".join(map(str, compute))
+        return replace(begun, trouble=f"the card has compute capability {found}, and FP8 is computed from 8.9 on")
+    if name == "gguf" and not file:
+        return replace(begun, trouble=f"it holds no file of {', '.join(_GGUF_FILES)}")
+    try:
+        return replace(begun, plan=judge(begun.source))
+    except Refused as refused:
+        return replace(begun, trouble=str(refused))
+
+
+def _format(info: ModelInfo) -> Format | None:
+    """Which link of the chain the repository is; None for none."""
+    tags, name = {tag.lower() for tag in info.tags or ()}, info.id.lower()
+    if tags & _FOREIGN:
+        return None
+    if "gguf" in tags:
+        return "gguf"
+    said: Mapping[str, Any] = (info.config or {}).get("quantization_config") or {}
+    words = f"{said.get('quant_method', '')} {' '.join(tags)} {name}"
+    return next((link for link in ("awq", "gptq", "fp8") if link in words), "awq" if "w4a16" in words else None)
+
+
+def _gguf_file(info: ModelInfo) -> str:
+    """The file to take of a repository with several; empty for none, and for a model in parts."""
+    names = [sibling.rfilename for sibling in info.siblings or () if sibling.rfilename.endswith(".gguf")]
+    return next((name for kind in _GGUF_FILES for name in names if name.upper().endswith(f"{kind}.GGUF")), "")
+
+
+def related(source: str) -> tuple[list[ModelInfo], list[ModelInfo]]:
+    """The repositories that call themselves quantized variants of `source`, and smaller models of the same author.
+
+    Raises:
+        Refused: `source` is not on a hub, or the hub cannot be asked.
+    """
+    base = parse(source)
+    if not isinstance(base, Hub):
+        raise Refused(f"{source} is not on a hub, so nobody knows its variants. Write hf://ORG/NAME.", "model-missing")
+    api = HfApi(endpoint=endpoint(), token=get_token() or False)
+    with explained(source):
+        info = api.model_info(base.repo, expand=["safetensors", "pipeline_tag"])
+        quantized = api.list_models(
+            filter=f"base_model:quantized:{base.repo}", sort="downloads", limit=_LISTED, expand=_EXPAND
+        )
+        size = info.safetensors.total if info.safetensors else 0
+        smaller = api.list_models(
+            author=base.repo.partition("/")[0],
+            pipeline_tag=info.pipeline_tag,
+            num_parameters=f"max:{size}",
+            sort="downloads",
+            limit=_LISTED,
+            expand=_EXPAND,
+        )
+        return list(quantized), [each for each in smaller if size and each.id != base.repo]

@@ -1,0 +1,55 @@
+"""A model of a Hugging Face hub: its commit, and which of its files are needed."""
+
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+from huggingface_hub import HfApi, get_token, hf_hub_url
+from huggingface_hub.hf_api import RepoSibling
+
+from zorac_deploy.errors import Refused
+from zorac_deploy.models.choose import needed
+from zorac_deploy.models.remote import File, Listing, explained, read
+from zorac_deploy.models.source import Hub
+
+
+def listing(hub: Hub, endpoint: str, pickle: bool) -> Listing:
+    """What the model consists of now. The hub is asked once for the commit, and all files are of that commit.
+
+    Raises:
+        Refused: It cannot be reached, may not be read, or is no model.
+    """
+    token = get_token()
+    with explained(str(hub)):
+        info = HfApi(endpoint=endpoint, token=token or False).model_info(
+            hub.repo, revision=hub.revision or None, files_metadata=True
+        )
+        pinned = Hub(hub.repo, str(info.sha), hub.file)
+        files = {each.rfilename: _file(each, pinned, endpoint) for each in info.siblings or ()}
+        config = _config(files, token, str(hub))
+    chosen = needed(str(hub), files, hub.file, config, pickle)
+    return Listing(str(pinned), pinned.revision, tuple(files[path] for path in chosen), token)
+
+
+def _file(told: RepoSibling, pinned: Hub, endpoint: str) -> File:
+    path = told.rfilename
+    url = hf_hub_url(pinned.repo, path, revision=pinned.revision, endpoint=endpoint)
+    # A GGUF file is a model by itself, in whichever folder it is.
+    name = PurePosixPath(path).name if path.endswith(".gguf") else path
+    if told.lfs:
+        return File(name, url, told.lfs.size, sha256=told.lfs.sha256)
+    return File(name, url, told.size or 0, blob=told.blob_id or "")
+
+
+def _config(files: dict[str, File], token: str | None, source: str) -> dict[str, Any]:
+    if "config.json" not in files:
+        return {}
+    content = read(files["config.json"].url, token)
+    files["config.json"].checked(content, source)
+    try:
+        config = json.loads(content)
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise Refused(f"config.json of {source} holds no settings. Name another revision.", "model-damaged")
+    return config

@@ -1,0 +1,32 @@
+"""Which revision each source meant when it was first asked for. A model changes when somebody wants it to."""
+
+import json
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def get(source: str) -> str | None:
+    """What `source` was pinned to, if it was."""
+    return _read().get(source)
+
+
+def put(source: str, pinned: str) -> None:
+    """Remember that `source` means `pinned` from now on."""
+    path = _path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps({**_read(), source: pinned}, indent=2) + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def _path() -> Path:
+    return platformdirs.user_data_path("zorac-deploy") / "revisions.json"
+
+
+def _read() -> dict[str, str]:
+    try:
+        return dict(json.loads(_path().read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,121 @@
+"""What a person may write for a model, sorted out: a repository of a hub, a folder of a web server, or a path."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from zorac_deploy.errors import Refused
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_WRITE = "Write hf://ORG/NAME, hf://ORG/NAME@REVISION/FILE.gguf, https://SERVER/FOLDER/ or a folder on this machine."
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A repository of a Hugging Face hub.
+
+    Attributes:
+        repo: As in ``org/name``.
+        revision: A branch, a tag or a commit; empty for the main branch.
+        file: The GGUF file that is meant; empty for the whole model.
+    """
+
+    repo: str
+    revision: str = ""
+    file: str = ""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it means the same files for ever."""
+        return bool(_COMMIT.fullmatch(self.revision))
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        return self.repo.partition("/")[2]
+
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"hf://{self.repo}{revision}{'/' if self.file else ''}{self.file}"
+
+
+@dataclass(frozen=True)
+class Web:
+    """A folder of a web server, with a ``manifest.json`` that names its files, their sizes and their SHA-256.
+
+    Attributes:
+        url: The folder, ending in a slash.
+        file: The GGUF file that is meant; empty for the whole model.
+    """
+
+    url: str
+    file: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        return self.url.rstrip("/").rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.url + self.file
+
+
+def parse(text: str) -> Hub | Web | Path:
+    """What `text` means.
+
+    Raises:
+        Refused: It means nothing, or something that is not fetched from.
+    """
+    scheme = text.partition("://")[0] if "://" in text else ""
+    if scheme == "hf" or text.startswith(("https://huggingface.co/", "https://hf.co/")):
+        return _hub(text)
+    if scheme in ("http", "https"):
+        return _web(text)
+    if scheme:
+        raise Refused(f"models are not fetched by {scheme}: {text}. {_WRITE}", "settings-invalid")
+    if not text.strip():
+        raise Refused(
+            f"no model was named. Give one with --model SOURCE, or set model_weights_source. {_WRITE}", "model-missing"
+        )
+    return Path(text).expanduser().absolute()
+
+
+def _hub(text: str) -> Hub:
+    from huggingface_hub import parse_hf_uri  # here, for it takes its time, and a folder does not need it
+    from huggingface_hub.errors import HfUriError
+
+    try:
+        found = parse_hf_uri(text)
+    except HfUriError as fault:
+        raise Refused(f"{text} names no model: {fault.msg} {_WRITE}", "settings-invalid") from None
+    if found.type != "model":
+        raise Refused(f"{text} is a {found.type} and no model. {_WRITE}", "settings-invalid")
+    _require_file(text, found.path_in_repo)
+    return Hub(found.id, found.revision or "", found.path_in_repo)
+
+
+def _web(text: str) -> Web:
+    parts = urlsplit(text)
+    if not parts.hostname or parts.query or parts.fragment or parts.password:
+        raise Refused(f"{text} is not the address of a folder. {_WRITE}", "settings-invalid")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise Refused(f"{text}: whoever is on the way could change what comes by http. Use https.", "settings-invalid")
+    folder, _, file = text.rpartition("/") if text.endswith(".gguf") else (text.rstrip("/"), "", "")
+    _require_file(text, file)
+    return Web(f"{folder}/", file)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _require_file(text: str, file: str) -> None:
+    if file and (not file.endswith(".gguf") or ".." in PurePosixPath(file).parts):
+        raise Refused(
+            f"{text}: only a GGUF file can be taken by itself, and {file} is none. {_WRITE}", "settings-invalid"
+        )

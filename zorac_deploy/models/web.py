@@ -1,0 +1,50 @@
+"""A model in a folder of a web server that has a manifest."""
+
+import json
+from pathlib import PurePosixPath
+from typing import Annotated
+from urllib.parse import quote
+
+from pydantic import BaseModel, Field, ValidationError
+
+from zorac_deploy.errors import Refused
+from zorac_deploy.models.choose import needed
+from zorac_deploy.models.remote import File, Listing, explained, read
+from zorac_deploy.models.source import Web
+
+
+class _Entry(BaseModel):
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Manifest(BaseModel):
+    files: dict[str, _Entry]
+
+
+def listing(web: Web, pickle: bool) -> Listing:
+    """What the model consists of now, as ``manifest.json`` in its folder says.
+
+    Raises:
+        Refused: It cannot be reached, or is no model.
+    """
+    with explained(str(web)):
+        text = read(f"{web.url}manifest.json")
+        try:
+            found = _Manifest.model_validate_json(text).files
+        except ValidationError as fault:
+            first = fault.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise Refused(
+                f"{web.url}manifest.json is no manifest: {where} {first['msg']}. Needed: "
+                '{"files": {"config.json": {"size": 123, "sha256": "…"}, …}}',
+                "model-damaged",
+            ) from None
+        config = json.loads(read(f"{web.url}config.json")) if "config.json" in found else {}
+    chosen = needed(str(web), found, web.file, config, pickle)
+    return Listing(str(web), "", tuple(_file(web, path, found[path]) for path in chosen))
+
+
+def _file(web: Web, path: str, entry: _Entry) -> File:
+    name = PurePosixPath(path).name if path.endswith(".gguf") else path
+    return File(name, web.url + quote(path), entry.size, sha256=entry.sha256)

@@ -1,0 +1,178 @@
+"""Which checkpoints an engine can serve, on which cards; and which settings would have it serve them slower.
+
+From the quantization methods of vLLM 0.26.0 and 0.32.0 (vllm/model_executor/layers/quantization), their
+get_min_capability, and the order and the names of its kernels (vllm/model_executor/kernels/linear).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from zorac_deploy import content
+from zorac_deploy.errors import Refused
+from zorac_deploy.planner.engine import Card, Engine
+
+Compute = tuple[int, int]
+
+# By quant_method, the compute capability that a card needs, where that is more than what every engine here needs.
+# FP8 is not among them: below 8.9 Marlin unpacks such weights, and they are computed with in 16 bits.
+_METHODS: dict[str, Compute] = {
+    "awq": (7, 5),
+    "bitsandbytes": (7, 0),
+    "compressed-tensors": (7, 0),
+    "deepseek_v4_fp8": (7, 5),
+    "experts_int8": (8, 0),
+    "fbgemm_fp8": (8, 0),
+    "fp8": (7, 5),
+    "fp_quant": (10, 0),
+    "gpt_oss_mxfp4": (8, 0),
+    "gptq": (6, 0),
+    "humming": (7, 5),
+    "inc": (6, 0),
+    "auto-round": (6, 0),
+    "modelopt": (7, 5),
+    "modelopt_fp4": (7, 5),
+    "modelopt_mixed": (8, 0),
+    "modelopt_mxfp8": (7, 5),
+    "mxfp4": (8, 0),
+    "mxfp8": (7, 5),
+    "quark": (7, 0),
+    "torchao": (7, 5),
+}
+# What is tried with an engine on the processor, in this project's sandbox. The rest is not known to work there.
+_ON_A_PROCESSOR = ("awq", "bitsandbytes", "compressed-tensors", "gptq")
+# vLLM's own code for bitsandbytes left its core with 0.28; the package that computes never was a part of it.
+_BNB_PACKAGES = {"bitsandbytes": (0, 0), "vllm-bnb-plugin": (0, 28)}
+
+# What linear_backend has 4-bit integers computed with, of the kernels that are slow.
+_BACKENDS = {"conch": "ConchLinearKernel", "exllama": "ExllamaLinearKernel", "triton": "TritonW4A16LinearKernel"}
+# Until these versions, a method that was asked for by its name was not exchanged for its faster one.
+_FORCED_UNTIL = {"awq": (0, 24), "gptq": (0, 23)}
+
+
+def check(config: Mapping[str, Any], card: Card, engine: Engine) -> None:
+    """Require that `engine` knows the checkpoint's format, and that `card` has what it needs.
+
+    Raises:
+        Refused: It does not, or the card has not.
+    """
+    method = _method(config)
+    if not method:
+        return
+    if method not in _METHODS or (engine.processor and method not in _ON_A_PROCESSOR):
+        known = _ON_A_PROCESSOR if engine.processor else tuple(_METHODS)
+        raise _unsupported(
+            f"the model is quantized by {method}, which the engine {engine.name} "
+            f"{'is not known to serve on a processor' if method in _METHODS else 'does not know'}. Take a checkpoint "
+            f"of one of: {', '.join(known)}; or the model that it was made from."
+        )
+    needed = _needed(method, config)
+    if not engine.processor and card.compute and card.compute < needed:
+        raise _unsupported(
+            f"the model is quantized by {method}, which vLLM computes from compute capability {_text(needed)} on, and "
+            f"{card.name} has {_text(card.compute)}. Take an AWQ or GPTQ checkpoint of the same model."
+        )
+    if method == "bitsandbytes":
+        _require_packages(engine)
+
+
+def check_speed(config: Mapping[str, Any], settings: Mapping[str, str], card: Card, engine: Engine) -> None:
+    """Require that no setting forces a kernel behind one that runs on `card`: what a start would be undone for.
+
+    Args:
+        config: The model's config.json.
+        settings: Flags of the engine with underscores for dashes, and its environment.
+        card: The card.
+        engine: The engine.
+
+    Raises:
+        Refused: One does.
+    """
+    if engine.processor or not card.compute:
+        return
+    slow = content.role_module("generations", "zorac_host/engine_log").SLOW
+    for setting, kernel in _forced(config, settings, card.compute, engine):
+        known = slow[kernel]
+        if card.compute >= known.compute:
+            raise Refused(
+                f"{setting} has vLLM compute with {kernel}, and {known.better[0]}, which is much faster, runs on this "
+                f"card ({card.name}, compute capability {_text(card.compute)}). Take it out: vLLM chooses the faster "
+                "one by itself.",
+                "setting-slower",
+            )
+
+
+def _forced(
+    config: Mapping[str, Any], settings: Mapping[str, str], compute: Compute, engine: Engine
+) -> list[tuple[str, str]]:
+    """The settings that force a kernel, with the kernel."""
+    found = []
+    asked = settings.get("quantization", "")
+    if asked == _method(config) and engine.version < _FORCED_UNTIL.get(asked, (0, 0)):
+        found.append((f"quantization: {asked} in vllm_service_extra_flags", asked))
+    if not _four_bits(config):
+        return found
+    backend = settings.get("linear_backend", "").lower()
+    if backend in _BACKENDS:
+        found.append((f"linear_backend: {backend} in vllm_service_extra_flags", _BACKENDS[backend]))
+    disabled = settings.get("VLLM_DISABLED_KERNELS", "").split(",")
+    # Machete is Hopper's alone, and there as good as Marlin.
+    if "MarlinLinearKernel" in disabled and (compute[0] != 9 or "MacheteLinearKernel" in disabled):
+        found.append(("VLLM_DISABLED_KERNELS in vllm_environment", "ExllamaLinearKernel"))
+    if settings.get("VLLM_BATCH_INVARIANT", "0") != "0" and _method(config) == "awq":
+        found.append(("VLLM_BATCH_INVARIANT in vllm_environment", "awq"))
+    return found
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    given = config.get("quantization_config") or config.get("compression_config")
+    named = given.get("quant_method") or given.get("quantization_method") if isinstance(given, Mapping) else ""
+    name = str(named or "").lower()
+    return {"bnb": "bitsandbytes"}.get(name, "compressed-tensors" if name.startswith("compressed") else name)
+
+
+def _weights(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How the first group of compressed-tensors' describes weights; empty for others."""
+    given = config.get("quantization_config") or {}
+    groups = given.get("config_groups") if isinstance(given, Mapping) else None
+    first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    weights = first.get("weights") if isinstance(first, Mapping) else None
+    return weights if isinstance(weights, Mapping) else {}
+
+
+def _four_bits(config: Mapping[str, Any]) -> bool:
+    """Whether weights are integers of four bits that are computed with in 16."""
+    weights = _weights(config)
+    return _method(config) in ("awq", "gptq") or (weights.get("num_bits") == 4 and weights.get("type") == "int")
+
+
+def _needed(method: str, config: Mapping[str, Any]) -> Compute:
+    """The compute capability for this checkpoint."""
+    algorithm = str((config.get("quantization_config") or {}).get("quant_algo", "")).upper()
+    if method == "modelopt" and algorithm == "FP8":
+        return (8, 9)
+    weights = _weights(config)
+    if weights.get("type") == "float" and weights.get("num_bits") == 4 and weights.get("group_size") == 32:
+        return (8, 0)  # MXFP4; NVFP4 has groups of 16 and runs anywhere
+    return _METHODS[method]
+
+
+def _require_packages(engine: Engine) -> None:
+    """Require that the engine's lock holds what bitsandbytes needs."""
+    lock = content.role_file("vllm_engine", f"locks/{engine.name}.txt")
+    if not lock.is_file():
+        return
+    held = {line.partition("==")[0] for line in lock.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()}
+    missing = [name for name, since in _BNB_PACKAGES.items() if engine.version >= since and name not in held]
+    if missing:
+        raise _unsupported(
+            f"the model is quantized by bitsandbytes, and {engine.name} comes without {' and '.join(missing)}."
+            " Set vllm_engine_lock to one that has it, or take an AWQ or GPTQ checkpoint, which is faster, too."
+        )
+
+
+def _text(compute: Compute) -> str:
+    return f"{compute[0]}.{compute[1]}"
+
+
+def _unsupported(message: str) -> Refused:
+    return Refused(message, "format-unsupported")

@@ -1,0 +1,210 @@
+"""What is to be quantized, and how; looked at before anything heavy is begun."""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from zorac_deploy import content, environments
+from zorac_deploy.errors import Refused, refused
+from zorac_deploy.quantize import recipe as recipes
+
+Device = Literal["cpu", "cuda"]
+
+_LOCKS = Path(__file__).parent / "locks"
+_GIB = 2**30
+# What the environment takes on the disk, and torch and its friends in memory before a model is there; measured.
+_ENVIRONMENT_GIB: dict[Device, float] = {"cpu": 1.4, "cuda": 7.0}
+_PROGRAM_GIB = 1.5
+# A sample's numbers between two layers are there several times: what went in, what AWQ keeps, what came out.
+_COPIES = 8
+# Whoever calibrates has to read text; tekken.json alone is for vLLM.
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be made of what.
+
+    Attributes:
+        source: The model's folder.
+        digest: The digest of its files.
+        output: The folder to be made.
+        recipe: What is done.
+        calibration: A text file, a file with a JSON object a line, ``hf://`` and a data set's name, or empty for the
+            book that comes with the environment.
+        samples: How many pieces of it are read.
+        length: Tokens of each.
+        device: What computes.
+        bytes_before: Of the source's weights.
+        bytes_after: What they will take, about.
+        memory_gib: What the work will take in memory, about.
+    """
+
+    source: Path
+    digest: str
+    output: Path
+    recipe: recipes.Recipe
+    calibration: str
+    samples: int
+    length: int
+    device: Device
+    bytes_before: int
+    bytes_after: int
+    memory_gib: float
+
+    @property
+    def environment(self) -> tuple[str, Path]:
+        """The name and the lock of the environment that it runs in."""
+        return f"quantize-{self.device}", _LOCKS / f"{self.device}.txt"
+
+
+def prepare(
+    source: Path,
+    recipe: str,
+    output: Path | None = None,
+    calibration: str = "",
+    samples: int = 128,
+    length: int = 512,
+    group_size: int | None = None,
+    device: Device = "cpu",
+) -> Job:
+    """Look at all that can be known beforehand.
+
+    Raises:
+        Refused: It cannot work; nothing was changed.
+    """
+    found = recipes.read(recipe, group_size)
+    source = source.expanduser().absolute()
+    output = (output or source.with_name(f"{source.name}-{found.name}")).expanduser().absolute()
+    if output.exists():
+        raise Refused(f"{output} is there already. Remove it, or name another with --output.", "settings-invalid")
+    if calibration and not calibration.startswith("hf://"):
+        calibration = str(_text(Path(calibration).expanduser().absolute()))
+    manifest, tensors = _read(source)
+    layers = _layers(tensors)
+    recipes.check(found, layers)
+    before = sum(map(_stored, tensors.values()))
+    saved = sum(_saved(layer, group) for layer in layers if (group := found.group_of(layer)))
+    hidden = max(layer.inputs for layer in layers)
+    memory = before / _GIB + _PROGRAM_GIB + samples * length * hidden * 2 * _COPIES / _GIB
+    job = Job(
+        source=source,
+        digest=str(manifest["digest"]),
+        output=output,
+        recipe=found,
+        calibration=calibration,
+        samples=samples,
+        length=length,
+        device=device,
+        bytes_before=before,
+        bytes_after=max(before - saved, 0),
+        memory_gib=memory,
+    )
+    _require_room(job)
+    return job
+
+
+def _text(path: Path) -> Path:
+    if not path.is_file() or not path.stat().st_size:
+        raise Refused(
+            f"there is no text in {path}. Name a file for --calibration, or leave it out.", "settings-invalid"
+        )
+    return path
+
+
+def _read(source: Path) -> tuple[Mapping[str, Any], dict[str, dict[str, Any]]]:
+    """What the model consists of, and its tensors."""
+    manifest = content.role_module("model_weights", "model_manifest")
+    try:
+        if manifest.check(source, tekken=False) != "safetensors":
+            raise Refused(
+                f"{source} is a GGUF file, which is quantized already. Take the model that it was made from, as "
+                "safetensors.",
+                "format-unsupported",
+            )
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        method = config.get("quantization_config", {}).get("quant_method")
+        if method:
+            raise Refused(
+                f"{source} is quantized already, by {method}. Take the one that it was made from.",
+                "format-unsupported",
+            )
+        if not any((source / name).is_file() for name in _TOKENIZERS):
+            raise Refused(
+                f"{source} has tekken.json alone, and calibrating takes {' or '.join(_TOKENIZERS)}. Fetch one of them.",
+                "model-incomplete",
+            )
+        found = manifest.manifest(source, remember=True)
+        headers = [manifest.read_header(file) for file in manifest.weight_files(source)]
+    except manifest.Fault as fault:
+        raise refused(str(fault)) or fault from None
+    return found, {name: tensor for header in headers for name, tensor in header.items()}
+
+
+def _layers(tensors: Mapping[str, Mapping[str, Any]]) -> list[recipes.Layer]:
+    """The linear layers: matrices called weight that are no embedding; and the head, also where it is tied to one."""
+    matrices = {
+        name.removesuffix(".weight"): tensor["shape"]
+        for name, tensor in tensors.items()
+        if name.endswith(".weight") and len(tensor["shape"]) == 2
+    }
+    embeddings = {name: shape for name, shape in matrices.items() if "embed" in name or name.endswith(("wte", "wpe"))}
+    found = {name: shape for name, shape in matrices.items() if name not in embeddings}
+    if not found:
+        raise Refused("the model has no linear layers that could be quantized.", "format-unsupported")
+    if not any(name.endswith("lm_head") for name in found) and embeddings:
+        found["lm_head"] = next(iter(embeddings.values()))
+    return [recipes.Layer(name, inputs=shape[1], outputs=shape[0]) for name, shape in found.items()]
+
+
+def _stored(tensor: Mapping[str, Any]) -> int:
+    begin, end = tensor["data_offsets"]
+    return int(end) - int(begin)
+
+
+def _saved(layer: recipes.Layer, group: recipes.Group) -> int:
+    """Bytes that quantizing a layer saves, if it is in 16 bits. A scale takes two bytes, a zero point half a one."""
+    weights = layer.inputs * layer.outputs
+    scales = weights / (group.size or layer.inputs)
+    return math.floor(weights * (2 - group.bits / 8) - scales * 2.5)
+
+
+def _require_room(job: Job) -> None:
+    """Require that the disks and the memory will do."""
+    needs: dict[Path, float] = {_existing(job.output.parent): job.bytes_after * 1.1}
+    if not environments.is_there(*job.environment):
+        cache = _existing(environments.path(*job.environment).parent)
+        needs[cache] = needs.get(cache, 0) + _ENVIRONMENT_GIB[job.device] * _GIB
+    for folder, needed in needs.items():
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise Refused(
+                f"{needed / _GIB:.1f} GiB are needed under {folder}, and {free / _GIB:.1f} are free. Free some, or "
+                "name another folder with --output.",
+                "disk-full",
+            )
+    available = _available_gib()
+    if available is not None and available < job.memory_gib:
+        raise Refused(
+            f"the model is quantized in memory: {job.memory_gib:.1f} GiB are needed, and {available:.1f} are there. "
+            "Take a machine with more, fewer --samples, or a shorter --length.",
+            "model-does-not-fit",
+        )
+
+
+def _existing(folder: Path) -> Path:
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
+
+
+def _available_gib() -> float | None:
+    """Memory that is to be had without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = dict(line.split(":", 1) for line in lines)
+    return int(found["MemAvailable"].split()[0]) * 1024 / _GIB

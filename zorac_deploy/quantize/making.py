@@ -1,0 +1,221 @@
+"""Make the quantized model: run the program in its environment, and put what it makes into its place, whole."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zorac_deploy import __version__, content, environments
+from zorac_deploy.errors import REFUSALS, Refused
+from zorac_deploy.quantize.job import Job
+
+_PROGRAM = Path(__file__).with_name("program.py")
+# What is made anew, and what tells of the source alone.
+_NOT_COPIED = (
+    "*.safetensors*",
+    "*.bin",
+    "*.bin.index.json",
+    "*.pt",
+    "*.pth",
+    "*.gguf",
+    "config.json",
+    "README.md",
+    ".*",
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """How far it is.
+
+    Attributes:
+        doing: What is being done.
+        layer: How many layers are done; None where it does not go by layers.
+        layers: How many there are.
+    """
+
+    doing: str
+    layer: int | None = None
+    layers: int | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """The model that was made: its folder, and what its quantization.json says."""
+
+    folder: Path
+    card: dict[str, Any]
+
+
+def make(job: Job, log: Path, told: Callable[[Event], None]) -> Made:
+    """Do `job`. The folder appears when it is whole; until then, what there is bears its name and ``.partial``.
+
+    Args:
+        job: What is to be done.
+        log: The file for what the libraries print.
+        told: Is called as it goes on.
+
+    Raises:
+        Refused: It failed, or another run is at it.
+        ZoracDeployError: The environment could not be made.
+    """
+    began = time.monotonic()
+    with _partial(job.output) as partial:
+        if not environments.is_there(*job.environment):
+            told(Event("install llmcompressor"))
+        python = environments.ensure(*job.environment)
+        found = _run(python, job, partial, log, told)
+        told(Event("make it whole"))
+        _complete(job.source, partial)
+        card = _card(job, found, partial, time.monotonic() - began)
+        (partial / "quantization.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        (partial / "README.md").write_text(content.render("model-card.md.j2", **card), encoding="utf-8")
+        _check(partial)
+        partial.rename(job.output)
+    return Made(job.output, card)
+
+
+@contextmanager
+def _partial(output: Path) -> Iterator[Path]:
+    """An empty folder beside `output` that is ours alone. What an earlier run left goes, and ours on a fault."""
+    partial = output.with_name(f"{output.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    held = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(f"another run is making {output}. Wait for it.", "settings-invalid") from None
+        _empty(partial)
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    finally:
+        os.close(held)
+
+
+def _empty(folder: Path) -> None:
+    for each in folder.iterdir():
+        if each.is_dir():
+            shutil.rmtree(each)
+        else:
+            each.unlink()
+
+
+def _run(python: Path, job: Job, partial: Path, log: Path, told: Callable[[Event], None]) -> dict[str, Any]:
+    """Run the program, and return what it found."""
+    found: dict[str, Any] = {}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch, log.open("w", encoding="utf-8") as errors:
+        (Path(scratch) / "recipe.yaml").write_text(job.recipe.text, encoding="utf-8")
+        words = {
+            "source": str(job.source),
+            "output": str(partial),
+            "recipe": f"{scratch}/recipe.yaml",
+            "calibration": job.calibration,
+            "samples": job.samples,
+            "length": job.length,
+            "device": job.device,
+        }
+        (Path(scratch) / "job.json").write_text(json.dumps(words), encoding="utf-8")
+        ours, theirs = os.pipe()
+        # A session of its own, so that Ctrl-C reaches us alone; it ends with its standard input.
+        process = subprocess.Popen(
+            [str(python), str(_PROGRAM), f"{scratch}/job.json", str(theirs)],
+            stdin=subprocess.PIPE,
+            stdout=errors,
+            stderr=errors,
+            pass_fds=(theirs,),
+            env=_environment(job),
+            start_new_session=True,
+        )
+        os.close(theirs)
+        with process, os.fdopen(ours, encoding="utf-8") as lines:
+            try:
+                for line in lines:
+                    _take(json.loads(line), found, told)
+            finally:
+                process.kill()
+    if "perplexity" not in found:
+        raise Refused(
+            f"{_last_words(log)} Nothing was left behind. The whole output: {log}",
+            "quantize-failed",
+        )
+    return found
+
+
+def _take(words: dict[str, Any], found: dict[str, Any], told: Callable[[Event], None]) -> None:
+    if "fault" in words:
+        raise Refused(words["fault"], words["id"] if words["id"] in REFUSALS else "quantize-failed")
+    if "doing" in words:
+        told(Event(words["doing"]))
+    elif "layer" in words:
+        told(Event("quantize", words["layer"], words["of"]))
+    else:
+        found.update(words)
+
+
+def _environment(job: Job) -> dict[str, str]:
+    """A data set may be fetched, a model never; and no card is used that was not asked for."""
+    offline = {} if job.calibration.startswith("hf://") else {"HF_HUB_OFFLINE": "1"}
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if job.device == "cpu" else {}
+    return {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", **offline, **hidden}
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return (
+        f"llmcompressor failed: {lines[-1][-500:]}." if lines else "llmcompressor was killed; is there memory enough?"
+    )
+
+
+def _complete(source: Path, partial: Path) -> None:
+    """Add what the source has beside weights, as it is: what transformers writes anew, an older one may not read."""
+    skipped = {path for pattern in _NOT_COPIED for path in source.glob(pattern)}
+    for path in source.iterdir():
+        if path.is_file() and path not in skipped:
+            shutil.copyfile(path, partial / path.name)
+    (partial / "recipe.yaml").unlink(missing_ok=True)  # stands in the card
+    written = json.loads((partial / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = written["quantization_config"]
+    (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    partial.chmod(0o755)
+    for path in partial.iterdir():
+        path.chmod(0o644)  # safetensors writes its files for their owner alone
+
+
+def _card(job: Job, found: dict[str, Any], partial: Path, seconds: float) -> dict[str, Any]:
+    """What was made of what, and how."""
+    return {
+        "source": {"name": job.source.name, "digest": job.digest},
+        "recipe": {"name": job.recipe.name, "modifiers": list(job.recipe.modifiers), "text": job.recipe.text},
+        "calibration": found["calibration"],
+        "seed": found["seed"],
+        "perplexity": found["perplexity"],
+        "bytes": {
+            "before": job.bytes_before,
+            "after": sum(path.stat().st_size for path in partial.glob("*.safetensors")),
+        },
+        "device": job.device,
+        "seconds": round(seconds),
+        "versions": {"zorac-deploy": __version__, **found["versions"]},
+    }
+
+
+def _check(partial: Path) -> None:
+    manifest = content.role_module("model_weights", "model_manifest")
+    try:
+        manifest.check(partial, tekken=False)
+    except manifest.Fault as fault:
+        raise Refused(f"what was made is not whole: {fault}", "quantize-failed") from None

@@ -1,0 +1,238 @@
+"""Quantize a model as a job says. Run by ``zorac_deploy.quantize.making`` in the environment of ``locks/``.
+
+Usage: ``program.py JOB_JSON DESCRIPTOR``. Writes one JSON object a line to the file descriptor: ``{"doing": …}`` where
+a part begins, ``{"layer": …, "of": …}`` after each layer, ``{"perplexity": …}`` in the end, or ``{"fault": …}``. It
+ends when its standard input does, so it does not outlive whoever started it.
+"""
+
+import gc
+import hashlib
+import json
+import math
+import os
+import sys
+import threading
+from importlib.metadata import files, version
+from pathlib import Path
+
+import torch
+from datasets import Dataset, get_dataset_split_names, load_dataset
+from llmcompressor import oneshot
+from llmcompressor.modifiers import Modifier
+from llmcompressor.pipelines.cache import IntermediatesCache
+from llmcompressor.recipe import Recipe
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+_SEED = 0
+# A book that comes with this package: Isaac Newton's Opticks, in the public domain. Its last tenth is only measured on.
+_BOOK = ("apache-tvm-ffi", "Isaac.Newton-Opticks.txt")
+_HELD_OUT = 0.1
+_WINDOWS = 20  # of the held-out text, each as long as a sample
+
+_PACKAGES = ("llmcompressor", "compressed-tensors", "torch", "transformers")
+
+_out = os.fdopen(int(sys.argv[2]), "w", buffering=1)  # not standard output: the libraries print there
+
+
+class Fault(Exception):
+    """It cannot be done; the message says why. The second argument is the refusal's id."""
+
+
+class Progress(Modifier):
+    """Not a change of the model: tells when a layer is done."""
+
+    layers: int
+    done: int = 0
+
+    def on_initialize(self, state, **_):  # noqa: ARG002
+        """There is nothing to prepare."""
+        return True
+
+    def on_sequential_epoch_end(self, state, event, modules, **_):  # noqa: ARG002
+        """A layer is done, or what comes after the last one."""
+        self.done += 1
+        if self.done <= self.layers:
+            say(layer=self.done, of=self.layers)
+
+
+def say(**words):
+    """Tell who started us."""
+    _out.write(json.dumps(words) + "\n")
+
+
+def book():
+    """The text that is there without a network."""
+    package, name = _BOOK
+    return next(Path(entry.locate()) for entry in files(package) if entry.name == name).read_text(encoding="utf-8")
+
+
+def held_out(tokenizer, length):
+    """The tokens on which perplexity is measured: pieces of `length`, from the end of the book."""
+    text = book()
+    found = tokenizer(text[-int(len(text) * _HELD_OUT) :], add_special_tokens=False)["input_ids"]
+    return [found[at : at + length] for at in range(0, min(len(found), _WINDOWS * length) - length + 1, length)]
+
+
+def calibration(job, tokenizer):
+    """`samples` lists of up to `length` tokens, as the model meets them: through its chat template if it has one."""
+    samples, length, source = job["samples"], job["length"], job["calibration"]
+    if source.startswith("hf://") or source.endswith(".jsonl"):
+        rows = conversations(source, samples)
+    else:
+        text = Path(source).read_text(encoding="utf-8") if source else book()[: -int(len(book()) * _HELD_OUT)]
+        rows = pieces(tokenizer, text, samples, length)
+    if len(rows) < samples:
+        raise Fault(
+            f"{source} holds {len(rows)} conversations, and {samples} are wanted. Take more, or --samples {len(rows)}.",
+            "settings-invalid",
+        )
+    return [{"input_ids": tokens(tokenizer, row)[:length]} for row in rows]
+
+
+def pieces(tokenizer, text, samples, length):
+    """`samples` pieces of `text`, spread evenly, as conversations: a third of each is said, the rest is answered."""
+    found = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(found) < samples * length:
+        raise Fault(
+            f"the text holds {len(found)} tokens, and {samples} samples of {length} need {samples * length}. Take a "
+            f"longer one, or --samples {max(len(found) // length, 1)}.",
+            "settings-invalid",
+        )
+    step, cut = len(found) // samples, length // 3
+    starts = range(0, step * samples, step)
+    return [
+        [
+            {"role": "user", "content": tokenizer.decode(found[at : at + cut])},
+            {"role": "assistant", "content": tokenizer.decode(found[at + cut : at + length])},
+        ]
+        for at in starts
+    ]
+
+
+def conversations(source, samples):
+    """The first `samples` rows of a data set, or of a file with a JSON object a line: `messages` or `text`."""
+    if source.startswith("hf://"):
+        name, _, split = source.removeprefix("hf://").partition(":")
+        name, _, revision = name.partition("@")
+        split = split or get_dataset_split_names(name, revision=revision or None)[0]
+        rows = load_dataset(name, revision=revision or None, split=split, streaming=True)
+    else:
+        with Path(source).open(encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file if line.strip()]
+    found = []
+    for row in rows:
+        if len(found) == samples:
+            break
+        if "messages" not in row and "text" not in row:
+            raise Fault(f"a row of {source} has {', '.join(row)}, and neither messages nor text.", "settings-invalid")
+        found.append(row.get("messages") or [{"role": "user", "content": row["text"]}])
+    return found
+
+
+def tokens(tokenizer, messages):
+    """A conversation as the model meets it."""
+    if tokenizer.chat_template:
+        return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+    return tokenizer("\n".join(message["content"] for message in messages))["input_ids"]
+
+
+@torch.no_grad()
+def perplexity(model, windows):
+    """Exp of the mean negative log-likelihood of every token but the first of each window."""
+    device = next(model.parameters()).device
+    total = count = 0
+    for window in windows:
+        ids = torch.tensor([window], device=device)
+        logits = model(ids).logits[0, :-1].float()
+        total += torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
+        count += len(window) - 1
+    return math.exp(total / count)
+
+
+def load(folder, device):
+    """The model in `folder`; on a card as far as it fits there, the rest in memory."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+    if device == "cuda":
+        from compressed_tensors.offload import dispatch_model
+
+        dispatch_model(model)
+    return model.eval()
+
+
+def quantize(job):
+    """Do `job`."""
+    torch.manual_seed(_SEED)
+    source, output = job["source"], job["output"]
+    try:
+        recipe = Recipe.create_instance(job["recipe"]).modifiers
+    except (ValueError, TypeError, KeyError) as error:
+        raise Fault(f"llmcompressor does not take the recipe: {error}", "recipe-invalid") from None
+    calibrated = any(modifier.requires_calibration_data for modifier in recipe)
+
+    say(doing="read the model")
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    config = AutoConfig.from_pretrained(source, local_files_only=True).get_text_config()
+    samples = calibration(job, tokenizer) if calibrated else []
+    windows = held_out(tokenizer, job["length"])
+    model = load(source, job["device"])
+    say(doing="measure it as it is")
+    before = perplexity(model, windows)
+
+    say(doing="quantize")
+    if not torch.accelerator.is_available():
+        # AWQ pins memory for copies to a card, and without one that is an error.
+        IntermediatesCache.pin_memory = lambda *_: None
+    oneshot(
+        model=model,
+        recipe=[*recipe, Progress(layers=config.num_hidden_layers)] if calibrated else recipe,
+        dataset=Dataset.from_list(samples) if calibrated else None,
+        num_calibration_samples=len(samples) or 1,
+        max_seq_length=job["length"],
+        shuffle_calibration_samples=False,
+        pipeline="sequential" if calibrated else "datafree",
+    )
+    say(doing="write it")
+    model.save_pretrained(output, save_compressed=True)
+    del model
+    gc.collect()
+
+    say(doing="measure what was written")
+    after = perplexity(load(output, job["device"]), windows)
+    say(
+        perplexity={
+            "before": round(before, 3),
+            "after": round(after, 3),
+            "text": f"the last tenth of {_BOOK[1]} in {_BOOK[0]}",
+            "windows": len(windows),
+            "length": job["length"],
+        },
+        calibration={
+            "text": job["calibration"] or f"the first nine tenths of {_BOOK[1]} in {_BOOK[0]}",
+            "sha256": hashlib.sha256(json.dumps(samples).encode()).hexdigest(),
+            "samples": len(samples),
+            "length": job["length"],
+            "chat_template": bool(tokenizer.chat_template),
+        }
+        if calibrated
+        else None,
+        seed=_SEED,
+        versions={name: version(name) for name in _PACKAGES},
+    )
+
+
+def main():
+    """Do the job that the command line names, and end without waiting for what the libraries left running."""
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
+    try:
+        quantize(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    except Fault as fault:
+        say(fault=fault.args[0], id=fault.args[1])
+    except torch.OutOfMemoryError:
+        said = "the card has too little memory for one layer. Take --device cpu, or fewer or shorter samples."
+        say(fault=said, id="quantize-failed")
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

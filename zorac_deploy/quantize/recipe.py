@@ -1,0 +1,248 @@
+"""Read a recipe of llmcompressor's, and see whether it goes with a model. Pure, but for reading the file."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zorac_deploy.errors import Refused
+
+_FOLDER = Path(__file__).parent / "recipes"
+_QUANTIZING = ("QuantizationModifier", "GPTQModifier", "AutoRoundModifier")
+# They change weights so that less is lost, and leave it to one of the others to quantize them.
+_PREPARING = ("AWQModifier", "SmoothQuantModifier", "QuIPModifier", "SpinQuantModifier")
+# compressed-tensors's schemes by name: bits of a weight, and how many weights share a scale (0: a row, or a square).
+_SCHEMES = {
+    "W4A16": (4, 128),
+    "W4A16_ASYM": (4, 128),
+    "W4AFP8": (4, 128),
+    "W4A8": (4, 128),
+    "W8A16": (8, 128),
+    "W8A8": (8, 0),
+    "INT8": (8, 0),
+    "FP8": (8, 0),
+    "FP8_DYNAMIC": (8, 0),
+    "FP8_BLOCK": (8, 0),
+    "NVFP4": (4, 16),
+    "NVFP4A16": (4, 16),
+    "MXFP4": (4, 32),
+    "MXFP4A16": (4, 32),
+    "MXFP8": (8, 32),
+    "MXFP8A16": (8, 32),
+}
+GROUP_SIZES = (128, 64, 32)  # of those that vLLM's kernels compute with
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of a model: its name, and the sizes of its matrix."""
+
+    name: str
+    inputs: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is quantized alike.
+
+    Attributes:
+        targets: Names of layers, patterns after ``re:``, or ``Linear`` for all.
+        bits: Bits of a weight.
+        size: How many weights share a scale; 0 for a row, or a square.
+    """
+
+    targets: tuple[str, ...]
+    ignore: tuple[str, ...]
+    bits: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe whose words are known.
+
+    Attributes:
+        name: What it is called.
+        text: It, as YAML, with the group size that was asked for.
+        modifiers: Their names, in order.
+        groups: What it quantizes.
+    """
+
+    name: str
+    text: str
+    modifiers: tuple[str, ...]
+    groups: tuple[Group, ...]
+
+    def group_of(self, layer: Layer) -> Group | None:
+        """The group that `layer` belongs to; None if it is left as it is."""
+        for group in self.groups:
+            if _named(layer, group.targets) and not _named(layer, group.ignore):
+                return group
+        return None
+
+
+def shipped() -> tuple[str, ...]:
+    """The names of the recipes that come with zorac-deploy."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+
+
+def read(name: str, group_size: int | None = None) -> Recipe:
+    """The recipe called `name`, or in the file `name`.
+
+    Args:
+        name: One of `shipped`, or a path.
+        group_size: What its group size is to be instead.
+
+    Raises:
+        Refused: There is none, or it says what cannot be.
+    """
+    path = _FOLDER / f"{name}.yaml" if name in shipped() else Path(name).expanduser()
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _invalid(
+            f"there is no recipe {name}. Take one of {', '.join(shipped())}, or the path of a YAML file."
+        ) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise _invalid(f"{path} cannot be read as YAML: {error}") from None
+    modifiers = _modifiers(content, path)
+    quantizing = {each: words for each, words in modifiers.items() if each in _QUANTIZING}
+    for each in quantizing.values():
+        for words in _config_groups(each).values():
+            _resize(words, group_size)
+    groups = tuple(group for words in quantizing.values() for group in _groups(words, path))
+    if group_size and any(group.size not in (0, group_size) for group in groups):
+        raise _invalid(
+            f"{path.name} takes a scheme by its name, whose group size is fixed. Write it out under config_groups, as "
+            f"{_FOLDER / 'awq-w4a16.yaml'} does, or leave out --group-size."
+        )
+    return Recipe(path.stem, yaml.safe_dump(content, sort_keys=False), tuple(modifiers), groups)
+
+
+def check(recipe: Recipe, layers: Sequence[Layer]) -> None:
+    """Require that `recipe` names layers that are there, and that its groups divide them.
+
+    Raises:
+        Refused: It does not.
+    """
+    for group in recipe.groups:
+        for name in (*group.targets, *group.ignore):
+            if not any(_named(layer, (name,)) for layer in layers):
+                raise _invalid(f"{recipe.name} names {name}, and the model has no such layer. {_near(name, layers)}")
+    taken = [(layer, found) for layer in layers if (found := recipe.group_of(layer))]
+    if not taken:
+        raise _invalid(f"{recipe.name} ignores every layer that it targets, so nothing would be quantized.")
+    for layer, group in taken:
+        if group.size and layer.inputs % group.size:
+            fitting = [size for size in GROUP_SIZES if all(each.inputs % size == 0 for each, _ in taken)]
+            cure = f"Type: --group-size {fitting[0]}" if fitting else "Add the layer to ignore in a recipe of your own"
+            also = f" ({' and '.join(map(str, fitting[1:]))} would do, too)" if fitting[1:] else ""
+            raise _invalid(
+                f"{recipe.name} has groups of {group.size} weights, and they do not divide the {layer.inputs} inputs "
+                f"of {layer.name}. {cure}{also}."
+            )
+
+
+def _modifiers(content: object, path: Path) -> dict[str, dict[str, Any]]:
+    """The modifiers of all stages, by name, with what is said of each."""
+    stages = {key: value for key, value in content.items() if _ends(key, "_stage")} if isinstance(content, dict) else {}
+    kinds = [
+        kind
+        for stage in stages.values()
+        if isinstance(stage, dict)
+        for key, kind in stage.items()
+        if _ends(key, "_modifiers")
+    ]
+    found = {name: words or {} for kind in kinds if isinstance(kind, dict) for name, words in kind.items()}
+    if not found or not all(isinstance(words, dict) for words in found.values()):
+        raise _invalid(
+            f"{path} holds no modifiers under quant_stage and quant_modifiers. {_FOLDER / 'awq-w4a16.yaml'} shows how."
+        )
+    for name in found:
+        if name not in (*_QUANTIZING, *_PREPARING):
+            near = difflib.get_close_matches(str(name), (*_QUANTIZING, *_PREPARING), 1)
+            raise _invalid(
+                f"{path.name} has a {name}, which is no modifier that quantizes. "
+                f"{f'Did you mean {near[0]}?' if near else 'Known: ' + ', '.join((*_QUANTIZING, *_PREPARING)) + '.'}"
+            )
+    if not any(name in _QUANTIZING for name in found):
+        raise _invalid(
+            f"{path.name} has {' and '.join(found)} alone, which prepares weights and quantizes none. Add a "
+            "QuantizationModifier after it, and move targets, ignore and scheme there."
+        )
+    return found
+
+
+def _groups(words: Mapping[str, Any], path: Path) -> list[Group]:
+    """What one modifier quantizes."""
+    ignore = _names(words.get("ignore"))
+    found = []
+    for group in _config_groups(words).values():
+        weights = group.get("weights") or {}
+        bits, size = weights.get("num_bits"), weights.get("group_size") or 0
+        if not isinstance(bits, int) or not isinstance(size, int):
+            raise _invalid(f"{path.name} has a group without num_bits, or with a group_size that is no number.")
+        found.append(Group(_names(group.get("targets")) or ("Linear",), ignore, bits, max(size, 0)))
+    scheme = words.get("scheme")
+    schemes = {scheme: words.get("targets")} if isinstance(scheme, str) else scheme if isinstance(scheme, dict) else {}
+    for name, targets in schemes.items():
+        if str(name).upper() not in _SCHEMES:
+            raise _invalid(f"{path.name} has the scheme {name}. Take one of {', '.join(_SCHEMES)}.")
+        found.append(Group(_names(targets) or ("Linear",), ignore, *_SCHEMES[str(name).upper()]))
+    if not found:
+        raise _invalid(f"{path.name} has a modifier that quantizes, with neither config_groups nor scheme.")
+    return found
+
+
+def _config_groups(words: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    groups = words.get("config_groups")
+    return (
+        {name: group for name, group in groups.items() if isinstance(group, dict)} if isinstance(groups, dict) else {}
+    )
+
+
+def _resize(group: dict[str, Any], size: int | None) -> None:
+    weights = group.get("weights")
+    if size and isinstance(weights, dict) and weights.get("group_size"):
+        weights["group_size"] = size
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(map(str, value)) if isinstance(value, list) else ()
+
+
+def _ends(key: object, ending: str) -> bool:
+    return isinstance(key, str) and key.endswith(ending)
+
+
+def _named(layer: Layer, names: Sequence[str]) -> bool:
+    """Whether one of `names` means `layer`, as compressed-tensors has it."""
+    for name in names:
+        if name in (layer.name, "Linear"):
+            return True
+        try:
+            if name.startswith("re:") and re.match(name[3:], layer.name):
+                return True
+        except re.error as error:
+            raise _invalid(f"{name} is no regular expression: {error}.") from None
+    return False
+
+
+def _near(name: str, layers: Sequence[Layer]) -> str:
+    """What `name` may have meant."""
+    ends = sorted({layer.name.rpartition(".")[2] for layer in layers})
+    wanted = re.sub(r"^re:|[\\^$.*]", "", name).rpartition(".")[2]
+    near = difflib.get_close_matches(wanted or name, ["Linear", *ends], 3, cutoff=0.5)
+    whole = [layer.name for layer in layers if layer.name.endswith(f".{near[0]}")] if near else []
+    if whole:
+        return f"Near to it: {', '.join(near)}; whole names are like {whole[0]}, or re:.*{near[0]}$ for all of them."
+    return f"It has {', '.join(near or ends)}."
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(message, "recipe-invalid")
