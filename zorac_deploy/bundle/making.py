@@ -2,20 +2,21 @@
 
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from zorac_deploy import content
 from zorac_deploy.bundle import about as contents
 from zorac_deploy.bundle import packages, wheels
 from zorac_deploy.bundle.about import MODEL, PACKAGES, SYSTEMS, WHEELS, About, Engine, File, Model, OnStep, Part
 from zorac_deploy.bundle.parts import Hashed, Writer, entry
 from zorac_deploy.bundle.unpacking import require_room
-from zorac_deploy.errors import Refused, ZoracDeployError, refused
+from zorac_deploy.errors import Refused, ZoracDeployError
+from zorac_deploy.models import Resolved, resolve
+from zorac_deploy.models.source import parse
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,14 @@ class Wish:
     Attributes:
         engine: The name of the engine's lock.
         system: What the hosts run, a key of `SYSTEMS`.
-        model: The model's folder, or its GGUF file.
+        model: The model's folder on this machine, or its GGUF file.
         with_packages: Whether to bring the Debian packages that the engine needs, where this machine runs `system` too.
         more_packages: Packages to bring beside them, as those of a driver.
     """
 
     engine: str
     system: str
-    model: Path
+    model: str
     with_packages: bool = True
     more_packages: tuple[str, ...] = ()
 
@@ -52,9 +53,9 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
     """
     settings = _settings(wish)
     absent = _absent(wish)
-    model = wish.model.expanduser().resolve()
-    on_step("read the model", str(model))
-    manifest = _manifest(model)
+    on_step("read the model", wish.model)
+    resolved = _resolved(wish.model)
+    model, manifest = Path(resolved.folder).resolve(), resolved.manifest
     engine = wheels.engine(wish.engine)
     downloads = platformdirs.user_cache_path("zorac-deploy") / "bundle-downloads" / f"{wish.engine}-{wish.system}"
     partial = output.with_name(f"{output.name}.partial")
@@ -69,7 +70,7 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
             system=wish.system,
             python=SYSTEMS[wish.system].python,
             engine=engine,
-            model=Model(name=model.name, source=str(wish.model), digest=manifest["digest"], format=manifest["format"]),
+            model=Model(name=model.name, source=wish.model, digest=manifest["digest"], format=manifest["format"]),
             packages=names,
             absent=absent,
             parts=parts,
@@ -127,14 +128,13 @@ def _absent(wish: Wish) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _manifest(model: Path) -> dict[str, Any]:
-    """What the role ``model_weights`` says of the model."""
-    role = content.role_module("model_weights", "model_manifest")
-    try:
-        found: dict[str, Any] = role.manifest(model, remember=True)
-    except role.Fault as fault:
-        raise refused(str(fault)) or ZoracDeployError(str(fault)) from None
-    return found
+def _resolved(source: str) -> Resolved:
+    if not isinstance(parse(source), Path):
+        raise Refused(
+            f"{source} is not on this machine, and a bundle is made of what is. Fetch it, and name its folder.",
+            "model-missing",
+        )
+    return resolve(source)
 
 
 def _make(output: Path, partial: Path) -> None:
@@ -144,7 +144,7 @@ def _make(output: Path, partial: Path) -> None:
     partial.mkdir(parents=True)
 
 
-def _sources(downloads: Path, model: Path, model_files: Mapping[str, str]) -> dict[str, Path]:
+def _sources(downloads: Path, model: Path, model_files: Iterable[str]) -> dict[str, Path]:
     """Where each file of the bundle is, by its path there."""
     found = {f"{top}/{path.name}": path for top in (WHEELS, PACKAGES) for path in sorted((downloads / top).glob("*"))}
     for name in model_files:
@@ -170,7 +170,7 @@ def _write(
     return tuple(parts.parts), tuple(files)
 
 
-def _require_unchanged(model: Path, before: Mapping[str, str], written: tuple[File, ...]) -> None:
+def _require_unchanged(model: Path, before: Mapping[str, Mapping[str, Any]], written: tuple[File, ...]) -> None:
     now = {file.sha256 for file in written if file.path.startswith(f"{MODEL}/")}
-    if now != set(before.values()):
+    if now != {file["sha256"] for file in before.values()}:
         raise Refused(f"{model} changed while it was read. Type the same again.", "model-damaged")
