@@ -57,7 +57,8 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
     resolved = _resolved(wish.model)
     model, manifest = Path(resolved.folder).resolve(), resolved.manifest
     engine = wheels.engine(wish.engine)
-    downloads = platformdirs.user_cache_path("zorac-deploy") / "bundle-downloads" / f"{wish.engine}-{wish.system}"
+    which = f"{wish.engine}-{engine.lock_sha256[:8]}-{wish.system}"
+    downloads = platformdirs.user_cache_path("zorac-deploy") / "bundle-downloads" / which
     partial = output.with_name(f"{output.name}.partial")
     try:
         _make(output, partial)
