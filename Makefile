@@ -42,6 +42,9 @@ bench-switch: setup ## How long nothing answers in a switch, beside a bare resta
 bench-planner: setup ## What the planner says of published starts of vLLM, the worst first
 	@$(BIN)/python scripts/bench-planner
 
+bench-formats: setup ## One model in every format that vLLM serves here: loss, speed, memory: half an hour
+	$(ROOT) $(BIN)/python scripts/bench-formats
+
 lock: setup ## Resolve the versions of what zorac-deploy itself needs anew
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
 	    --no-header --quiet --upgrade --output-file requirements.lock

@@ -20,7 +20,6 @@ def job(folder: Path, hub: Hub, *, web: bool = False, **changes: object) -> Path
     (folder / "models").mkdir(exist_ok=True)
     what = {
         "path": str(target(folder)),
-        "group": "root",
         "manifest": {
             "source": base if web else f"hf://{hub.repo}@{hub.head}",
             "bytes": sum(map(len, files.values())),
@@ -30,10 +29,8 @@ def job(folder: Path, hub: Hub, *, web: bool = False, **changes: object) -> Path
         "hub": not web,
         "python": sys.executable,
         "environment": {"HF_ENDPOINT": hub.endpoint},
-        "token_file": str(folder / "token"),
-        "unit": "none.service",
         "progress": str(folder / "progress.json"),
-        "stall_seconds": 1,
+        "stall_seconds": 20,
         "tries": 2,
         "pause_seconds": 0.05,
         **changes,
@@ -45,7 +42,7 @@ def job(folder: Path, hub: Hub, *, web: bool = False, **changes: object) -> Path
 
 def command(job_file: Path) -> list[str]:
     """The words that do the job."""
-    return [sys.executable, str(_PROGRAM), "run", str(job_file)]
+    return [sys.executable, str(_PROGRAM), str(job_file)]
 
 
 def begin(job_file: Path, **kwargs: object) -> subprocess.Popen[str]:

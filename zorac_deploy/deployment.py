@@ -11,7 +11,8 @@ from zorac_deploy.errors import DeploymentFailed, NotDeployed, Refused, ZoracDep
 
 Seconds: TypeAlias = Mapping[str, float]
 
-UNIT = "vllm.service"
+# The units of the engines, of which a host has one.
+UNITS = ("vllm.service", "llama-cpp.service")
 KEY_FILE = "/etc/zorac-deploy/api-key"
 _PROGRAM = "/usr/local/lib/zorac-deploy/zorac-host"
 _REFUSED = "[generation-unknown] "

@@ -42,15 +42,18 @@ def is_there(name: str, lock: Path) -> bool:
     return (path(name, lock) / _DONE).is_file()
 
 
-def make(environment: Path, lock: Path) -> Path:
-    """Make the folder `environment` anew with what `lock` names, and return its Python.
+def make(environment: Path, lock: Path, package: str = "") -> Path:
+    """Make the folder `environment` anew with what `lock` names, or `package` of it alone, and return its Python.
 
     Raises:
         ZoracDeployError: It could not be installed.
     """
     python = environment / "bin" / "python"
     _uv("venv", "--clear", "--python", _python(lock), str(environment))
-    _uv("pip", "sync", "--python", str(python), *_sources(lock), str(lock))
+    if package:
+        _uv("pip", "install", "--python", str(python), "--no-deps", "--constraint", str(lock), package)
+    else:
+        _uv("pip", "sync", "--python", str(python), *_sources(lock), str(lock))
     return python
 
 

@@ -20,7 +20,10 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    model_server: Literal["auto", "vllm", "llama_cpp"] = "auto"
     vllm_profile: str = ""
+    vllm_engine_lock: str = ""
+    llama_cpp_engine_lock: str = ""
     vllm_host: str = ""
     vllm_port: Annotated[int, Field(ge=1, le=65535)] = 8000
     vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -48,7 +51,7 @@ def check(host: str, variables: Mapping[str, object]) -> None:
         Refused: A name or a value is wrong; the message says which, and what is meant.
     """
     roles = _role_variables()
-    prefixes = ("vllm_", *{f"{role}_" for role in roles})
+    prefixes = ("vllm_", "model_", *{f"{role}_" for role in roles})
     known = {*Profile.model_fields, *(name for names in roles.values() for name in names)}
     ours = {name: value for name, value in variables.items() if name.startswith(prefixes)}
     for name in sorted(set(ours) - known):

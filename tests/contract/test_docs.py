@@ -20,12 +20,12 @@ def test_the_reference_is_up_to_date():
     assert done.returncode == 0, done.stderr
 
 
-def test_every_refusal_has_its_exit_code_and_every_code_its_refusal():
+def test_every_refusal_of_a_role_has_its_exit_code_and_every_code_its_refusal():
     sources = [path for role in _ROLES for path in role.rglob("*") if path.suffix in (".yml", ".py", ".j2")]
     used = {found for path in sources for found in re.findall(r"\[([a-z]+(?:-[a-z]+)+)\] ", path.read_text())}
-    ours = (path for path in (_ROOT / "zorac_deploy").rglob("*.py") if path.name != "errors.py")
-    package = "".join(path.read_text() for path in ours)
-    used |= {name for name in errors.REFUSALS if f'"{name}"' in package}
+    modules = [path for path in (_ROOT / "zorac_deploy").rglob("*.py") if path.name != "errors.py"]
+    ours = "".join(path.read_text() for path in modules)
+    used |= {name for name in errors.REFUSALS if f'"{name}"' in ours}
     assert used == set(errors.REFUSALS)
 
 
@@ -74,12 +74,22 @@ def test_every_setting_of_a_profile_is_used_by_the_wiring_or_a_role():
 
 def test_the_engines_of_the_profiles_have_locks():
     for group in ("nvidia_cards", "cpu"):
-        lock = yaml.safe_load((_ROOT / f"inventory/group_vars/{group}.yml").read_text())["vllm_engine_lock"]
-        assert (_ROOT / f"roles/vllm_engine/files/locks/{lock}.txt").is_file()
+        settings = yaml.safe_load((_ROOT / f"inventory/group_vars/{group}.yml").read_text())
+        for lock in (settings["vllm_engine_lock"], settings["llama_cpp_engine_lock"]):
+            assert (_ROOT / f"roles/engine/files/locks/{lock}.txt").is_file()
+            assert lock in yaml.safe_load((_ROOT / "roles/engine/vars/main.yml").read_text())["__engine_locks"]
 
 
-def test_the_compiler_of_an_engine_has_the_version_of_its_headers():
-    lock = (_ROOT / "roles/vllm_engine/files/locks/cuda-0.26.0.txt").read_text()
+def test_llama_cpp_is_the_version_that_its_locks_are_named_for():
+    source = yaml.safe_load((_ROOT / "roles/llama_cpp/vars/main.yml").read_text())["__llama_cpp_source"]
+    version = re.match(r"llama-cpp-python==([\d.]+) --hash=sha256:[0-9a-f]{64}$", source)[1]
+    locks = [path.stem for path in (_ROOT / "roles/engine/files/locks").glob("llama-cpp-*.txt")]
+    assert {lock.rpartition("-")[2] for lock in locks} == {version}
+
+
+@pytest.mark.parametrize("engine", ["cuda-0.26.0", "llama-cpp-cuda-0.3.36"])
+def test_the_compiler_of_an_engine_has_the_version_of_its_headers(engine):
+    lock = (_ROOT / f"roles/engine/files/locks/{engine}.txt").read_text()
     names = ("nvidia-cuda-runtime", "nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl")
     versions = {name: re.search(rf"^{name}==(\d+\.\d+)", lock, re.MULTILINE)[1] for name in names}
     assert len(set(versions.values())) == 1, versions

@@ -43,7 +43,7 @@ def test_a_missing_model(run, inventory):
 
 
 def test_no_space_for_the_engine(run, inventory):
-    refused(run("up", "--inventory", inventory(vllm_engine_required_gib=9e6)), 23, "needs 9000000.0 GiB")
+    refused(run("up", "--inventory", inventory(engine_required_gib=9e6)), 23, "needs 9000000.0 GiB")
 
 
 def test_an_unsupported_distribution(run, inventory):

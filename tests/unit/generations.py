@@ -5,16 +5,17 @@ import json
 from zorac_host import store
 
 UNIT = "vllm.service"
+OTHER = "llama-cpp.service"
 
 
-def made(number, **about):
+def made(number, unit=UNIT, **about):
     """A generation whose unit names it, with `about` above what every generation has."""
     folder = store.ETC / "generations" / str(number)
     folder.mkdir(parents=True)
-    (folder / UNIT).write_text(f"ZORAC_DEPLOY_GENERATION={folder}\n")
+    (folder / unit).write_text(f"ZORAC_DEPLOY_GENERATION={folder}\n")
     described = {
         "number": number,
-        "unit": UNIT,
+        "unit": unit,
         "engine_path": "/opt/engines/a",
         "model": "m",
         "model_path": "/models/m",

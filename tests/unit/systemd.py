@@ -5,38 +5,42 @@ from pathlib import Path
 from zorac_host import activation, store
 from zorac_host.service import Failure
 
-from tests.unit.generations import UNIT
+from tests.unit.generations import OTHER, UNIT
 
 
 class FakeSystemd:
-    """One engine's unit in memory, with what systemd keeps of it: what was loaded, what runs, and whether it serves."""
+    """The engines' units in memory, with what systemd keeps of them: what was loaded, what runs, and whether it serves.
+
+    Two engines at once would not fit on one card: to start a second one is an error here.
+    """
 
     def __init__(self):
-        self.state, self.runs, self.loaded = "inactive", None, ""
+        self.unit, self.state, self.runs, self.loaded = UNIT, "inactive", None, {}
         self.broken, self.mute, self.stopped, self.lines = set(), set(), 0, "ERROR out of memory\n"
 
     def systemctl(self, *words):
         if words == ("daemon-reload",):
-            file = store.UNITS / UNIT
-            self.loaded = file.read_text() if file.exists() else ""
+            self.loaded = {file.name: file.read_text() for file in store.UNITS.glob("*.service")}
         return True
 
-    def shown(self, _):
-        return {"ActiveState": self.state}
+    def shown(self, unit):
+        return {"ActiveState": self.state if unit == self.unit else "inactive"}
 
-    def running(self, _):
-        return self.runs
+    def running(self, unit):
+        return self.runs if unit == self.unit else None
 
-    def processes(self, _):
-        return {self.runs} if self.runs else set()
+    def processes(self, unit):
+        return {self.runs} if self.running(unit) else set()
 
-    def stop(self, _unit, _idle):
-        self.stopped += self.runs is not None
-        self.state, self.runs = "inactive", None
+    def stop(self, unit, _idle):
+        if unit == self.unit:
+            self.stopped += self.runs is not None
+            self.state, self.runs = "inactive", None
 
-    def start(self, _):
-        if self.state == "inactive" and self.loaded:
-            self.state, self.runs = "activating", int(Path(self.loaded.strip()).name)
+    def start(self, unit):
+        assert unit == self.unit or self.runs is None
+        if self.runs is None and unit in self.loaded:
+            self.unit, self.state, self.runs = unit, "activating", int(Path(self.loaded[unit].strip()).name)
 
     def wait_until_serving(self, *_):
         if self.state == "inactive" or self.runs in self.broken:
@@ -52,8 +56,8 @@ class FakeSystemd:
         """The host boots again: what is enabled is started, from the files that are there."""
         self.state, self.runs = "inactive", None
         self.systemctl("daemon-reload")
-        if enabled(UNIT):
-            self.start(UNIT)
+        for unit in filter(enabled, self.loaded):
+            self.start(unit)
 
 
 def enabled(unit):
@@ -72,7 +76,8 @@ def serves(host, number):
     return (
         activation.settled(store.generation(number))
         and (host.state, host.runs, store.current().number) == ("active", number, number)
-        and enabled(UNIT)
+        and [unit for unit in (UNIT, OTHER) if enabled(unit)] == [host.unit]
+        and {path.name for path in store.UNITS.glob("*.service")} == {host.unit}
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from zorac_host import activation, service, store
 
 from tests.unit import engine_logs
-from tests.unit.generations import UNIT, become, made
+from tests.unit.generations import OTHER, UNIT, become, made
 from tests.unit.systemd import activate, enabled, serves
 
 
@@ -26,6 +26,22 @@ def test_where_the_first_fails_nothing_is_left_enabled(host, fault):
     told = store.outcome(1)
     assert (told["state"], told["previous"], told["lines"]) == ("failed", None, ["ERROR out of memory"])
     assert store.generation(1).journal.read_text() == host.lines
+
+
+def test_an_engine_of_another_kind_takes_the_units_place_and_back(host):
+    made(4, unit=OTHER)
+    for number in (1, 4, 1, 4):
+        assert activate(number)
+        assert serves(host, number)
+
+
+@pytest.mark.parametrize("fault", ["broken", "mute"])
+def test_where_an_engine_of_another_kind_fails_the_first_serves_again(host, fault):
+    activate(1)
+    made(4, unit=OTHER)
+    getattr(host, fault).add(4)
+    assert activate(4)
+    assert serves(host, 1)
 
 
 @pytest.mark.parametrize("fault", ["broken", "mute"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from zorac_host import activation, store
 
-from tests.unit.generations import UNIT
+from tests.unit.generations import OTHER, UNIT, made
 from tests.unit.systemd import FakeSystemd, activate, enabled, serves, state
 
 
@@ -58,25 +58,26 @@ def killed(_host):
 
 @pytest.mark.parametrize("how", [killed, FakeSystemd.power_cut])
 @pytest.mark.parametrize("fault", ["none", "broken", "mute"])
-@pytest.mark.parametrize("known", [1, None])
-def test_killed_at_any_line_it_ends_as_if_it_had_not_been(host, disk, how, fault, known):
+@pytest.mark.parametrize(("known", "unit"), [(1, UNIT), (1, OTHER), (None, UNIT)])
+def test_killed_at_any_line_it_ends_as_if_it_had_not_been(host, disk, how, fault, known, unit):
     if known:
         activate(known)
-    setattr(host, fault, {2})
-    everything = moments(disk, host, lambda: activate(2))
+    target = made(4, unit=unit).number
+    setattr(host, fault, {target})
+    everything = moments(disk, host, lambda: activate(target))
     assert len(everything) > 20
     for pictured, remembered in everything:
         restore(disk, pictured)
         vars(host).update(remembered)
-        begun = bool(store.pending() or store.outcome(2))
+        begun = bool(store.pending() or store.outcome(target))
         assert enabled(activation.UNIT) or not store.pending(), "after a power cut nobody would go on"
         how(host)
         while store.pending():
             activation.run()
-        expected = 2 if begun and fault == "none" else known
+        expected = target if begun and fault == "none" else known
         if expected:
             host.wait_until_serving()  # where it was left to systemd
             assert serves(host, expected)
         else:
-            assert (store.current(), host.runs, enabled(UNIT)) == (None, None, False)
-        assert state(2) == (None if not begun else "proved" if fault == "none" else "failed")
+            assert (store.current(), host.runs, enabled(unit)) == (None, None, False)
+        assert state(target) == (None if not begun else "proved" if fault == "none" else "failed")

@@ -162,7 +162,7 @@ def test_what_was_unpacked_serves_again_and_needs_no_parts(tmp_path):
         part.unlink()
     assert bundles.unpack(made) == first
     assert Path(first["model_weights_source"], "config.json").read_bytes() == b"{}"
-    assert first["vllm_engine_wheels_for"]["python"] == "3.11"
+    assert first["engine_wheels_for"]["python"] == "3.11"
     assert first["offline_packages_names"] == ["libnuma1"]
 
 

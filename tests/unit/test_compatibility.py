@@ -201,5 +201,5 @@ def test_a_card_whose_memory_is_unknown_is_let_through():
 
 
 def test_every_engine_has_a_row():
-    locks = {path.stem for path in (compatibility._LOCK.parents[2] / "vllm_engine/files/locks").glob("*.txt")}
+    locks = {path.stem for path in (compatibility._LOCK.parents[2] / "engine/files/locks").glob("*.txt")}
     assert locks == set(LOCK["engines"])

@@ -43,7 +43,7 @@ def test_json_has_what_machines_rely_on(folder):
 
 def test_the_picture_names_the_parts_and_the_sentence(folder):
     done = run(folder, *CARD, "--kv-cache-dtype", "fp8")
-    for words in ("weights", "activation", "KV cache", "the rest", "fits: ", "surely fits: 32,768", "vLLM's own"):
+    for words in ("weights", "activation", "KV cache", "the rest", "fits: ", "surely fits: 32,768", "engine's own"):
         assert words in done.stdout
 
 

@@ -126,6 +126,7 @@ def test_a_full_disk_is_said_and_leaves_no_folder(have, root, monkeypatch, kind)
     assert folders(root) == ["1"]
 
 
-def test_another_prediction_alone_is_no_other_generation(have):
+@pytest.mark.parametrize("what", [{"plan": {"predicted": {"weights_gib": 13.3}}}, {"model_source": "hf://org/name"}])
+def test_another_prediction_or_another_way_to_the_same_files_is_no_other_generation(have, what):
     have()
-    assert told(have(about={**ABOUT, "plan": {"predicted": {"weights_gib": 13.3}}})) == (1, False)
+    assert told(have(about={**ABOUT, **what})) == (1, False)

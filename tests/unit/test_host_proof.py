@@ -30,10 +30,10 @@ class StandInEngine(BaseHTTPRequestHandler):
     """Answers as vLLM does, but for what `faults` says: by path, a status and the parts of the answer."""
 
     protocol_version = "HTTP/1.1"
-    faults, asked, ended = {}, [], threading.Event()
+    faults, asked, keys, ended = {}, [], {}, threading.Event()
 
     def do_GET(self):
-        key = self.headers["Authorization"]
+        key = self.keys[self.path] = self.headers["Authorization"]
         right = {
             "/health": (200, [""]),
             "/v1/models": (200, [json.dumps({"data": [{"id": "m"}]})]) if key == "Bearer k" else (401, [""]),
@@ -175,6 +175,17 @@ def test_progress_counts_what_all_engines_read_and_wrote(engine):
     stand_in.faults["/metrics"] = (200, [METRICS.replace('waiting{engine="0",model_name="m"} 0', "waiting 2")])
     assert proof.progress(about, 30) == (True, 110)
     assert not proof.idle(about)
+
+
+def test_progress_of_llama_cpp_is_behind_its_lock(engine):
+    stand_in, about = engine
+    metrics = (
+        "# TYPE llamacpp:requests_processing gauge\nllamacpp:requests_processing 1\nllamacpp:requests_deferred 0\n"
+        "llamacpp:prompt_tokens_total 35\nllamacpp:tokens_predicted_total 15\n"
+    )
+    stand_in.faults["/metrics"] = (200, [metrics])
+    assert proof.progress(about, 30) == (True, 50)
+    assert stand_in.keys["/metrics"] == "Bearer k"
 
 
 @pytest.mark.parametrize("answer", [(404, [""]), (200, [""]), (200, ["process_open_fds 12.0\n"])])

@@ -70,7 +70,7 @@ def test_a_model_appears_whole_with_its_record(hub, tmp_path, web):
 )
 def test_what_passes_is_overcome(hub, tmp_path, fault):
     hub.fault = once("/store/", fault)
-    assert fetch(job(tmp_path, hub)) == ""
+    assert fetch(job(tmp_path, hub, stall_seconds=2 if fault.how == "stall" else 20)) == ""
     assert published(tmp_path) == FILES
 
 
@@ -105,7 +105,7 @@ def test_what_was_there_is_not_fetched_again(hub, tmp_path, monkeypatch):
 )
 def test_what_stays_is_refused_and_nothing_appears(hub, tmp_path, path, fault, refusal):
     hub.fault = lambda _, asked: fault if path in asked else None
-    assert fetch(job(tmp_path, hub)).startswith(f"[{refusal}] ")
+    assert fetch(job(tmp_path, hub, stall_seconds=2)).startswith(f"[{refusal}] ")
     assert published(tmp_path) is None
     assert json.loads((tmp_path / "progress.json").read_text())["state"] == "refused"
     hub.fault = lambda *_: None
@@ -144,7 +144,7 @@ def test_a_kill_loses_nothing_but_time(hub, tmp_path, seconds):
     process.wait()
     assert published(tmp_path) is None
     hub.pace = 0
-    assert fetch(job(tmp_path, hub, stall_seconds=5)) == ""
+    assert fetch(job(tmp_path, hub)) == ""
     assert published(tmp_path) == FILES
 
 

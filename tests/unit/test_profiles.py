@@ -23,6 +23,8 @@ def test_our_own_profiles_have_settings_that_can_be(tmp_path):
         ("vllm_port", "8000", "vllm_port of tower is '8000'"),
         ("vllm_enforce_eager", "yes please", "boolean"),
         ("vllm_kv_cache_dtype", "int4", "'fp8'"),
+        ("model_server", "ollama", "'llama_cpp'"),
+        ("model_sever", "vllm", "Did you mean model_server?"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named_with_what_is_meant(name, value, says):
@@ -38,7 +40,7 @@ def test_a_setting_that_cannot_be_is_named_with_what_is_meant(name, value, says)
     [
         {"vllm_max_model_len": "auto", "vllm_gpu_memory_utilization": 1},
         {"vllm_port": "{{ 8000 + rack }}"},
-        {"vllm_service_api_key": {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256\n31"}},
+        {"engine_service_api_key": {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256\n31"}},
         {"vllm_environment": {"OMP_NUM_THREADS": 4, "HOME": "/srv"}},
         {"vllm_service_extra_flags": {"swap_space": 8}},
         {"rack": 7, "my_vllm": "whatever"},

@@ -26,8 +26,7 @@ _VARIABLES = {
     "nvidia_driver_source": "distribution",
     "nvidia_driver_console_attended": True,
     "vllm_engine_lock": "cpu-0.32.0",
-    "vllm_engine_python_versions": ["3.11"],
-    "vllm_engine_required_gib": 1,
+    "engine_required_gib": 1,
     "vllm_kv_cache_dtype": "auto",
     "vllm_tokenizer_mode": "auto",
 }

@@ -93,16 +93,16 @@ def _download(
     """Download wheels and packages into folders of `folder`; the names of the packages."""
     folder.mkdir(parents=True, exist_ok=True)
     # Packed, wheels are less than half as large as what comes of them.
-    require_room(folder, int(settings["vllm_engine_required_gib"] * 2**29), "the download")
-    indexes = settings["vllm_engine_extra_index_urls"]
+    require_room(folder, int(settings["required_gib"] * 2**29), "the download")
+    indexes = settings["extra_index_urls"]
     wheels.download(engine, SYSTEMS[wish.system], indexes, folder / WHEELS, on_step)
-    names = [*settings["vllm_engine_system_packages"], *wish.more_packages] if _packages_wanted(wish) else []
+    names = [*settings["system_packages"], *wish.more_packages] if _packages_wanted(wish) else []
     return packages.download(names, folder / PACKAGES, on_step)
 
 
 def _settings(wish: Wish) -> dict[str, Any]:
     settings = wheels.settings(wish.engine)
-    python, locked = SYSTEMS[wish.system].python, settings["vllm_engine_python_versions"]
+    python, locked = SYSTEMS[wish.system].python, settings["python_versions"]
     if python not in locked:
         raise Refused(
             f"{wish.system} has Python {python}, and the engine {wish.engine} is locked for {', '.join(locked)}. "

@@ -94,8 +94,8 @@ def _extract(stream: Reader, about: About, target: Path) -> dict[str, str]:
 def _variables(about: About, unpacked: Path) -> dict[str, object]:
     return {
         "model_weights_source": str(unpacked / MODEL / about.model.name),
-        "vllm_engine_wheels": str(unpacked / f"{WHEELS}.tar"),
-        "vllm_engine_wheels_for": {
+        "engine_wheels": str(unpacked / f"{WHEELS}.tar"),
+        "engine_wheels_for": {
             "lock": about.engine.lock,
             "lock_sha256": about.engine.lock_sha256,
             "python": about.python,

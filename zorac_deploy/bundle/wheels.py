@@ -20,7 +20,7 @@ _AT_ONCE = 20
 
 
 def settings(lock: str) -> dict[str, Any]:
-    """What the role ``vllm_engine`` is told where the engine is the one of `lock`: by our profiles, or by default.
+    """What engine `lock` needs: ``python_versions``, ``required_gib``, ``system_packages``, ``extra_index_urls``.
 
     Raises:
         Refused: There is no such engine.
@@ -28,17 +28,21 @@ def settings(lock: str) -> dict[str, Any]:
     if not _lock_file(lock).is_file():
         there = ", ".join(sorted(path.stem for path in _lock_file(lock).parent.glob("*.txt")))
         raise Refused(f"there is no lock for the engine {lock}. Choose one of: {there}.", "engine-unknown")
-    found = _yaml(content.root() / "roles" / "vllm_engine" / "defaults" / "main.yml")
+    if lock.startswith("llama-cpp"):
+        raise Refused(
+            "llama.cpp is built on the host, so no bundle holds it. Choose an engine of vLLM.", "engine-unknown"
+        )
+    found = dict(_role()["__engine_locks"][lock], extra_index_urls=[])
     for group in (content.root() / "inventory" / "group_vars").glob("*.yml"):
         said = _yaml(group)
         if said.get("vllm_engine_lock") == lock:
-            found |= said
+            found["extra_index_urls"] += said.get("engine_extra_index_urls", [])
     return found
 
 
 def engine(lock: str) -> Engine:
     """What a bundle says of the engine of `lock`."""
-    uv = _yaml(content.root() / "roles" / "vllm_engine" / "vars" / "main.yml")["__vllm_engine_uv_version"]
+    uv = _role()["__engine_uv_version"]
     return Engine(lock=lock, lock_sha256=hashlib.sha256(_lock_file(lock).read_bytes()).hexdigest(), uv=uv)
 
 
@@ -120,7 +124,11 @@ def _pip(system: System, folder: Path, on_step: OnStep, *words: str) -> None:
 
 
 def _lock_file(lock: str) -> Path:
-    return content.role_file("vllm_engine", f"locks/{lock}.txt")
+    return content.role_file("engine", f"locks/{lock}.txt")
+
+
+def _role() -> dict[str, Any]:
+    return _yaml(content.root() / "roles" / "engine" / "vars" / "main.yml")
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -25,7 +25,13 @@ _OPTIONS = (
     click.option(
         "--gpu-name", default="", help="What the card is called, as in 'RTX 4090': defaults and kernels differ."
     ),
-    click.option("--gpus", type=_POSITIVE, default=1, show_default=True, help="How many such cards there are."),
+    click.option(
+        "--gpus",
+        type=click.IntRange(min=0),
+        default=1,
+        show_default=True,
+        help="How many such cards there are; 0 for GGUF on a processor with so much memory.",
+    ),
     click.option(
         "--gpu-memory-utilization", type=click.FloatRange(0, 1, min_open=True), help="The engine's share of it."
     ),

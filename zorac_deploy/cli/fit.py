@@ -11,7 +11,7 @@ from zorac_deploy.planner import fit as planned
 
 
 @click.command()
-@click.argument("model", metavar="MODEL_DIR", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
 @card_options
 @click.option(
     "--setting",
@@ -22,14 +22,16 @@ from zorac_deploy.planner import fit as planned
 )
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON: sizes in GiB, lengths in tokens.")
 def fit(model: Path, settings: tuple[str, ...], as_json: bool, **options: object) -> None:
-    """Will the model in MODEL_DIR fit? Predict what vLLM will log about memory, without a host and without a GPU.
+    """Will MODEL fit? Predict what the engine will log about memory, without a host and without a GPU.
 
-    MODEL_DIR holds at least a config.json; with the weights there, their files are asked too. A flag that is left out
-    is what that version of vLLM takes by itself for that card, and is named. The exit code is 0 whatever the verdict.
+    MODEL is a folder with at least a config.json, for vLLM; with the weights there, their files are asked too. Or it is
+    a GGUF file, for llama.cpp. A flag that is left out is what that version of vLLM takes by itself for that card, and
+    is named. The exit code is 0 whatever the verdict.
 
     \b
     Examples:
       zorac-deploy fit ~/models/Mistral-Small-24B-AWQ --gpu-name "RTX 4090" --gpu-total-gib 23.52 --kv-cache-dtype fp8
+      zorac-deploy fit ~/models/Mistral-Small-24B-Q4_K_M.gguf --gpu-total-gib 23.52 --max-model-len auto
       zorac-deploy fit . --gpu-total-gib 79.18 --gpu-name H100 --max-model-len auto --json
     """
     others = {name: value for name, _, value in (each.partition("=") for each in settings)}

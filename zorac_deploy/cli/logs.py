@@ -21,5 +21,5 @@ def logs(follow: bool, lines: int, **host: object) -> None:
     """
     with session(words(host)) as opened:
         more = ["--follow"] if follow else []
-        journal = ["journalctl", "--no-pager", f"--unit={deployment.UNIT}", f"--lines={lines}"]
-        sys.exit(opened.connection.show(*journal, *more))
+        units = [f"--unit={unit}" for unit in deployment.UNITS]
+        sys.exit(opened.connection.show("journalctl", "--no-pager", *units, f"--lines={lines}", *more))

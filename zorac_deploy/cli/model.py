@@ -19,7 +19,13 @@ _refresh = click.option("--refresh", is_flag=True, help="Ask which revision is t
 
 @click.group()
 def model() -> None:
-    """Bring models to a host, look what is there, prove it, and remove what nothing needs."""
+    """Bring models to a host, look what is there, prove it, and remove what nothing needs.
+
+    \b
+    Examples:
+      zorac-deploy model pull hf://stelterlab/Mistral-Small-24B-Instruct-2501-AWQ tower
+      zorac-deploy model list tower
+    """
 
 
 model.add_command(model_find.find)
@@ -46,7 +52,7 @@ def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, 
     """
     progress = Progress(output, verbose, quiet or as_json)
     if refresh:
-        models.resolve(source, refresh=True)
+        models.resolve(source, pickle=True, refresh=True)  # whether pickles are allowed, the host's inventory says
     with (
         progress.shown("Connect to the host"),
         session(words(host), deploying.variables(source, None)) as opened,

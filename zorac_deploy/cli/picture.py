@@ -36,7 +36,7 @@ def show(output: Console, plan: Mapping[str, Any]) -> None:
         output.print(f"  note: {escape(note)}.", soft_wrap=True)
     if plan["assumed"]:
         said = ", ".join(f"{name} {value}" for name, value in plan["assumed"].items())
-        output.print(f"  not said, so vLLM's own: {said}", style="dim", soft_wrap=True)
+        output.print(f"  not said, so the engine's own: {said}", style="dim", soft_wrap=True)
 
 
 def _bar(output: Console, plan: Mapping[str, Any]) -> None:
@@ -48,7 +48,8 @@ def _bar(output: Console, plan: Mapping[str, Any]) -> None:
     rest = _WIDTH - round(taken / total * _WIDTH)
     output.print(f"  0 {cells}[dim]{'·' * rest}[/] {total:.2f} GiB", soft_wrap=True)
     for name, key, shape, colour in _PARTS:
-        more = f" (between {plan['kv_low_gib']:.2f} and {plan['kv_high_gib']:.2f})" if key == "kv_gib" else ""
+        spread = key == "kv_gib" and plan["kv_low_gib"] != plan["kv_high_gib"]
+        more = f" (between {plan['kv_low_gib']:.2f} and {plan['kv_high_gib']:.2f})" if spread else ""
         output.print(f"    [{colour}]{shape}[/] {name:<11}{plan[key]:>7.2f} GiB{more}")
     beside = total - taken
     graphs = f", of which CUDA graphs about {plan['graphs_gib']:.2f}" if plan["graphs_gib"] else ""

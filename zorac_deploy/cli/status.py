@@ -62,6 +62,9 @@ def _show(found: deployment.Deployment) -> None:
     }
     if found.logged.get("kernels"):
         rows["kernel"] = ", ".join(found.logged["kernels"])
+    if found.logged.get("offloaded_layers"):
+        there, everything = found.logged["offloaded_layers"]
+        rows["layers"] = f"{there} of {everything} on the card"
     if found.logged.get("attention_backend"):
         rows["attention"] = found.logged["attention_backend"]
     if found.activating:

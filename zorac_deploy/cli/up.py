@@ -135,6 +135,8 @@ def _report(done: deploying.Deployed) -> None:
         predicted = (found.plan.get("predicted") or {}).get("kv_tokens")
         beside = f" ({predicted:,} predicted)" if predicted else ""
         rows["KV cache"] = f"{found.logged['kv_tokens']:,} tokens{beside}"
+    if found.logged.get("kernels"):
+        rows["kernel"] = ", ".join(found.logged["kernels"])
     if done.smoke.measures:
         rows["first token"] = f"{done.smoke.measures.first_token_seconds * 1000:.0f} ms"
         rows["speed"] = f"{done.smoke.measures.tokens_per_second:.1f} tokens/s"

@@ -7,7 +7,7 @@ from typing import Any
 
 from zorac_deploy import content
 from zorac_deploy.connection import Connection
-from zorac_deploy.errors import Refused, refused
+from zorac_deploy.errors import ZoracDeployError, refused
 
 
 @dataclass(frozen=True)
@@ -111,4 +111,5 @@ def _ask(connection: Connection, *words: str) -> Any:
     connection.check()
     said = done.stderr.strip()
     # ssh itself may have warned of something before.
-    raise refused(said[said.find("[") :]) or Refused(f"{connection.target.name}: {said[-500:]}", "model-damaged")
+    message = f"the models of {connection.target.name} cannot be looked after: {said[-500:]}"
+    raise refused(said[said.find("[") :]) or ZoracDeployError(message)

@@ -44,7 +44,7 @@ def check(card: Card, flags: Flags) -> None:
     """Refuse numbers that no engine and no card could have."""
     numbers = (
         ("the card's memory in GiB", card.total_gib, 0, 10_000),
-        ("the free memory in GiB", 1 if card.free_gib is None else card.free_gib, -1e-9, card.total_gib),
+        ("the free memory in GiB", card.total_gib if card.free_gib is None else card.free_gib, -1e-9, card.total_gib),
         ("the number of cards", card.count, 0, 1024),
         ("gpu_memory_utilization", flags.gpu_memory_utilization, 0, 1),
         ("max_model_len", flags.max_model_len or None, 0, 10**9),

@@ -1,4 +1,4 @@
-"""Read a model's folder, and plan it."""
+"""Read a model's files, and plan it."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 from zorac_deploy import content
 from zorac_deploy.errors import Refused, refused
-from zorac_deploy.planner import formats
+from zorac_deploy.planner import formats, llama_cpp
 from zorac_deploy.planner.config import from_config
 from zorac_deploy.planner.engine import GIB, Card, Engine
 from zorac_deploy.planner.flags import Flags
@@ -32,20 +32,22 @@ def fit(
     dtype: str = "auto",
     settings: Mapping[str, str] | None = None,
 ) -> Plan:
-    """What vLLM is going to do with the model in `folder` on `card`.
+    """What vLLM, or for a GGUF model llama.cpp, is going to do with the model in `folder` on `card`.
 
     Args:
-        folder: The model's folder.
-        card: The cards.
-        engine: The version of vLLM.
-        flags: The flags that decide its memory.
-        dtype: What is computed in.
+        folder: The model's folder; or a GGUF file, or the first of its parts.
+        card: The cards. A `count` of 0 is the processor, for llama.cpp alone.
+        engine: The version of vLLM; for llama.cpp it does not matter.
+        flags: The flags that decide its memory, by vLLM's names.
+        dtype: What is computed in, for vLLM.
         settings: Its other flags and its environment, looked at for what makes it slower.
 
     Raises:
-        Refused: The folder holds no whole model, or one of which nothing can be said; the engine or the card does not
-            serve its format; or a setting makes no sense, or makes it slower.
+        Refused: There is no whole model, or one of which nothing can be said; the engine or the card does not serve its
+            format; or a setting makes no sense, or makes it slower.
     """
+    if files := _gguf_files(folder):
+        return llama_cpp.fit(files, card, flags)
     config = _config(folder)
     formats.check(config, card, engine)
     formats.check_speed(config, settings or {}, card, engine)
@@ -67,6 +69,15 @@ def fit(
         )
         stored = max(stored, expected)
     return plan(model, card, engine, flags, stored)
+
+
+def _gguf_files(model: Path) -> list[Path]:
+    """The files of a GGUF model; none if it is of another format, or not there."""
+    manifest = content.role_module("model_weights", "model_manifest")
+    try:
+        return list(manifest.gguf_files(model))
+    except manifest.Fault as fault:
+        raise refused(str(fault)) or fault from None
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

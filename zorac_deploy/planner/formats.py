@@ -158,7 +158,7 @@ def _needed(method: str, config: Mapping[str, Any]) -> Compute:
 
 def _require_packages(engine: Engine) -> None:
     """Require that the engine's lock holds what bitsandbytes needs."""
-    lock = content.role_file("vllm_engine", f"locks/{engine.name}.txt")
+    lock = content.role_file("engine", f"locks/{engine.name}.txt")
     if not lock.is_file():
         return
     held = {line.partition("==")[0] for line in lock.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()}

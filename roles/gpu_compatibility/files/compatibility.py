@@ -8,7 +8,7 @@ code 1.
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +186,10 @@ def _check_driver(facts: Facts, engine: Facts, name: str, planned: str | None) -
         )
 
 
-def check_memory(facts: Facts, selected: Sequence[Facts], utilization: float, unit: str) -> None:
+def check_memory(facts: Facts, selected: Sequence[Facts], utilization: float, units: Collection[str]) -> None:
     """Require that the engine finds as much free memory as it will ask for.
 
-    vLLM refuses to start unless `utilization` times the card's total is free. What `unit`, the engine itself, holds now
+    vLLM refuses to start unless `utilization` times the card's total is free. What `units`, our own engines, hold now
     counts as free. A card without known memory is let through.
 
     Raises:
@@ -199,7 +199,7 @@ def check_memory(facts: Facts, selected: Sequence[Facts], utilization: float, un
     for card in selected:
         gpu = gpus.get(card["address"], {})
         holders = [holder for holder in facts["holders"] if holder["gpu"] == card["uuid"]]
-        own = [holder["used_mib"] for holder in holders if holder["unit"] == unit]
+        own = [holder["used_mib"] for holder in holders if holder["unit"] in units]
         if not gpu.get("total_mib") or gpu["used_mib"] is None or None in own:
             continue
         others = max(gpu["used_mib"] - sum(own), 0)
@@ -209,7 +209,7 @@ def check_memory(facts: Facts, selected: Sequence[Facts], utilization: float, un
                 f"{holder['name']} ({holder['unit'] or 'process ' + str(holder['pid'])}"
                 f"{'' if holder['used_mib'] is None else ', ' + str(holder['used_mib']) + ' MiB'})"
                 for holder in holders
-                if holder["unit"] != unit
+                if holder["unit"] not in units
             )
             raise Fault(
                 f"[gpu-memory-held] vllm_gpu_memory_utilization is {utilization}, so "
@@ -228,13 +228,13 @@ def main() -> None:
     parser.add_argument("--driver", default="")
     parser.add_argument("--card", action="append", default=[])
     parser.add_argument("--gpu-memory-utilization", type=float, help="also require this share of the memory to be free")
-    parser.add_argument("--unit", default="")
+    parser.add_argument("--units", default="")
     given = parser.parse_args()
     lock = yaml.safe_load(_LOCK.read_text(encoding="utf-8"))
     try:
         found = decide(given.facts, lock, given.engine, given.kv_cache_dtype, given.driver or None, given.card)
         if given.gpu_memory_utilization is not None:
-            check_memory(given.facts, found["selected"], given.gpu_memory_utilization, given.unit)
+            check_memory(given.facts, found["selected"], given.gpu_memory_utilization, given.units.split(","))
     except Fault as fault:
         sys.exit(str(fault))
     print(json.dumps(found))

@@ -27,6 +27,7 @@ _ATTEMPTS = 3
 _TICK_SECONDS = 0.2
 _GONE_SECONDS = 10.0
 _SPACE_BYTES = 64 * 2**20
+_WEIGHTS = ("*.safetensors", "*.gguf")
 
 
 @dataclass
@@ -199,18 +200,18 @@ def _bring_up(target: Generation, previous: Generation | None, course: _Course, 
             nonlocal last
             course.seconds[part], last = round(time.monotonic() - last, 3), time.monotonic()
 
-        units = {target.unit, *([now.unit] if now else [])}
+        units = store.units() | {target.unit}
         former = {pid for unit in units for pid in service.processes(unit)}
         for unit in units:
             service.stop(unit, lambda: proof.idle(now.about if now else about))
         took("stop")
-        flip.now()
+        flip.now(units)
         service.systemctl("daemon-reload")
         service.wait_for_memory(former)
         service.require_free_port(about)
         took("memory")
-        if now and now.unit != target.unit:
-            service.enable(now.unit, False)
+        for other in units - {target.unit}:
+            service.enable(other, False)
         course.cursor = service.cursor()
         service.start(target.unit)
     last = time.monotonic()
@@ -232,7 +233,7 @@ def _warm(about: Mapping[str, Any], now: Generation) -> None:
     """Have the disk's part done while the old engine still serves: the program and the weights in the page cache."""
     if now.about["engine_path"] != about["engine_path"]:
         service.load(about["warm"])
-    weights = sorted(Path(about["model_path"]).glob("*.safetensors"))
+    weights = sorted(path for kind in _WEIGHTS for path in Path(about["model_path"]).glob(kind))
     if sum(path.stat().st_size for path in weights) < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         service.load(["cat", *map(str, weights)])
 

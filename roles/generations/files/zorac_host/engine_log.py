@@ -1,4 +1,4 @@
-"""What vLLM logged while it started, and whether it is what was planned. Lines as vLLM 0.10 to 0.33 writes them.
+"""What an engine logged while it started, and whether it is what was planned. Lines as vLLM 0.10 to 0.33 writes them.
 
 Nothing here fails: a line or a plan that is not understood is as one that is not there.
 """
@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from zorac_host import llama_log
 
 # The planner is within 2 % of what is loaded, and a checkpoint that is loaded unquantized takes half as much again at
 # least. The second is for models so small that buffers and rounding count.
@@ -112,14 +114,17 @@ def read(lines: Iterable[str]) -> dict[str, Any]:
 
     Returns:
         What was found of: ``weights_gib``, ``activation_gib``, ``non_torch_gib``, ``graphs_gib``, ``kv_gib``,
-        ``kv_tokens``, ``max_concurrency``, ``max_model_len``, ``kernels`` (names, in the order of their lines),
-        ``attention_backend`` and ``quantization``.
+        ``kv_tokens``, ``max_concurrency``, ``max_model_len``, ``kernels`` (names, in the order of their lines; of
+        llama.cpp the kinds of devices that hold weights), ``attention_backend``, ``quantization`` and
+        ``offloaded_layers`` (how many, of how many).
     """
     found: dict[str, Any] = {}
+    llama = llama_log.Log()
     for line in lines:
         line = line[:_LINE_LIMIT]
         if _START.search(line):
-            found = {}
+            found, llama = {}, llama_log.Log()
+        llama.line(line)
         for key, part, whole, choose in _NUMBERS:
             if part in line and (match := whole.search(line)):
                 value = (int if key in _WHOLE else float)(match[1].replace(",", ""))
@@ -134,7 +139,7 @@ def read(lines: Iterable[str]) -> dict[str, Any]:
     consumed = found.pop("consumed_gib", None)  # since 0.27, the weights and what is outside torch in one number
     if consumed is not None and "weights_gib" in found:
         found["non_torch_gib"] = round(max(consumed - found["weights_gib"], 0), 2)
-    return found
+    return {**llama.told(), **found}
 
 
 def judge(logged: Mapping[str, Any], plan: object) -> Refusal | None:
@@ -144,7 +149,8 @@ def judge(logged: Mapping[str, Any], plan: object) -> Refusal | None:
         logged: What `read` found.
         plan: The generation's plan, with ``predicted`` and ``card`` if there are any.
     """
-    return _loaded_more(logged, _part(plan, "predicted")) or _slow_kernel(logged, _part(plan, "card"))
+    card = _part(plan, "card")
+    return _loaded_more(logged, _part(plan, "predicted")) or _slow_kernel(logged, card) or _off_card(logged, card)
 
 
 def _loaded_more(logged: Mapping[str, Any], predicted: Mapping[str, Any]) -> Refusal | None:
@@ -176,6 +182,19 @@ def _slow_kernel(logged: Mapping[str, Any], card: Mapping[str, Any]) -> Refusal 
                 f"({card.get('name', 'unnamed')}, compute capability {compute[0]}). {slow.cure}",
             )
     return None
+
+
+def _off_card(logged: Mapping[str, Any], card: Mapping[str, Any]) -> Refusal | None:
+    """llama.cpp computes on the processor what it does not find room or a device for, and says so in its log alone."""
+    none = logged.get("offloaded_layers", [0])[0] == 0 and logged.get("kernels") == ["CPU"]
+    if not none or not card.get("compute"):
+        return None
+    return Refusal(
+        "engine-slow-kernel",
+        f"it has no layer on {card.get('name', 'the card')}, and the processor computes all of it, many times slower. "
+        "Take n_gpu_layers out of llama_cpp_extra_flags. If it does not stand there, llama.cpp found no card: see why "
+        "with zorac-deploy logs",
+    )
 
 
 def _part(plan: object, name: str) -> Mapping[str, Any]:

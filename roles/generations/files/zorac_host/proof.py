@@ -13,6 +13,18 @@ from zorac_host.service import Failure
 
 _ANSWER_LIMIT_BYTES = 16 * 2**20
 
+# The names under which vLLM and llama.cpp count requests that are under way, and tokens that were written and read.
+_METRICS = (
+    (
+        ("vllm:num_requests_running", "vllm:num_requests_waiting"),
+        ("vllm:generation_tokens_total", "vllm:prompt_tokens_total"),
+    ),
+    (
+        ("llamacpp:requests_processing", "llamacpp:requests_deferred"),
+        ("llamacpp:tokens_predicted_total", "llamacpp:prompt_tokens_total"),
+    ),
+)
+
 # Not through a proxy that the environment may name: the engine is on this host.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -74,20 +86,21 @@ def progress(about: Mapping[str, Any], limit: float) -> tuple[bool, float] | Non
     Raises:
         Failure: It does not answer.
     """
+    key = store.KEY_FILE.read_text().strip()  # llama.cpp wants it for the metrics too
     try:
-        text = _expect(about, "/metrics", None, 200, time.monotonic() + limit)
+        text = _expect(about, "/metrics", key, 200, time.monotonic() + limit)
     except _Status:
         return None
     totals: dict[str, float] = {}
     for line in text.splitlines():
         name, _, value = line.rpartition(" ")
         name = name.partition("{")[0]
-        if name.startswith("vllm:"):
+        if name.startswith(("vllm:", "llamacpp:")):
             totals[name] = totals.get(name, 0) + float(value)
-    if "vllm:generation_tokens_total" not in totals:
-        return None
-    busy = totals.get("vllm:num_requests_running", 0) + totals.get("vllm:num_requests_waiting", 0) > 0
-    return busy, totals["vllm:generation_tokens_total"] + totals.get("vllm:prompt_tokens_total", 0)
+    for requests, tokens in _METRICS:
+        if tokens[0] in totals:
+            return any(totals.get(name, 0) > 0 for name in requests), sum(totals.get(name, 0) for name in tokens)
+    return None
 
 
 def idle(about: Mapping[str, Any]) -> bool:

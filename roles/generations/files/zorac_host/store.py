@@ -73,6 +73,11 @@ def current() -> Generation | None:
         return None
 
 
+def units() -> set[str]:
+    """The systemd units of all generations: one for each kind of engine."""
+    return {each.unit for each in generations()}
+
+
 class Flip:
     """The change of the link and the unit, prepared while the old engine still serves.
 
@@ -88,9 +93,11 @@ class Flip:
         if not self._unit.is_file() or self._unit.read_text() != text:
             write(self._unit, text, 0o644)
 
-    def now(self) -> None:
-        """Let the target be the current generation."""
+    def now(self, units: Iterable[str] = ()) -> None:
+        """Let the target be the current generation, with its unit the only one of `units` that there is."""
         self._unit.rename(UNITS / self._target.unit)
+        for other in set(units) - {self._target.unit}:
+            (UNITS / other).unlink(missing_ok=True)
         self._link.rename(CURRENT)
         _sync(UNITS)
         _sync(ETC)

@@ -176,6 +176,7 @@ def _end(outcome: dict[str, Any]) -> None:
 
 def main() -> None:
     """Do it."""
+    print(".", flush=True)
     folder = Path(sys.argv[2])
     # One at a time: whoever was started before, and was left alone, has to be done with the folder.
     fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)

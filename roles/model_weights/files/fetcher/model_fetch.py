@@ -1,19 +1,16 @@
 """Fetch a model into a folder that appears when it is whole, whatever breaks meanwhile.
 
-Runs on the host as a systemd unit of its own and needs nothing but Python. The download itself is model_download.py's,
-in a process that is watched: one that stands still is killed and started again, with what is there already.
-Usage: ``model_fetch.py start JOB`` to have it done by a unit, ``run JOB`` to do it, ``status JOB`` for how far it is.
+Runs on the host as a unit of its own, see fetch_unit.py, and needs nothing but Python. The download is
+model_download.py's, in a process that is watched: one that stands still is killed, and another goes on where it was.
+Usage: ``model_fetch.py JOB``.
 
 JOB is a JSON file:
     path: The folder that appears.
-    group: The group that may read it.
     manifest: What is fetched: ``source``, ``bytes``, and ``files`` with ``size`` and ``sha256``. Kept in the folder.
     urls: Where each file is.
     hub: Whether that is a Hugging Face hub.
     python: The Python of the download, which has huggingface_hub.
     environment: Variables of the download.
-    token_file: A file with the token for the hub, if there is one. It is removed.
-    unit: The systemd unit that does it.
     progress: A file for how far it is.
     stall_seconds: How long nothing may come before a try is given up.
     tries: How often nothing new may come before all is given up.
@@ -21,6 +18,7 @@ JOB is a JSON file:
 """
 
 import collections
+import contextlib
 import errno
 import json
 import os
@@ -36,31 +34,8 @@ from typing import Any
 RECORD = ".zorac-deploy.json"
 _DOWNLOAD = Path(__file__).with_name("model_download.py")
 _LONGEST_PAUSE_SECONDS = 60
+_START_SECONDS = 60  # for Python to load the client, on a busy machine
 _GIB, _MIB = 2**30, 2**20
-# It writes as root, for nobody else may change a model, but it may do nothing else that root may.
-_SANDBOX = (
-    "UMask=0027",
-    "CapabilityBoundingSet=",
-    "NoNewPrivileges=yes",
-    "ProtectSystem=strict",
-    "ProtectHome=yes",
-    "PrivateTmp=yes",
-    "PrivateDevices=yes",
-    "ProtectKernelTunables=yes",
-    "ProtectKernelModules=yes",
-    "ProtectKernelLogs=yes",
-    "ProtectControlGroups=yes",
-    "ProtectClock=yes",
-    "ProtectHostname=yes",
-    "RestrictNamespaces=yes",
-    "RestrictSUIDSGID=yes",
-    "RestrictRealtime=yes",
-    "LockPersonality=yes",
-    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
-    "SystemCallArchitectures=native",
-    "SystemCallFilter=@system-service",
-    "InaccessiblePaths=-/etc/zorac-deploy -/etc/shadow -/etc/ssh",
-)
 
 
 class Refusal(Exception):
@@ -179,8 +154,8 @@ class Fetch:
     def _watched(self, child: subprocess.Popen[bytes]) -> bytes | None:
         """What `child` says until its end; None if it stands still: neither a word from it nor a byte on the disk."""
         assert child.stdout is not None  # noqa: S101 - a pipe was asked for
-        said, have, alive = b"", -1, time.monotonic()
-        look = alive
+        look = time.monotonic()
+        said, have, alive = b"", -1, look + _START_SECONDS
         with selectors.DefaultSelector() as selector:
             selector.register(child.stdout, selectors.EVENT_READ)
             while True:
@@ -193,7 +168,7 @@ class Fetch:
                     continue
                 look = time.monotonic() + 1
                 self._tell("fetching", "")
-                if self._seen[-1][1] != have:
+                if said and self._seen[-1][1] != have:
                     have, alive = self._seen[-1][1], time.monotonic()
                 if time.monotonic() - alive > self._job["stall_seconds"]:
                     return None
@@ -234,46 +209,6 @@ class Fetch:
         _write(Path(self._job["progress"]), json.dumps(told))
 
 
-def start(job_file: Path) -> bool:
-    """Have the job done by a unit of its own, and say whether it was begun: it may be under way already."""
-    job = json.loads(job_file.read_text())
-    token = Path(job["token_file"])
-    try:
-        if _is_active(job["unit"]):
-            return False
-        Path(job["progress"]).unlink(missing_ok=True)
-        root = Path(job["path"]).parent
-        properties = [
-            *_SANDBOX,
-            f"Group={job['group']}",
-            f"ReadWritePaths={root} {job_file.parent}",
-            *([f"LoadCredential=hub-token:{token}"] if token.is_file() else []),
-        ]
-        command = ["systemd-run", "--quiet", "--collect", "--service-type=exec", f"--unit={job['unit']}"]
-        command += [f"--property={each}" for each in properties]
-        subprocess.run([*command, sys.executable, "-I", __file__, "run", str(job_file)], check=True)
-        return True
-    finally:
-        token.unlink(missing_ok=True)
-
-
-def status(job_file: Path) -> dict[str, Any]:
-    """How far the job is, and whether anybody is at it; a state of ``none`` if it never began."""
-    if not job_file.exists():
-        return {"state": "none", "running": False, "note": ""}
-    job = json.loads(job_file.read_text())
-    active = _is_active(job["unit"])  # first: if it has ended, what it said last is on the disk
-    try:
-        told = json.loads(Path(job["progress"]).read_text())
-    except FileNotFoundError:
-        told = {"state": "none", "note": ""}
-    return {**told, "running": active}
-
-
-def _is_active(unit: str) -> bool:
-    return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
-
-
 def _write(path: Path, text: str) -> None:
     """Have `text` in the file, whole or not at all."""
     scratch = path.with_name(f".{path.name.removeprefix('.')}.new")
@@ -293,22 +228,17 @@ def _sync(folder: Path) -> None:
 
 
 def main() -> None:
-    """Do the job, have it done, or say how far it is."""
-    word, job_file = sys.argv[1], Path(sys.argv[2])
-    if word == "start":
-        print(json.dumps({"changed": start(job_file)}))
-    elif word == "status":
-        print(json.dumps(status(job_file)))
-    else:
-        fetch = Fetch(job_file)
-        try:
-            fetch.run()
-        except (Refusal, OSError) as fault:
-            message = str(fault)
-            if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
-                message = f"[model-no-space] {fault}. Free some and type the same again."
+    """Do the job."""
+    fetch = Fetch(Path(sys.argv[1]))
+    try:
+        fetch.run()
+    except (Refusal, OSError) as fault:
+        message = str(fault)
+        if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"[model-no-space] {fault}. Free some and type the same again."
+        with contextlib.suppress(OSError):  # a disk that is full takes no last words
             fetch.refuse(message)
-            sys.exit(message)
+        sys.exit(message)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,40 @@
+"""What llama.cpp logged while it started. Lines as its version 0.5 (September 2026) writes them, at verbosity 4."""
+
+import re
+from typing import Any
+
+# The buffers of a device by their use; host memory that a card reads from is the host's.
+_BUFFER = re.compile(r"\b([A-Za-z]{1,20})\d{0,3}(_\w{1,20})? +(model|KV|compute) buffer size = +(\d{1,8}\.\d\d) MiB")
+_CELLS = re.compile(r"\bllama_kv_cache: size = +[\d.]+ MiB \( *(\d{1,10}) cells,")
+_CONTEXT = re.compile(r"\bllama_context: n_ctx_seq += (\d{1,10})$")
+_LAYERS = re.compile(r"\boffloaded (\d{1,5})/(\d{1,5}) layers to GPU")
+_PARTS = {"model": "weights_gib", "KV": "kv_gib", "compute": "activation_gib"}
+
+
+class Log:
+    """Takes lines of one start, and tells what they say."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Any] = {}
+        self._buffers: dict[str, dict[str, float]] = {}
+
+    def line(self, line: str) -> None:
+        """Take `line`, which may be anybody's."""
+        if "buffer size =" in line and (match := _BUFFER.search(line)):
+            name = "CPU" if match[2] == "_Host" else match[1]
+            device = self._buffers.setdefault(name, dict.fromkeys(_PARTS, 0.0))
+            device[match[3]] += float(match[4]) / 1024
+        elif match := _CELLS.search(line):
+            self._found["kv_tokens"] = max(int(match[1]), self._found.get("kv_tokens", 0))
+        elif match := _CONTEXT.search(line.rstrip()):
+            self._found["max_model_len"] = int(match[1])
+        elif match := _LAYERS.search(line):
+            self._found["offloaded_layers"] = [int(match[1]), int(match[2])]
+
+    def told(self) -> dict[str, Any]:
+        """As `engine_log.read` has it: the memory of the cards, or of the processor where they hold no weights."""
+        computing = [name for name, parts in self._buffers.items() if name != "CPU" and parts["model"]] or ["CPU"]
+        if "CPU" not in self._buffers and computing == ["CPU"]:
+            return {}
+        parts = {key: round(sum(self._buffers[name][use] for name in computing), 3) for use, key in _PARTS.items()}
+        return {**parts, **self._found, "kernels": computing}

@@ -1,0 +1,99 @@
+"""A host that fetches a model by itself, from a hub that wants a token, and what a person does with models there."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+
+import pytest
+
+from tests.hub_server import Fault, Hub
+from tests.unit.conftest import safetensors
+from zorac_deploy.sandbox import host
+
+pytestmark = pytest.mark.host
+
+_SIZE = 12_000_000
+_FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "tokenizer.json": b"{}",
+    "model.safetensors": safetensors(_SIZE)[:-_SIZE] + random.Random(1).randbytes(_SIZE),  # noqa: S311 - any bytes
+}
+_TOKEN = "hf_ThisIsSecretAndOfNobody"  # noqa: S105
+_SOURCE = "hf://org/small"
+
+
+@pytest.fixture
+def fetching():
+    """A host, and a hub that it reaches."""
+    with Hub("org/small", _FILES) as hub:
+        hub.token = _TOKEN
+        yield host.up("test-download"), hub
+    host.down("test-download")
+
+
+def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetching, tmp_path, monkeypatch):
+    sandbox, hub = fetching
+    monkeypatch.setenv("ZORAC_DEPLOY_INVENTORY", str(sandbox.inventory))
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    for name in ("HF_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+
+    gated = run("model", "pull", _SOURCE)
+    assert gated.returncode == 35, gated.stdout + gated.stderr
+    monkeypatch.setenv("HF_TOKEN", _TOKEN)
+
+    # Ctrl-C while a third is there: the host goes on by itself, and the token is nowhere to be seen.
+    hub.fault = lambda _, path: Fault(after=_SIZE // 3, how="stall") if path.startswith("/store/") else None
+    process = subprocess.Popen(
+        ["zorac-deploy", "model", "pull", _SOURCE], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    for line in process.stdout:
+        if "waiting" in line:
+            break
+    assert "MiB" in line
+    seen = inside(sandbox, "sudo", "sh", "-c", "'cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr \\\\0 \\\\n'")
+    assert "model_fetch.py" in seen
+    assert _TOKEN not in seen
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+    listed = json.loads(run("model", "list", "--json").stdout)
+    assert [(each["name"], each["partial"], each["fetching"]) for each in listed] == [("small", True, True)]
+
+    # Killed, as by a reboot: the same words go on where it was.
+    inside(sandbox, "sudo", "systemctl", "kill", "--signal=KILL", "'zorac-deploy-fetch-*'")
+    hub.fault, asked = (lambda *_: None), len(hub.asked)
+    again = run("model", "pull", _SOURCE)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "is there now" in again.stdout
+    assert len([path for _, path in hub.asked[asked:] if path.startswith("/store/")]) == 1
+    assert "nothing to do" in run("model", "pull", _SOURCE).stdout
+
+    (found,) = json.loads(run("model", "list", "--json").stdout)
+    assert (found["source"], found["partial"]) == (f"{_SOURCE}@{hub.head}", False)
+    assert found["generations"] == []
+    modes = inside(sandbox, "sudo", "find", found["path"], "-printf", "'%U:%g:%m\\n'").split()
+    assert set(modes) == {"0:vllm:750", "0:vllm:640"}
+    # By standard input: sudo writes the words that it is given into the journal.
+    looking = f"grep -rl {_TOKEN} /run /etc /opt /var; journalctl | grep {_TOKEN}"
+    command = host.ssh_command(sandbox, "sudo", "sh")
+    left = subprocess.run(command, input=looking, capture_output=True, text=True, check=False).stdout
+    assert left == ""
+
+    assert run("model", "verify").returncode == 0
+    inside(
+        sandbox, "sudo", "sh", "-c", f"'printf x | dd of={found['path']}/model.safetensors conv=notrunc seek=999 bs=1'"
+    )
+    damaged = run("model", "verify")
+    assert damaged.returncode == 27
+    assert "model.safetensors" in damaged.stderr
+
+    assert run("model", "remove", "small").returncode == 0
+    assert json.loads(run("model", "list", "--json").stdout) == []
+    assert run("down", "--yes", "--purge").returncode == 0
+    assert (
+        inside(sandbox, "sh", "-c", "'ls -d /opt/zorac-deploy /run/zorac-deploy /var/lib/zorac-deploy || true'") == ""
+    )

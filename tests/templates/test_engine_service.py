@@ -1,0 +1,58 @@
+"""The unit of the engine_service role, rendered as Ansible renders it, without a host."""
+
+import pytest
+
+from tests.templates.render import render_file
+
+_PROGRAM = {
+    "name": "vllm",
+    "title": "vLLM",
+    "documentation": "https://docs.vllm.ai",
+    "command": "/opt/engines/cuda-0.26.0/bin/python @GENERATION@/vllm-serve @GENERATION@/vllm.yaml",
+    "environment": {"A": "one two"},
+    "stop_seconds": 20,
+}
+
+
+@pytest.fixture
+def unit():
+    def rendered(program=_PROGRAM, **changes):
+        settings = {"engine_service_engine_path": "/opt/engines/cuda-0.26.0", "engine_service_program": program}
+        return render_file("engine_service", "etc/systemd/system/engine.service.j2", **settings | changes).splitlines()
+
+    return rendered
+
+
+def test_it_names_no_key_and_is_hardened(unit):
+    lines = unit()
+    assert "LoadCredential=api-key:/etc/zorac-deploy/api-key" in lines
+    assert not any("API_KEY" in line for line in lines)
+    for line in ("ProtectSystem=strict", "NoNewPrivileges=yes", "KillMode=mixed", "Restart=always"):
+        assert line in lines
+
+
+def test_a_gpu_is_a_list_of_devices_in_the_same_unit(unit):
+    without, with_gpu = unit(), unit(engine_service_devices=["/dev/nvidiactl"])
+    assert set(without) - set(with_gpu) == {"PrivateDevices=yes"}
+    assert set(with_gpu) - set(without) == {"DeviceAllow=/dev/nvidiactl rw"}
+
+
+def test_two_engines_have_the_same_walls(unit):
+    def walls(lines):
+        return lines[lines.index("ProtectSystem=strict") :]
+
+    assert walls(unit()) == walls(unit({**_PROGRAM, "name": "llama-cpp", "command": "/bin/llama-server"}))
+
+
+def test_the_environment_is_quoted(unit):
+    assert 'Environment="A=one two"' in unit()
+
+
+def test_stopping_leaves_running_requests_their_time(unit):
+    assert "TimeoutStopSec=50" in unit()
+
+
+def test_the_unit_names_only_files_of_its_own_generation(unit):
+    lines = unit()
+    assert f"ExecStart={_PROGRAM['command']}" in lines
+    assert not any("/current" in line for line in lines)

@@ -1,0 +1,35 @@
+"""What the llama_cpp role hands to llama-server and to its build, rendered as Ansible renders it, without a host."""
+
+from tests.templates.render import render, render_file
+
+_PATH = "/opt/engines/llama-cpp-0.3.36"
+
+
+def arguments(**flags):
+    return render_file("llama_cpp", "arguments.j2", llama_cpp_flags=flags).strip()
+
+
+def test_flags_have_dashes_in_the_order_of_their_names():
+    assert (
+        arguments(model="/m/a b.gguf", ctx_size=4096, jinja=True) == '--ctx-size "4096" --jinja --model "/m/a b.gguf"'
+    )
+
+
+def test_what_is_null_or_false_is_left_out():
+    assert arguments(ctx_size=None, jinja=False, n_gpu_layers=0) == '--n-gpu-layers "0"'
+
+
+def settings(compute):
+    known = {"llama_cpp_compute": compute, "llama_cpp_engine_path": _PATH, "__llama_cpp_processor": {"stdout": "avx2"}}
+    return render("llama_cpp", "{{ __llama_cpp_settings }}", **known)
+
+
+def test_a_card_is_built_for_and_a_processor_is_not_asked_for_cuda():
+    assert not any("CUDA" in each for each in settings([]))
+    cuda = settings(["9.0", "8.9", "9.0"])
+    assert "cmake.define.CMAKE_CUDA_ARCHITECTURES=89;90" in cuda
+    assert f"cmake.define.CMAKE_INSTALL_RPATH={_PATH}/cuda/lib" in cuda
+
+
+def test_nothing_is_fetched_while_it_is_built():
+    assert {"cmake.define.LLAMA_USE_PREBUILT_UI=OFF", "cmake.define.LLAMA_OPENSSL=OFF"} <= set(settings([]))

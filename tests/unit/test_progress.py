@@ -1,0 +1,48 @@
+"""zorac_deploy/cli/progress.py and the events of zorac_deploy/runner.py that it shows."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from zorac_deploy import runner
+from zorac_deploy.cli.progress import Progress
+
+_TASK = {"role": "model_weights", "task": "Wait until the model is there"}
+
+
+def shown(steps, terminal=False):
+    written = io.StringIO()
+    progress = Progress(Console(file=written, force_terminal=terminal, width=200))
+    for step in steps:
+        progress.step(step)
+    return progress, written.getvalue()
+
+
+def waiting(note):
+    return runner.Step(*_TASK.values(), "waiting", note=note)
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal():
+    _, written = shown([waiting("1 of 9 GiB"), waiting("2 of 9 GiB"), waiting("")])
+    assert "waiting 1 of 9 GiB" in written
+    assert "2 of 9 GiB" not in written
+
+
+def test_on_a_terminal_the_one_line_always_says_the_newest():
+    progress, written = shown([waiting("1 of 9 GiB"), waiting("2 of 9 GiB")], terminal=True)
+    assert written == ""
+    assert "2 of 9 GiB" in progress.__rich__().plain
+    progress.step(runner.Step("model_weights", "Require that it came", "started"))
+    assert "GiB" not in progress.__rich__().plain
+
+
+@pytest.mark.parametrize(
+    ("stdout", "note"),
+    [(json.dumps({"state": "fetching", "note": "1 of 9 GiB"}), "1 of 9 GiB"), ("", ""), ("[]", ""), ("no JSON", "")],
+)
+def test_a_program_that_is_asked_again_says_how_far_it_is(stdout, note):
+    steps = []
+    runner._Events(steps.append).take({"event": "runner_retry", "event_data": {**_TASK, "res": {"stdout": stdout}}})
+    assert steps == [waiting(note)]

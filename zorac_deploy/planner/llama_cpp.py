@@ -1,0 +1,180 @@
+"""Will it fit: what llama.cpp is going to log about memory, before it is started.
+
+It takes three buffers: the weights, the KV cache of its whole context, and what one batch is computed in. The first two
+follow from the file (src/llama-kv-cache.cpp, src/llama-kv-cache-iswa.cpp); the third was fitted to logged starts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from zorac_deploy.errors import Refused
+from zorac_deploy.planner import gguf
+from zorac_deploy.planner.engine import GIB, Card
+from zorac_deploy.planner.flags import Flags, check
+from zorac_deploy.planner.memory import Size
+from zorac_deploy.planner.plan import Plan, Verdict
+
+# Bytes of a number in the cache: f16, and q8_0 with a scale of two bytes for 32 of them.
+_CACHE_BYTES = {True: 34 / 32, False: 2.0}
+# Tokens that are computed at once: the default of --ubatch-size, and the unit of the cache's length.
+_BATCH, _CELLS = 512, 256
+# Share of the card's memory; vLLM's own default, for llama.cpp has none.
+_UTILIZATION, _SEQUENCES = 0.9, 4
+# Between computed and logged: on a processor within 10 %; for cards no start was logged yet, and CUDA's own context and
+# cuBLAS's workspace come on top.
+_COMPUTE_SPREAD = {True: (0.5, 3.0), False: (0.9, 1.1)}
+_CONTEXT_GIB = {True: Size(0.5, 0.2, 0.8), False: Size(0.05, 0.0, 0.1)}
+# Which architectures have layers that see a window, and where the file does not say it: every n-th sees everything.
+_WINDOWED = {"gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "cohere2": 4}
+# What is not attention as it is counted here: states of fixed size, and compressed vectors.
+_UNCOUNTED = ("ssm.state_size", "attention.kv_lora_rank", "wkv.head_size", "full_attention_interval")
+
+
+def fit(files: Sequence[Path], card: Card, flags: Flags) -> Plan:
+    """What llama.cpp is going to do with the GGUF model in `files` on `card`, of which a processor has none.
+
+    Raises:
+        Refused: A file is damaged or describes no model that can be planned, or a flag makes no sense.
+    """
+    check(replace(card, count=max(card.count, 1)), flags)
+    return plan(gguf.read(files), card, flags)
+
+
+def plan(model: gguf.Gguf, card: Card, flags: Flags) -> Plan:
+    """As `fit`, for what was read of the files."""
+    trained, on_card = _number(model, "context_length"), card.count > 0
+    share = flags.gpu_memory_utilization or _UTILIZATION
+    sequences = flags.max_num_seqs or _SEQUENCES
+    assumed = {} if flags.gpu_memory_utilization else {"gpu_memory_utilization": share}
+    assumed |= {} if flags.max_num_seqs else {"max_num_seqs": sequences}
+    cards = max(card.count, 1)  # layers are dealt out to them, by what each has free
+    budget = share * card.total_gib * cards
+    small = flags.kv_cache_dtype.startswith("fp8")
+    weights = _weights(model, on_card) / GIB
+
+    def needed(length: int) -> Size:
+        """What all of it takes with a context of `length` tokens."""
+        compute, context = _compute(model, length), _CONTEXT_GIB[on_card]
+        fixed = weights + _cache(model, length, sequences, small) / GIB
+        low, high = _COMPUTE_SPREAD[on_card]
+        return Size(
+            fixed + cards * (compute + context.value),
+            fixed + cards * (compute * low + context.low),
+            fixed + cards * (compute * high + context.high),
+        )
+
+    def longest(within: float) -> int:
+        """The longest context that surely fits within so many GiB."""
+        return _largest(lambda length: needed(length).high <= within, trained)
+
+    sure = longest(budget)
+    length = flags.max_model_len or max(sure, min(flags.least_max_model_len, trained), 1)
+    size, cache = needed(length), _cache(model, length, sequences, small)
+    verdict, reason = _verdict(size, budget, length, sure, on_card)
+    if length > trained:
+        verdict, reason = "refused", f"the context is {length} tokens, and the model was made for {trained}."
+    unknown = [name for name in _UNCOUNTED if model.setting(name) is not None]
+    if verdict == "fits" and unknown:
+        verdict, reason = "borderline", f"what {unknown[0]} means for the cache is not known to the planner."
+    return Plan(
+        gpu_total_gib=card.total_gib * cards,
+        requested_gib=budget,
+        max_model_len=length,
+        verdict=verdict,
+        reason=reason,
+        assumed=assumed,
+        weights_gib=weights,
+        activation_gib=cards * _compute(model, length),
+        graphs_gib=0.0,
+        overhead_gib=cards * _CONTEXT_GIB[on_card].value,
+        kv_gib=cache / GIB,
+        kv_low_gib=cache / GIB,
+        kv_high_gib=cache / GIB,
+        kv_tokens=_padded(length),
+        kv_bytes_per_token=cache / _padded(length),
+        max_concurrency=_padded(length) / length,
+        largest_max_model_len=sure,
+    )
+
+
+def _weights(model: gguf.Gguf, on_card: bool) -> int:
+    """Bytes of the weights that are where the model is computed: the table of words stays on the host."""
+    apart = on_card and "output.weight" in model.tensors
+    return sum(size for name, size in model.tensors.items() if not (apart and name == "token_embd.weight"))
+
+
+def _cache(model: gguf.Gguf, length: int, sequences: int, small: bool) -> float:
+    """Bytes of the KV cache for `length` tokens, shared by `sequences` requests."""
+    layers, heads = _number(model, "block_count"), _number(model, "attention.head_count")
+    head = _number(model, "embedding_length") // heads
+    numbers = sum(_number(model, f"attention.{part}_length", head) for part in ("key", "value"))
+    kv_heads = _per_layer(model, "attention.head_count_kv", layers, heads)
+    window = _number(model, "attention.sliding_window", 1)
+    seen = min(_padded(length), _padded(window * sequences + _BATCH))
+    cells = [seen if windowed else _padded(length) for windowed in _windowed(model, layers)]
+    per_number = numbers * _CACHE_BYTES[small]
+    return float(sum(count * each * per_number for count, each in zip(kv_heads, cells, strict=False)))
+
+
+def _windowed(model: gguf.Gguf, layers: int) -> list[bool]:
+    """Which layers see a window; none where it is not known, which counts too much rather than too little."""
+    pattern = model.setting("attention.sliding_window_pattern")
+    if isinstance(pattern, list) and len(pattern) == layers:
+        return [bool(each) for each in pattern]
+    every = pattern if isinstance(pattern, int) else _WINDOWED.get(str(model.settings["general.architecture"]), 0)
+    if not every or not model.setting("attention.sliding_window"):
+        return [False] * layers
+    return [layer % every < every - 1 for layer in range(layers)]
+
+
+def _compute(model: gguf.Gguf, length: int) -> float:
+    """GiB of the buffer in which a batch is computed: numbers of 32 bits, and the mask of what each token sees."""
+    feed_forward = max(_per_layer(model, "feed_forward_length", 1, 0))
+    numbers = 3 * feed_forward + 4 * _number(model, "embedding_length")
+    return _BATCH * (4 * numbers + 2 * _padded(length)) / GIB
+
+
+def _verdict(size: Size, budget: float, length: int, sure: int, on_card: bool) -> tuple[Verdict, str]:
+    whose = "card" if on_card else "host"
+    words = (
+        f"{size.value:.2f} GiB are needed for {length} tokens, and {budget:.2f} of the {whose}'s memory may be used."
+    )
+    if size.low > budget:
+        return "refused", words + (f" The longest that fits: {sure}." if sure else "")
+    if size.high > budget:
+        return "borderline", f"{words} It may take up to {size.high:.2f} GiB."
+    return "fits", words
+
+
+def _largest(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number up to `most` for which `fits` holds, which holds for all smaller ones; 0 for none."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def _padded(length: int) -> int:
+    """The cells of a cache for `length` tokens."""
+    return -(-length // _CELLS) * _CELLS
+
+
+def _per_layer(model: gguf.Gguf, name: str, layers: int, default: int) -> list[int]:
+    found = model.setting(name)
+    if isinstance(found, list) and all(isinstance(each, int) for each in found):
+        return [*found, *[default] * layers][: max(layers, len(found))]
+    return [found if isinstance(found, int) else default] * layers
+
+
+def _number(model: gguf.Gguf, name: str, default: int = 0) -> int:
+    """The setting `name`, a number above 0; `default`, if that is one, where the file does not say it."""
+    found = model.setting(name) or default
+    if isinstance(found, list):  # of each layer
+        found = max((each for each in found if isinstance(each, int)), default=0)
+    if not isinstance(found, int) or found < 1:
+        architecture = model.settings.get("general.architecture", "of no architecture")
+        message = f"the GGUF model ({architecture}) does not say its {name}, so nothing can be planned."
+        raise Refused(message, "model-unknown")
+    return found
