@@ -1,6 +1,7 @@
 """Imports go downward only."""
 
 import ast
+import re
 
 from zorac_deploy import content
 
@@ -72,6 +73,8 @@ def test_roles_name_no_other_role():
     roles = [role.name for role in (content.root() / "roles").iterdir()]
     for role in roles:
         for path in (content.root() / "roles" / role).rglob("*.yml"):
-            text = path.read_text()
+            text = path.read_text().replace(role, "own")
             for other in set(roles) - {role}:
-                assert other not in text, f"{path} names {other}"
+                # A name that is a word, too, is meant where its variables are read or it is imported.
+                named = other if "_" in other else rf"{{{{[^}}]*(?<![\w.'])_*{other}_\w|(?:name|role): {other}\b"
+                assert not re.search(named, text), f"{path} names {other}"

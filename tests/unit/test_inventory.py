@@ -106,7 +106,7 @@ def test_an_unknown_profile_is_refused():
 
 OWN = """
 all:
-  vars: {engine_home: "{{ home }}/engines"}
+  vars: {site_home: "{{ home }}/engines"}
 gpu_servers:
   children:
     mine: {vars: {vllm_max_model_len: 8192}}
@@ -170,7 +170,7 @@ def test_a_switch_takes_the_profiles_numbers_and_keeps_the_hosts_own(tmp_path):
 
 def test_templates_stay_templates(tmp_path):
     _, source = switched(tmp_path, "tower", "display")
-    assert '"engine_home": "/srv/tower/engines"' in rendered(source, "engine_home")
+    assert '"site_home": "/srv/tower/engines"' in rendered(source, "site_home")
 
 
 def test_a_switch_to_an_unknown_profile_is_refused_with_the_choices(tmp_path):

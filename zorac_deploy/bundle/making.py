@@ -2,7 +2,7 @@
 
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def _make(output: Path, partial: Path) -> None:
     partial.mkdir(parents=True)
 
 
-def _sources(downloads: Path, model: Path, model_files: Mapping[str, str]) -> dict[str, Path]:
+def _sources(downloads: Path, model: Path, model_files: Iterable[str]) -> dict[str, Path]:
     """Where each file of the bundle is, by its path there."""
     found = {f"{top}/{path.name}": path for top in (WHEELS, PACKAGES) for path in sorted((downloads / top).glob("*"))}
     for name in model_files:
@@ -170,7 +170,7 @@ def _write(
     return tuple(parts.parts), tuple(files)
 
 
-def _require_unchanged(model: Path, before: Mapping[str, str], written: tuple[File, ...]) -> None:
+def _require_unchanged(model: Path, before: Mapping[str, Mapping[str, Any]], written: tuple[File, ...]) -> None:
     now = {file.sha256 for file in written if file.path.startswith(f"{MODEL}/")}
-    if now != set(before.values()):
+    if now != {file["sha256"] for file in before.values()}:
         raise Refused(f"{model} changed while it was read. Type the same again.", "model-damaged")

@@ -20,7 +20,7 @@ _AT_ONCE = 20
 
 
 def settings(lock: str) -> dict[str, Any]:
-    """What the engine of `lock` needs: ``python_versions``, ``required_gib``, ``system_packages``, ``extra_index_urls``.
+    """What engine `lock` needs: ``python_versions``, ``required_gib``, ``system_packages``, ``extra_index_urls``.
 
     Raises:
         Refused: There is no such engine.
