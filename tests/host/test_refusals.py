@@ -55,7 +55,8 @@ def test_a_card_profile_on_a_host_without_a_card(run, offline, tmp_path):
     source = tmp_path / "headless.yml"
     text = offline.inventory.read_text().replace("cpu:", "headless:", 1)
     # The model of the sandbox has no tekken.json, which the profile's tokenizer would want first.
-    source.write_text(text.replace("model_weights_source:", "vllm_tokenizer_mode: auto\n      model_weights_source:", 1))
+    mode = "vllm_tokenizer_mode: auto\n      model_weights_source:"
+    source.write_text(text.replace("model_weights_source:", mode, 1))
     refused(run("up", "--inventory", source), 60, "there is no NVIDIA card on the PCI bus")
 
 
