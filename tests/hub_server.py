@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 _LARGE = (".safetensors", ".gguf", ".bin")
 
@@ -55,6 +56,7 @@ class Hub(http.server.ThreadingHTTPServer):
     Attributes:
         fault: Asked before each answer, with the method and the path; None lets it pass.
         asked: Every request, as method and path.
+        listed: What is said of each model that a search finds, this one or others.
         token: What has to be shown to read files; empty for nothing.
     """
 
@@ -66,6 +68,7 @@ class Hub(http.server.ThreadingHTTPServer):
         self.revisions: dict[str, Mapping[str, bytes]] = {}
         self.fault: Callable[[str, str], Fault | None] = lambda _method, _path: None
         self.asked: list[tuple[str, str]] = []
+        self.listed: list[dict[str, Any]] = []
         self.token = ""
         self.over = threading.Event()
         self.commit(files)
@@ -117,6 +120,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         fault = hub.fault(self.command, path) or Fault()
         if fault.status:
             self._send(b"{}", fault, status=fault.status)
+        elif path == "/api/models":
+            self._search(parse_qs(urlsplit(self.path).query), fault)
         elif path.startswith("/api/models/"):
             self._api(path.removeprefix("/api/models/"), fault)
         elif path.startswith("/store/"):
@@ -128,8 +133,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._send(b"{}", Fault(headers={"X-Error-Code": "RepoNotFound"}), status=404)
 
+    def _search(self, query: Mapping[str, list[str]], fault: Fault) -> None:
+        wanted, author = set(query.get("filter", ())), query.get("author", [""])[0]
+        found = [each for each in self.server.listed if wanted <= set(each["tags"]) and each["id"].startswith(author)]
+        self._send(json.dumps(found).encode(), fault)
+
     def _api(self, path: str, fault: Fault) -> None:
         repo, _, revision = path.partition("/revision/")
+        told = [each for each in self.server.listed if each["id"] == repo != self.server.repo]
+        if told:
+            self._send(json.dumps(told[0]).encode(), fault)
+            return
         sha = self._sha(revision or "main")
         if repo != self.server.repo:
             self._send(b"{}", Fault(headers={"X-Error-Code": "RepoNotFound"}), status=404)

@@ -36,7 +36,7 @@ def downloads(monkeypatch):
 
 
 def wish(folder, **changes):
-    return bundles.Wish(**{"engine": "cpu-0.32.0", "system": "debian12", "model": folder} | changes)
+    return bundles.Wish(**{"engine": "cpu-0.32.0", "system": "debian12", "model": str(folder)} | changes)
 
 
 def test_a_bundle_is_made_and_unpacked(tmp_path, model_folder, downloads, cache):
@@ -88,7 +88,8 @@ def test_what_is_not_inside_is_said(tmp_path, model_folder, downloads):
             "engine-no-python",
             "debian13 has Python 3.13, and the engine cpu-0.32.0 is locked for 3",
         ),
-        ({"model": Path("/no/such")}, "model-missing", "no model /no/such"),
+        ({"model": "/no/such"}, "model-missing", "no model /no/such"),
+        ({"model": "hf://some/model"}, "model-missing", "hf://some/model is not on this machine"),
         ({"with_packages": False, "more_packages": ("g++",)}, "settings-invalid", "--package needs a machine"),
     ],
 )

@@ -58,6 +58,13 @@ def test_what_cannot_be_served_is_refused(config, card, engine, says):
     assert refused.value.refusal == "format-unsupported"
 
 
+@pytest.mark.parametrize("engine", [CUDA, CPU])
+def test_the_engines_of_the_profiles_hold_what_bitsandbytes_needs(engine):
+    lock = content.role_file("engine", f"locks/{engine.name}.txt").read_text()
+    assert "\nbitsandbytes==" in lock
+    assert ("\nvllm-bnb-plugin==" in lock) == engine.processor
+
+
 def test_an_engine_without_the_package_of_a_format_is_refused(tmp_path, monkeypatch):
     lock = tmp_path / "cuda-0.33.0.txt"
     monkeypatch.setattr(content, "role_file", lambda *_: lock)

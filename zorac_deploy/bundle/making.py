@@ -9,13 +9,14 @@ from typing import Any
 
 import platformdirs
 
-from zorac_deploy import content
 from zorac_deploy.bundle import about as contents
 from zorac_deploy.bundle import packages, wheels
 from zorac_deploy.bundle.about import MODEL, PACKAGES, SYSTEMS, WHEELS, About, Engine, File, Model, OnStep, Part
 from zorac_deploy.bundle.parts import Hashed, Writer, entry
 from zorac_deploy.bundle.unpacking import require_room
-from zorac_deploy.errors import Refused, ZoracDeployError, refused
+from zorac_deploy.errors import Refused, ZoracDeployError
+from zorac_deploy.models import Resolved, resolve
+from zorac_deploy.models.source import parse
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,14 @@ class Wish:
     Attributes:
         engine: The name of the engine's lock.
         system: What the hosts run, a key of `SYSTEMS`.
-        model: The model's folder, or its GGUF file.
+        model: The model's folder on this machine, or its GGUF file.
         with_packages: Whether to bring the Debian packages that the engine needs, where this machine runs `system` too.
         more_packages: Packages to bring beside them, as those of a driver.
     """
 
     engine: str
     system: str
-    model: Path
+    model: str
     with_packages: bool = True
     more_packages: tuple[str, ...] = ()
 
@@ -52,11 +53,12 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
     """
     settings = _settings(wish)
     absent = _absent(wish)
-    model = wish.model.expanduser().resolve()
-    on_step("read the model", str(model))
-    manifest = _manifest(model)
+    on_step("read the model", wish.model)
+    resolved = _resolved(wish.model)
+    model, manifest = Path(resolved.folder).resolve(), resolved.manifest
     engine = wheels.engine(wish.engine)
-    downloads = platformdirs.user_cache_path("zorac-deploy") / "bundle-downloads" / f"{wish.engine}-{wish.system}"
+    which = f"{wish.engine}-{engine.lock_sha256[:8]}-{wish.system}"
+    downloads = platformdirs.user_cache_path("zorac-deploy") / "bundle-downloads" / which
     partial = output.with_name(f"{output.name}.partial")
     try:
         _make(output, partial)
@@ -69,7 +71,7 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
             system=wish.system,
             python=SYSTEMS[wish.system].python,
             engine=engine,
-            model=Model(name=model.name, source=str(wish.model), digest=manifest["digest"], format=manifest["format"]),
+            model=Model(name=model.name, source=wish.model, digest=manifest["digest"], format=manifest["format"]),
             packages=names,
             absent=absent,
             parts=parts,
@@ -127,14 +129,13 @@ def _absent(wish: Wish) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _manifest(model: Path) -> dict[str, Any]:
-    """What the role ``model_weights`` says of the model."""
-    role = content.role_module("model_weights", "model_manifest")
-    try:
-        found: dict[str, Any] = role.manifest(model, remember=True)
-    except role.Fault as fault:
-        raise refused(str(fault)) or ZoracDeployError(str(fault)) from None
-    return found
+def _resolved(source: str) -> Resolved:
+    if not isinstance(parse(source), Path):
+        raise Refused(
+            f"{source} is not on this machine, and a bundle is made of what is. Fetch it, and name its folder.",
+            "model-missing",
+        )
+    return resolve(source)
 
 
 def _make(output: Path, partial: Path) -> None:

@@ -26,14 +26,16 @@ def unpack(folder: Path, on_step: OnStep = lambda *_: None) -> dict[str, object]
     """
     about = contents.read(folder)
     whole = platformdirs.user_cache_path("zorac-deploy") / "bundles" / contents.digest(folder)[:16]
+    partial = whole.with_suffix(".partial")
     if not whole.is_dir():
-        partial = whole.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         try:
-            _require_room(about, partial)
+            partial.mkdir(parents=True)
+            require_room(partial, about.bytes, "unpacking the bundle")
             _unpack(folder, about, partial, on_step)
             partial.rename(whole)
+        except OSError as fault:
+            raise ZoracDeployError(f"{folder} cannot be unpacked: {fault}.") from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return _variables(about, whole)
@@ -53,21 +55,14 @@ def require_room(folder: Path, needed: int, what: str) -> None:
         )
 
 
-def _require_room(about: About, folder: Path) -> None:
-    require_room(folder, about.bytes, "unpacking the bundle")
-
-
 def _unpack(folder: Path, about: About, target: Path, on_step: OnStep) -> None:
     stream = Reader(folder, about.parts, on_step)
     try:
-        try:
-            found = _extract(stream, about, target)
-        except (tarfile.TarError, ValueError) as fault:
-            stream.drain()  # says which part was altered, if that is why
-            raise contents.damaged(f"{folder} cannot be unpacked: {fault}.") from None
-        stream.drain()
-    except OSError as fault:
-        raise ZoracDeployError(f"{folder} cannot be unpacked: {fault}.") from None
+        found = _extract(stream, about, target)
+    except (tarfile.TarError, ValueError) as fault:
+        stream.drain()  # says which part was altered, if that is why
+        raise contents.damaged(f"{folder} cannot be unpacked: {fault}.") from None
+    stream.drain()
     if found != {file.path: file.sha256 for file in about.files}:
         raise contents.damaged(f"the parts of {folder} do not hold what its bundle.json lists.")
 

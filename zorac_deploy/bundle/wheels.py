@@ -98,15 +98,7 @@ def requirements(lock: str, system: System) -> list[str]:
 def _pip(system: System, folder: Path, on_step: OnStep, *words: str) -> None:
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(system.glibc, 4, -1)]
     platforms += [f"manylinux{old}_x86_64" for old in ("2014", "2010", "1")] + ["linux_x86_64"]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--disable-pip-version-check",
-        "--progress-bar=off",
-        "--no-deps",
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--progress-bar=off"]
     command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={system.python}", f"--dest={folder}"]
     command += [f"--platform={platform}" for platform in platforms]
     said = []

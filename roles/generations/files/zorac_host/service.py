@@ -13,7 +13,7 @@ _TICK_SECONDS = 0.2
 # A request may be between the door and the queue, and the end of a reply on its way out.
 _QUIET_TICKS = 3
 _WANTS = "multi-user.target.wants"
-_PROPERTIES = "ActiveState,SubState,NRestarts,Result,MainPID,ControlGroup,InvocationID"
+_PROPERTIES = "ActiveState,SubState,NRestarts,Result,MainPID,ControlGroup,InvocationID,Job"
 
 
 class Failure(Exception):
@@ -121,7 +121,9 @@ def wait_until_serving(unit: str, limit: float, patient: bool) -> None:
         if state.get("ActiveState") == "active":
             return
         tried = int(state.get("NRestarts") or 0) > 0 or state.get("SubState") == "auto-restart"
-        if state.get("ActiveState") in ("failed", "inactive") or (tried and not patient):
+        # One that waits for its turn, behind what it is ordered after, is inactive and has a job.
+        ended = state.get("ActiveState") in ("failed", "inactive") and not state.get("Job")
+        if ended or (tried and not patient):
             raise Failure(f"the engine ended before it answered ({state.get('Result', 'no result')})")
         time.sleep(_TICK_SECONDS)
     raise Failure(f"the engine did not answer within {limit:.0f} s")

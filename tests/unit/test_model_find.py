@@ -1,0 +1,93 @@
+"""`zorac-deploy model find`, and what `up` makes of it: the real client of the hub against a stand-in for it."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from tests.hub_server import Hub
+from tests.unit import models
+from tests.unit.conftest import safetensors
+from zorac_deploy.cli import cli, model_find
+from zorac_deploy.errors import Refused
+
+BASE = "mistralai/Mistral-Small-24B"
+VARIANT = "someone/Mistral-Small-24B-AWQ"
+CARD = ("--gpu-name=RTX 4090", "--gpu-total-gib=23.52", "--max-model-len=auto", "--kv-cache-dtype=fp8")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    files = {"config.json": json.dumps(models.MISTRAL_SMALL_AWQ).encode(), "tokenizer.json": b"{}"}
+    with Hub(VARIANT, {**files, "model.safetensors": safetensors()}) as made:
+        quantized = {"tags": ["awq", f"base_model:quantized:{BASE}"], "downloads": 70, "siblings": []}
+        made.listed = [
+            {"id": BASE, "tags": [], "pipeline_tag": "text-generation", "safetensors": {"total": 1, "parameters": {}}},
+            {"id": VARIANT, "sha": made.head, **quantized},
+            {"id": "someone/empty-GPTQ", "sha": "0" * 40, **quantized, "tags": ["gptq", *quantized["tags"][1:]]},
+        ]
+        monkeypatch.setenv("HF_ENDPOINT", made.endpoint)
+        yield made
+
+
+def find(*words):
+    done = CliRunner().invoke(cli, ["model", "find", f"hf://{BASE}", *CARD, *words])
+    return done.exit_code, done.output
+
+
+def test_the_variants_are_judged_on_the_card(hub):
+    code, said = find("--json")
+    awq, gptq = json.loads(said)
+    assert (code, awq["format"], awq["fits"], awq["downloads"]) == (0, "awq", True, 70)
+    assert awq["source"] == f"hf://{VARIANT}@{hub.head}"
+    assert (gptq["format"], gptq["fits"]) == ("gptq", False)
+    assert "no weights" in gptq["trouble"]
+
+
+def test_the_first_that_fits_is_a_command(hub):
+    code, said = find()
+    assert code == 0
+    assert f"zorac-deploy up --model hf://{VARIANT}@{hub.head}" in said.replace("\n", "")
+
+
+@pytest.mark.parametrize("base", ["/some/folder", "hf://nobody/nothing"])
+@pytest.mark.usefixtures("hub")
+def test_what_is_on_no_hub_has_no_variants(base):
+    done = CliRunner().invoke(cli, ["model", "find", base, *CARD])
+    assert (done.exit_code, "[model-missing]" in done.output) == (25, True)
+
+
+def refusal(name="model-does-not-fit"):
+    return Refused("it does not fit.", name)
+
+
+def facts(source=f"hf://{BASE}"):
+    return {"__model_weights_resolved": {"source": source}, "memory_plan_options": list(CARD)}
+
+
+def test_who_agreed_beforehand_gets_the_first_that_fits(hub):
+    assert model_find.offered(refusal(), facts(), accepted=True, ask=False) == f"hf://{VARIANT}@{hub.head}"
+
+
+@pytest.mark.usefixtures("hub")
+def test_who_did_not_is_told_how():
+    with pytest.raises(Refused, match=f"it does not fit. .*model find hf://{BASE}.*--variant"):
+        model_find.offered(refusal(), facts(), accepted=False, ask=False)
+
+
+@pytest.mark.parametrize(
+    ("refused", "known"),
+    [
+        (refusal("port-taken"), facts()),
+        (refusal(), facts("/a/folder")),
+        (refusal(), {}),
+        (refusal(), {**facts(), "memory_plan_options": ["--gpu-total-gib=2"]}),
+    ],
+)
+@pytest.mark.usefixtures("hub")
+def test_where_nothing_can_be_offered_the_refusal_stands(refused, known):
+    with pytest.raises(Refused) as raised:
+        model_find.offered(refused, known, accepted=True, ask=False)
+    assert raised.value is refused
