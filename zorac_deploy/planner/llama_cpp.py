@@ -86,7 +86,6 @@ def plan(model: gguf.Gguf, card: Card, flags: Flags) -> Plan:
         assumed=assumed,
         weights_gib=weights,
         activation_gib=cards * _compute(model, length),
-        graphs_gib=0.0,
         overhead_gib=cards * _CONTEXT_GIB[on_card].value,
         kv_gib=cache / GIB,
         kv_low_gib=cache / GIB,
