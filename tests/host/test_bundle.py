@@ -87,8 +87,8 @@ _RIGHT = wheels.engine("cpu-0.32.0").model_dump()
         ({"engine": {**_RIGHT, "lock_sha256": "0" * 64}}, "whose lock of cpu-0.32.0 names other versions"),
     ],
 )
-def test_a_bundle_that_is_not_for_the_host_is_refused(run, offline, inside, tmp_path, changes, says):
-    files = {"model/M/config.json": b"{}"}
+def test_a_bundle_that_is_not_for_the_host_is_refused(run, offline, inside, model_folder, tmp_path, changes, says):
+    files = {f"model/M/{path.name}": path.read_bytes() for path in model_folder.iterdir()}
     right = {"engine": _RIGHT, "packages": ["libnuma1", "python3-venv"]}
     folder = bundle(tmp_path / "bundle", files, **right | changes)
     outcome = run("up", "--bundle", folder, "--inventory", offline.inventory)

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
+from tests.conftest import safetensors
 from tests.hub_server import Fault, Hub
-from tests.unit.conftest import safetensors
 from zorac_deploy.sandbox import host
 
 pytestmark = pytest.mark.host

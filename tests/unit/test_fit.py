@@ -6,8 +6,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from tests.conftest import safetensors
 from tests.unit import models
-from tests.unit.conftest import safetensors
 from zorac_deploy import content
 from zorac_deploy.cli import card_options, cli
 

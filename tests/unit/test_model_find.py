@@ -5,9 +5,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from tests.conftest import safetensors
 from tests.hub_server import Hub
 from tests.unit import models
-from tests.unit.conftest import safetensors
 from zorac_deploy.cli import cli, model_find
 from zorac_deploy.errors import Refused
 

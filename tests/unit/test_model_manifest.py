@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.unit.conftest import safetensors
+from tests.conftest import safetensors
 from tests.unit.roles import program
 
 model_manifest = program("model_weights", "model_manifest")

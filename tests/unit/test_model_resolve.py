@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import safetensors
 from tests.hub_server import GATED, Fault, Hub
-from tests.unit.conftest import safetensors
 from tests.unit.models import LLAMA_8B
 from tests.unit.test_model_manifest import GGUF
 from zorac_deploy.errors import Refused

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.unit.conftest import safetensors
+from tests.conftest import safetensors
 from tests.unit.test_model_store import bring
 from zorac_deploy.errors import Refused, ZoracDeployError
 from zorac_deploy.models import host

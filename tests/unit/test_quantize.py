@@ -14,7 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from tests.unit.conftest import safetensors
+from tests.conftest import safetensors
 from zorac_deploy import content, environments
 from zorac_deploy.cli import cli
 from zorac_deploy.errors import Refused
