@@ -54,6 +54,14 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def new_user(tmp_path, monkeypatch):
+    """A user without a past."""
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+@pytest.fixture
 def full_disk(monkeypatch):
     """No disk has room."""
     usage = shutil.disk_usage("/")._replace(free=5)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub_server import Hub
 from zorac_deploy import bundle as bundles
 from zorac_deploy.bundle import packages, unpacking, wheels
 from zorac_deploy.errors import Refused, ZoracDeployError
@@ -55,6 +56,16 @@ def test_a_bundle_is_made_and_unpacked(tmp_path, model_folder, downloads, cache)
 
 
 @pytest.mark.usefixtures("downloads")
+def test_a_model_of_a_hub_is_bundled_as_the_commit_that_it_was(tmp_path, model_folder, monkeypatch):
+    with Hub("org/name", {path.name: path.read_bytes() for path in model_folder.iterdir()}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        made = bundles.create(wish("hf://org/name"), tmp_path / "out", 500)
+    assert (made.model.name, made.model.source) == ("name", f"hf://org/name@{hub.head}")
+    source = Path(bundles.unpack(tmp_path / "out")["model_weights_source"])
+    assert (source / "model.safetensors").read_bytes() == (model_folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.usefixtures("downloads")
 def test_the_same_content_is_the_same_bundle(tmp_path, model_folder):
     for name in ("one", "two"):
         bundles.create(wish(model_folder), tmp_path / name, 500)
@@ -89,7 +100,6 @@ def test_what_is_not_inside_is_said(tmp_path, model_folder, downloads):
             "debian13 has Python 3.13, and the engine cpu-0.32.0 is locked for 3",
         ),
         ({"model": "/no/such"}, "model-missing", "no model /no/such"),
-        ({"model": "hf://some/model"}, "model-missing", "hf://some/model is not on this machine"),
         ({"with_packages": False, "more_packages": ("g++",)}, "settings-invalid", "--package needs a machine"),
     ],
 )

@@ -16,10 +16,11 @@ VARIANT = "someone/Mistral-Small-24B-AWQ"
 CARD = ("--gpu-name=RTX 4090", "--gpu-total-gib=23.52", "--max-model-len=auto", "--kv-cache-dtype=fp8")
 
 
+pytestmark = pytest.mark.usefixtures("new_user")
+
+
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "HF_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name))
+def hub(monkeypatch):
     files = {"config.json": json.dumps(models.MISTRAL_SMALL_AWQ).encode(), "tokenizer.json": b"{}"}
     with Hub(VARIANT, {**files, "model.safetensors": safetensors()}) as made:
         quantized = {"tags": ["awq", f"base_model:quantized:{BASE}"], "downloads": 70, "siblings": []}

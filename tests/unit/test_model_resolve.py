@@ -20,14 +20,7 @@ FILES = {
     "model.safetensors": safetensors(300_000),
 }
 OTHER = {"README.md": b"read me", "pytorch_model.bin": b"pickled", "picture.png": b"png"}
-
-
-@pytest.fixture(autouse=True)
-def own(tmp_path, monkeypatch):
-    """A user without a past."""
-    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "HF_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+pytestmark = pytest.mark.usefixtures("new_user")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import yaml
 from click.testing import CliRunner
 
 from tests.conftest import safetensors
+from tests.hub_server import Hub
 from zorac_deploy import content, environments
 from zorac_deploy.cli import cli
 from zorac_deploy.errors import Refused
@@ -82,7 +83,7 @@ def program(tmp_path, monkeypatch):
 
 
 def made(source, told=lambda _: None, **options):
-    found = prepare(source, "fp8-dynamic", **options)
+    found = prepare(str(source), "fp8-dynamic", **options)
     return making.make(found, source.parent / "log" / "quantize.log", told)
 
 
@@ -188,17 +189,17 @@ def spoiled(model, what):
 )
 def test_a_model_that_cannot_be_quantized_is_refused(model, what, refused, says):
     spoiled(model, what)
-    found, said = refusal(prepare, model, "fp8-dynamic")
+    found, said = refusal(prepare, str(model), "fp8-dynamic")
     assert (found, says in said) == (refused, True), said
 
 
 def test_what_is_in_the_way_or_too_small_is_refused(model, tmp_path, monkeypatch):
-    assert "there already" in refusal(prepare, model, "fp8-dynamic", output=tmp_path)[1]
-    assert "no text" in refusal(prepare, model, "fp8-dynamic", calibration=str(tmp_path / "none.txt"))[1]
+    assert "there already" in refusal(prepare, str(model), "fp8-dynamic", output=tmp_path)[1]
+    assert "no text" in refusal(prepare, str(model), "fp8-dynamic", calibration=str(tmp_path / "none.txt"))[1]
     monkeypatch.setattr(job, "_available_gib", lambda: 1.0)
-    assert refusal(prepare, model, "fp8-dynamic")[0] == "model-does-not-fit"
+    assert refusal(prepare, str(model), "fp8-dynamic")[0] == "model-does-not-fit"
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    assert refusal(prepare, model, "fp8-dynamic")[0] == "disk-full"
+    assert refusal(prepare, str(model), "fp8-dynamic")[0] == "disk-full"
 
 
 @pytest.mark.usefixtures("program")
@@ -220,6 +221,20 @@ def test_what_is_made_is_whole_and_can_be_read_by_the_service(model):
     assert config == {"model_type": "llama", "quantization_config": {"quant_method": "compressed-tensors"}}
     assert content.role_module("model_weights", "model_manifest").check(found.folder, tekken=True) == "safetensors"
     assert [(event.layer, event.layers) for event in events if event.layer] == [(1, 1)]
+
+
+@pytest.mark.usefixtures("program", "new_user")
+def test_a_model_of_a_hub_is_looked_at_first_and_fetched_when_it_can_be_quantized(model, tmp_path, monkeypatch):
+    with Hub("org/name", {path.name: path.read_bytes() for path in model.iterdir()}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.chdir(tmp_path)
+        assert refusal(prepare, "hf://org/name", "awq-w4a16")[0] == "recipe-invalid"
+        found = prepare("hf://org/name", "fp8-dynamic")
+        assert not (tmp_path / "XDG_CACHE_HOME" / "zorac-deploy" / "fetched").exists()
+        done = making.make(found, tmp_path / "log", lambda _: None)
+    assert done.folder == tmp_path / "name-fp8-dynamic"
+    assert done.card["source"]["name"] == f"hf://org/name@{hub.head}"
+    assert (done.folder / "chat_template.jinja").read_text() == "{{ messages }}"
 
 
 @pytest.mark.usefixtures("program")

@@ -15,8 +15,8 @@ from zorac_deploy.bundle.about import MODEL, PACKAGES, SYSTEMS, WHEELS, About, E
 from zorac_deploy.bundle.parts import Hashed, Writer, entry
 from zorac_deploy.bundle.unpacking import require_room
 from zorac_deploy.errors import Refused, ZoracDeployError
-from zorac_deploy.models import Resolved, resolve
-from zorac_deploy.models.source import parse
+from zorac_deploy.models import resolve
+from zorac_deploy.models.fetched import fetched
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Wish:
     Attributes:
         engine: The name of the engine's lock.
         system: What the hosts run, a key of `SYSTEMS`.
-        model: The model's folder on this machine, or its GGUF file.
+        model: The model's source, as `resolve` takes it.
         with_packages: Whether to bring the Debian packages that the engine needs, where this machine runs `system` too.
         more_packages: Packages to bring beside them, as those of a driver.
     """
@@ -54,8 +54,8 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
     settings = _settings(wish)
     absent = _absent(wish)
     on_step("read the model", wish.model)
-    resolved = _resolved(wish.model)
-    model, manifest = Path(resolved.folder).resolve(), resolved.manifest
+    resolved = resolve(wish.model)
+    name, manifest = Path(resolved.folder).resolve().name, resolved.manifest
     engine = wheels.engine(wish.engine)
     which = f"{wish.engine}-{engine.lock_sha256[:8]}-{wish.system}"
     downloads = platformdirs.user_cache_path("zorac-deploy") / "bundle-downloads" / which
@@ -63,7 +63,8 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
     try:
         _make(output, partial)
         names = _download(wish, engine, settings, downloads, on_step)
-        sources = _sources(downloads, model, manifest["files"])
+        model = fetched(resolved, lambda note: on_step("fetch the model", note)).resolve()
+        sources = _sources(downloads, model, name, manifest["files"])
         require_room(partial, sum(path.stat().st_size + 2048 for path in sources.values()), "the bundle")
         parts, files = _write(sources, partial, part_size, on_step)
         _require_unchanged(model, manifest["files"], files)
@@ -71,7 +72,7 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
             system=wish.system,
             python=SYSTEMS[wish.system].python,
             engine=engine,
-            model=Model(name=model.name, source=wish.model, digest=manifest["digest"], format=manifest["format"]),
+            model=Model(name=name, source=resolved.source, digest=manifest["digest"], format=manifest["format"]),
             packages=names,
             absent=absent,
             parts=parts,
@@ -129,15 +130,6 @@ def _absent(wish: Wish) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _resolved(source: str) -> Resolved:
-    if not isinstance(parse(source), Path):
-        raise Refused(
-            f"{source} is not on this machine, and a bundle is made of what is. Fetch it, and name its folder.",
-            "model-missing",
-        )
-    return resolve(source)
-
-
 def _make(output: Path, partial: Path) -> None:
     if output.exists():
         raise Refused(f"{output} exists. Name a folder that does not exist yet with --output.", "settings-invalid")
@@ -145,11 +137,11 @@ def _make(output: Path, partial: Path) -> None:
     partial.mkdir(parents=True)
 
 
-def _sources(downloads: Path, model: Path, model_files: Iterable[str]) -> dict[str, Path]:
+def _sources(downloads: Path, model: Path, model_name: str, model_files: Iterable[str]) -> dict[str, Path]:
     """Where each file of the bundle is, by its path there."""
     found = {f"{top}/{path.name}": path for top in (WHEELS, PACKAGES) for path in sorted((downloads / top).glob("*"))}
     for name in model_files:
-        inside = Path(MODEL, model.name, name) if model.is_dir() else Path(MODEL, name)
+        inside = Path(MODEL, model_name, name) if model.is_dir() else Path(MODEL, name)
         found[str(inside)] = (model if model.is_dir() else model.parent) / name
     return found
 

@@ -44,7 +44,7 @@ def bundle() -> None:
 @bundle.command("create")
 @click.option("--engine", required=True, help="The engine of the hosts' profile, as in cuda-0.26.0.")
 @click.option("--system", type=click.Choice(list(bundles.SYSTEMS)), required=True, help="What the hosts run.")
-@click.option("--model", required=True, help="The model's folder or GGUF file on this machine.")
+@click.option("--model", metavar="SOURCE", required=True, help="hf://ORG/NAME, or whatever else `up --model` takes.")
 @click.option("--output", "folder", type=click.Path(path_type=Path), required=True, help="The folder to make.")
 @click.option(
     "--part-size", type=_Size(), default="3.9G", show_default=True, help="The most that the disk or an upload takes."

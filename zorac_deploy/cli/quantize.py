@@ -16,7 +16,7 @@ from zorac_deploy.quantize.recipe import GROUP_SIZES
 
 
 @click.command()
-@click.argument("model", metavar="MODEL_DIR", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL")
 @click.option(
     "--recipe",
     default="awq-w4a16",
@@ -25,7 +25,10 @@ from zorac_deploy.quantize.recipe import GROUP_SIZES
     help=f"One of {', '.join(quantizing.shipped())}; or a recipe of llmcompressor's of your own.",
 )
 @click.option(
-    "--output", "folder", type=click.Path(path_type=Path), help="The folder to make. Default: beside the model."
+    "--output",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="The folder to make. Default: beside the model, or here for one that is fetched.",
 )
 @click.option(
     "--calibration",
@@ -46,7 +49,7 @@ from zorac_deploy.quantize.recipe import GROUP_SIZES
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def quantize(
-    model: Path,
+    model: str,
     recipe: str,
     folder: Path | None,
     calibration: str,
@@ -56,7 +59,7 @@ def quantize(
     device: Device | None,
     as_json: bool,
 ) -> None:
-    """Make a smaller model of the one in MODEL_DIR, on this machine, layer by layer.
+    """Make a smaller model of MODEL, a folder or hf://ORG/NAME[@REVISION], on this machine, layer by layer.
 
     The first run installs llmcompressor into an environment of its own (1.3 GB; 7 with --device cuda). A run that was
     stopped leaves at most OUTPUT.partial, and the next one begins anew. What comes out is a folder that `up --model`
@@ -64,7 +67,7 @@ def quantize(
 
     \b
     Examples:
-      zorac-deploy quantize ~/models/Mistral-Small-24B-Instruct-2501
+      zorac-deploy quantize hf://mistralai/Mistral-Small-24B-Instruct-2501
       zorac-deploy quantize ~/models/SmolLM2-135M-Instruct --group-size 64 --samples 8 --length 256
       zorac-deploy quantize ~/models/Qwen3-8B --recipe gptq-w4a16 --calibration chats.jsonl --device cuda
     """

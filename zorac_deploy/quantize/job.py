@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zorac_deploy import content, environments
-from zorac_deploy.errors import Refused, refused
+from zorac_deploy.errors import Refused
+from zorac_deploy.models import Resolved, resolve
 from zorac_deploy.quantize import recipe as recipes
 
 Device = Literal["cpu", "cuda"]
@@ -30,8 +31,7 @@ class Job:
     """What is to be made of what.
 
     Attributes:
-        source: The model's folder.
-        digest: The digest of its files.
+        model: The model: where it comes from, and its files.
         output: The folder to be made.
         recipe: What is done.
         calibration: A text file, a file with a JSON object a line, ``hf://`` and a data set's name, or empty for the
@@ -44,8 +44,7 @@ class Job:
         memory_gib: What the work will take in memory, about.
     """
 
-    source: Path
-    digest: str
+    model: Resolved
     output: Path
     recipe: recipes.Recipe
     calibration: str
@@ -63,7 +62,7 @@ class Job:
 
 
 def prepare(
-    source: Path,
+    source: str,
     recipe: str,
     output: Path | None = None,
     calibration: str = "",
@@ -72,19 +71,21 @@ def prepare(
     group_size: int | None = None,
     device: Device = "cpu",
 ) -> Job:
-    """Look at all that can be known beforehand.
+    """Look at all that can be known beforehand, of a model that is elsewhere from its headers.
 
     Raises:
         Refused: It cannot work; nothing was changed.
     """
     found = recipes.read(recipe, group_size)
-    source = source.expanduser().absolute()
-    output = (output or source.with_name(f"{source.name}-{found.name}")).expanduser().absolute()
+    model = resolve(source)
+    folder = Path(model.folder)
+    beside = folder.parent if model.kind == "copy" else Path()
+    output = (output or beside / f"{folder.name}-{found.name}").expanduser().absolute()
     if output.exists():
         raise Refused(f"{output} is there already. Remove it, or name another with --output.", "settings-invalid")
     if calibration and not calibration.startswith("hf://"):
         calibration = str(_text(Path(calibration).expanduser().absolute()))
-    manifest, tensors = _read(source)
+    tensors = _read(model)
     layers = _layers(tensors)
     recipes.check(found, layers)
     before = sum(map(_stored, tensors.values()))
@@ -92,8 +93,7 @@ def prepare(
     hidden = max(layer.inputs for layer in layers)
     memory = before / _GIB + _PROGRAM_GIB + samples * length * hidden * 2 * _COPIES / _GIB
     job = Job(
-        source=source,
-        digest=str(manifest["digest"]),
+        model=model,
         output=output,
         recipe=found,
         calibration=calibration,
@@ -116,33 +116,28 @@ def _text(path: Path) -> Path:
     return path
 
 
-def _read(source: Path) -> tuple[Mapping[str, Any], dict[str, dict[str, Any]]]:
-    """What the model consists of, and its tensors."""
+def _read(model: Resolved) -> dict[str, dict[str, Any]]:
+    """The tensors of a model that can be quantized."""
+    folder, source = Path(model.folder), model.source
+    if model.manifest["format"] != "safetensors":
+        raise Refused(
+            f"{source} is a GGUF file, which is quantized already. Take what it was made from, as safetensors.",
+            "format-unsupported",
+        )
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    method = config.get("quantization_config", {}).get("quant_method")
+    if method:
+        raise Refused(
+            f"{source} is quantized already, by {method}. Take the one that it was made from.", "format-unsupported"
+        )
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise Refused(
+            f"{source} has tekken.json alone, and calibrating takes {' or '.join(_TOKENIZERS)}. Fetch one of them.",
+            "model-incomplete",
+        )
     manifest = content.role_module("model_weights", "model_manifest")
-    try:
-        if manifest.check(source, tekken=False) != "safetensors":
-            raise Refused(
-                f"{source} is a GGUF file, which is quantized already. Take the model that it was made from, as "
-                "safetensors.",
-                "format-unsupported",
-            )
-        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-        method = config.get("quantization_config", {}).get("quant_method")
-        if method:
-            raise Refused(
-                f"{source} is quantized already, by {method}. Take the one that it was made from.",
-                "format-unsupported",
-            )
-        if not any((source / name).is_file() for name in _TOKENIZERS):
-            raise Refused(
-                f"{source} has tekken.json alone, and calibrating takes {' or '.join(_TOKENIZERS)}. Fetch one of them.",
-                "model-incomplete",
-            )
-        found = manifest.manifest(source, remember=True)
-        headers = [manifest.read_header(file) for file in manifest.weight_files(source)]
-    except manifest.Fault as fault:
-        raise refused(str(fault)) or fault from None
-    return found, {name: tensor for header in headers for name, tensor in header.items()}
+    headers = [manifest.read_header(file) for file in manifest.weight_files(folder)]
+    return {name: tensor for header in headers for name, tensor in header.items()}
 
 
 def _layers(tensors: Mapping[str, Mapping[str, Any]]) -> list[recipes.Layer]:

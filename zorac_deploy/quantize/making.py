@@ -15,6 +15,8 @@ from typing import Any
 
 from zorac_deploy import __version__, content, environments
 from zorac_deploy.errors import REFUSALS, Refused
+from zorac_deploy.models import Resolved
+from zorac_deploy.models.fetched import fetched
 from zorac_deploy.quantize.job import Job
 
 _PROGRAM = Path(__file__).with_name("program.py")
@@ -69,12 +71,13 @@ def make(job: Job, log: Path, told: Callable[[Event], None]) -> Made:
     """
     began = time.monotonic()
     with _partial(job.output) as partial:
+        source = fetched(job.model, lambda note: told(Event(f"fetch the model: {note}")))
         if not environments.is_there(*job.environment):
             told(Event("install llmcompressor"))
         python = environments.ensure(*job.environment)
-        found = _run(python, job, partial, log, told)
+        found = _run(python, job, source, partial, log, told)
         told(Event("make it whole"))
-        _complete(job.source, partial)
+        _complete(source, partial)
         card = _card(job, found, partial, time.monotonic() - began)
         (partial / "quantization.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(content.render("model-card.md.j2", **card), encoding="utf-8")
@@ -112,14 +115,16 @@ def _empty(folder: Path) -> None:
             each.unlink()
 
 
-def _run(python: Path, job: Job, partial: Path, log: Path, told: Callable[[Event], None]) -> dict[str, Any]:
+def _run(
+    python: Path, job: Job, source: Path, partial: Path, log: Path, told: Callable[[Event], None]
+) -> dict[str, Any]:
     """Run the program, and return what it found."""
     found: dict[str, Any] = {}
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch, log.open("w", encoding="utf-8") as errors:
         (Path(scratch) / "recipe.yaml").write_text(job.recipe.text, encoding="utf-8")
         words = {
-            "source": str(job.source),
+            "source": str(source),
             "output": str(partial),
             "recipe": f"{scratch}/recipe.yaml",
             "calibration": job.calibration,
@@ -198,7 +203,7 @@ def _complete(source: Path, partial: Path) -> None:
 def _card(job: Job, found: dict[str, Any], partial: Path, seconds: float) -> dict[str, Any]:
     """What was made of what, and how."""
     return {
-        "source": {"name": job.source.name, "digest": job.digest},
+        "source": {"name": _told_source(job.model), "digest": job.model.manifest["digest"]},
         "recipe": {"name": job.recipe.name, "modifiers": list(job.recipe.modifiers), "text": job.recipe.text},
         "calibration": found["calibration"],
         "seed": found["seed"],
@@ -211,6 +216,11 @@ def _card(job: Job, found: dict[str, Any], partial: Path, seconds: float) -> dic
         "seconds": round(seconds),
         "versions": {"zorac-deploy": __version__, **found["versions"]},
     }
+
+
+def _told_source(model: Resolved) -> str:
+    """Where the model is from, for everybody to read: a folder's path is nobody's business."""
+    return model.source if model.kind == "fetch" else Path(model.folder).name
 
 
 def _check(partial: Path) -> None:

@@ -1,0 +1,88 @@
+"""A model as a folder of this machine, wherever it is: for what reads all of it here."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub
+import platformdirs
+
+from zorac_deploy import content
+from zorac_deploy.errors import ZoracDeployError, refused
+from zorac_deploy.models.resolve import Resolved, endpoint
+
+
+def fetched(model: Resolved, on_step: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of `model`, or its GGUF file, on this machine: fetched as a host fetches it, and kept.
+
+    Args:
+        model: The model.
+        on_step: Is called once a second with how far the fetch is.
+
+    Raises:
+        Refused: It cannot be had. What came is kept, and the next call goes on with it.
+    """
+    if model.kind == "copy":
+        return Path(model.folder)
+    name = Path(model.folder).name
+    single = name.endswith(".gguf")
+    root = platformdirs.user_cache_path("zorac-deploy") / "fetched"
+    path = root / f"{name.removesuffix('.gguf')}-{model.manifest['digest'][:12]}"
+    root.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # another run may be fetching it
+        if not path.is_dir():
+            _fetch(model, path, on_step)
+    return path / name if single else path
+
+
+def _fetch(model: Resolved, path: Path, on_step: Callable[[str], None]) -> None:
+    with tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch:
+        progress, job, token = (Path(scratch, name) for name in ("progress.json", "job.json", "hub-token"))
+        job.write_text(json.dumps(_job(model, path, progress)), encoding="utf-8")
+        if model.source.startswith("hf://"):
+            token.write_text(huggingface_hub.get_token() or "", encoding="utf-8")
+        program = content.role_file("model_weights", "fetcher") / "model_fetch.py"
+        environment = {**os.environ, "CREDENTIALS_DIRECTORY": scratch}
+        # A session of its own, so that Ctrl-C reaches it once, from us: it takes what it has begun with it.
+        with subprocess.Popen(
+            [sys.executable, "-I", str(program), str(job)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            try:
+                while process.poll() is None:
+                    if progress.exists():
+                        on_step(json.loads(progress.read_text(encoding="utf-8"))["note"])
+                    time.sleep(1)
+                message = process.communicate()[1].strip()
+            finally:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGINT)
+        if process.returncode != 0:
+            raise refused(message) or ZoracDeployError(f"{model.source} was not fetched: {message[-2000:]}")
+
+
+def _job(model: Resolved, path: Path, progress: Path) -> dict[str, object]:
+    """What model_fetch.py is to do. On this machine it has all that a person has set: proxies, authorities, caches."""
+    return {
+        "path": str(path),
+        "manifest": dict(model.manifest),
+        "urls": dict(model.urls),
+        "hub": model.source.startswith("hf://"),
+        "python": sys.executable,
+        "environment": {**os.environ, "HF_ENDPOINT": endpoint()},
+        "progress": str(progress),
+        "stall_seconds": 60,
+        "tries": 8,
+        "pause_seconds": 2,
+    }
