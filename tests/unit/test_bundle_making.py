@@ -75,7 +75,7 @@ def test_the_same_content_is_the_same_bundle(tmp_path, model_folder):
 @pytest.mark.usefixtures("downloads")
 def test_a_gguf_file_is_a_model_too(tmp_path):
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF\x03\x00\x00\x00 and more")
-    bundles.create(wish(tmp_path / "tiny.gguf"), tmp_path / "out", 500)
+    bundles.create(wish(tmp_path / "tiny.gguf", engine="llama-cpp-cpu-0.3.36"), tmp_path / "out", 500)
     assert Path(bundles.unpack(tmp_path / "out")["model_weights_source"]).read_bytes().startswith(b"GGUF")
 
 
@@ -100,6 +100,7 @@ def test_what_is_not_inside_is_said(tmp_path, model_folder, downloads):
             "debian13 has Python 3.13, and the engine cpu-0.32.0 is locked for 3",
         ),
         ({"model": "/no/such"}, "model-missing", "no model /no/such"),
+        ({"engine": "llama-cpp-cpu-0.3.36"}, "format-unsupported", "is a safetensors model, .* Name a lock of vLLM"),
         ({"with_packages": False, "more_packages": ("g++",)}, "settings-invalid", "--package needs a machine"),
     ],
 )

@@ -137,7 +137,7 @@ def test_the_token_is_shown_to_the_hub_alone(hub, tmp_path):
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0])
 def test_a_kill_loses_nothing_but_time(hub, tmp_path, seconds):
-    hub.pace = 500_000
+    hub.pace = 100_000  # four seconds for all of it
     process = begin(job(tmp_path, hub))
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)  # the download goes on for a while, beside the next one

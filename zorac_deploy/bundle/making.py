@@ -56,6 +56,7 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
     on_step("read the model", wish.model)
     resolved = resolve(wish.model)
     name, manifest = Path(resolved.folder).resolve().name, resolved.manifest
+    _require_together(wish.engine, name, manifest["format"])
     engine = wheels.engine(wish.engine)
     which = f"{wish.engine}-{engine.lock_sha256[:8]}-{wish.system}"
     downloads = platformdirs.user_cache_path("zorac-deploy") / "bundle-downloads" / which
@@ -128,6 +129,14 @@ def _absent(wish: Wish) -> tuple[str, ...]:
     if wish.engine.startswith("cuda-") and not wish.more_packages:
         found.append("an NVIDIA driver: the host must have one that works, or name its packages with --package.")
     return tuple(found)
+
+
+def _require_together(engine: str, model: str, form: str) -> None:
+    if wheels.serves_gguf(engine) != (form == "gguf"):
+        other = "vLLM" if wheels.serves_gguf(engine) else "llama.cpp"
+        raise Refused(
+            f"{model} is a {form} model, and {engine} serves none. Name a lock of {other}.", "format-unsupported"
+        )
 
 
 def _make(output: Path, partial: Path) -> None:

@@ -28,11 +28,7 @@ def settings(lock: str) -> dict[str, Any]:
     if not _lock_file(lock).is_file():
         there = ", ".join(sorted(path.stem for path in _lock_file(lock).parent.glob("*.txt")))
         raise Refused(f"there is no lock for the engine {lock}. Choose one of: {there}.", "engine-unknown")
-    if lock.startswith("llama-cpp"):
-        raise Refused(
-            "llama.cpp is built on the host, so no bundle holds it. Choose an engine of vLLM.", "engine-unknown"
-        )
-    found = dict(_role()["__engine_locks"][lock], extra_index_urls=[])
+    found = dict(_role("engine")["__engine_locks"][lock], extra_index_urls=[])
     for group in (content.root() / "inventory" / "group_vars").glob("*.yml"):
         said = _yaml(group)
         if said.get("vllm_engine_lock") == lock:
@@ -40,9 +36,14 @@ def settings(lock: str) -> dict[str, Any]:
     return found
 
 
+def serves_gguf(lock: str) -> bool:
+    """Whether the engine of `lock` is llama.cpp, which serves GGUF models and no others."""
+    return lock.startswith("llama-cpp-")
+
+
 def engine(lock: str) -> Engine:
     """What a bundle says of the engine of `lock`."""
-    uv = _role()["__engine_uv_version"]
+    uv = _role("engine")["__engine_uv_version"]
     return Engine(lock=lock, lock_sha256=hashlib.sha256(_lock_file(lock).read_bytes()).hexdigest(), uv=uv)
 
 
@@ -62,11 +63,15 @@ def download(about: Engine, system: System, indexes: Sequence[str], folder: Path
     wanted = requirements(_lock_file(about.lock).read_text(), system)
     extra = [] if os.environ.get("PIP_FIND_LINKS") else [f"--extra-index-url={index}" for index in indexes]
     _pip(system, folder, on_step, f"uv=={about.uv}")
+    listed = folder.with_suffix(".txt")
     # pip keeps nothing of a run that it does not finish, so it gets a few at a time.
     for first in range(0, len(wanted), _AT_ONCE):
-        listed = folder.with_suffix(".txt")
         listed.write_text("\n".join(wanted[first : first + _AT_ONCE]))
         _pip(system, folder, on_step, "--require-hashes", *extra, "--requirement", str(listed))
+    if serves_gguf(about.lock):  # what the host builds it from
+        listed.write_text(_role("llama_cpp")["__llama_cpp_source"])
+        source = ["--no-binary=llama-cpp-python", "--require-hashes", "--requirement", str(listed)]
+        _pip(system, folder, on_step, *source)
 
 
 def requirements(lock: str, system: System) -> list[str]:
@@ -127,8 +132,8 @@ def _lock_file(lock: str) -> Path:
     return content.role_file("engine", f"locks/{lock}.txt")
 
 
-def _role() -> dict[str, Any]:
-    return _yaml(content.root() / "roles" / "engine" / "vars" / "main.yml")
+def _role(name: str) -> dict[str, Any]:
+    return _yaml(content.root() / "roles" / name / "vars" / "main.yml")
 
 
 def _yaml(path: Path) -> dict[str, Any]:
