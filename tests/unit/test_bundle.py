@@ -41,7 +41,7 @@ def unpacked(cache):
 _NAMES = st.text(string.ascii_letters + string.digits + "-_.+é ", min_size=1, max_size=120).filter(
     lambda name: name not in (".", "..")
 )
-_PATHS = st.builds("{}/{}".format, st.sampled_from(["wheels", "packages", "model/M"]), _NAMES)
+_PATHS = st.builds("{}/{}".format, st.sampled_from(["wheels", "sources", "packages", "model/M"]), _NAMES)
 
 
 @settings(max_examples=100)

@@ -1,8 +1,10 @@
 """What a bundle is made of is downloaded by pip and apt: the real ones, from folders of this test."""
 
+import io
 import os
 import shutil
 import subprocess
+import tarfile
 import zipfile
 
 import pytest
@@ -49,12 +51,13 @@ def shelf(tmp_path, monkeypatch):
     return folder
 
 
-def fetch(tmp_path, monkeypatch, lock):
+def fetch(tmp_path, monkeypatch, lock, name="some"):
     (tmp_path / "lock.txt").write_text(lock)
     monkeypatch.setattr(wheels, "_lock_file", lambda _: tmp_path / "lock.txt")
-    engine = about.Engine(lock="some", lock_sha256="0" * 64, uv="0.13.9")
-    wheels.download(engine, about.SYSTEMS["debian13"], [], tmp_path / "wheels", lambda *_: None)
-    return {path.name for path in (tmp_path / "wheels").iterdir()}
+    engine = about.Engine(lock=name, lock_sha256="0" * 64, uv="0.13.9")
+    (tmp_path / "got").mkdir()
+    wheels.download(engine, about.SYSTEMS["debian13"], [], tmp_path / "got", lambda *_: None)
+    return {path.name for path in (tmp_path / "got" / "wheels").iterdir()}
 
 
 def test_pip_takes_the_wheel_of_the_hosts_python(tmp_path, shelf, monkeypatch):
@@ -73,6 +76,36 @@ def test_a_wheel_with_another_hash_is_refused_in_pips_words(tmp_path, shelf, mon
     wheel(shelf, "thing-1.0")
     with pytest.raises(ZoracDeployError, match=r"(?s)pip said:.*Type the same to go on"):
         fetch(tmp_path, monkeypatch, f"thing==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
+
+
+def test_what_llama_cpp_is_built_from_is_fetched_as_source(tmp_path, shelf, monkeypatch):
+    source = "llama_cpp_python-0.3.36"
+    wheel(shelf, source)  # pip would rather take it
+    with tarfile.open(shelf / f"{source}.tar.gz", "w:gz") as archive:
+        for name, text in (("PKG-INFO", "Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: 0.3.36\n"), *_BACKEND):
+            member = tarfile.TarInfo(f"{source}/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    digest = parts.hashlib.sha256((shelf / f"{source}.tar.gz").read_bytes()).hexdigest()
+    wanted = {"__llama_cpp_source": f"llama-cpp-python==0.3.36 --hash=sha256:{digest}"}
+    monkeypatch.setattr(wheels, "_role", lambda _: wanted)
+    assert fetch(tmp_path, monkeypatch, "", "llama-cpp-cpu-0.3.36") == {"uv-0.13.9-py3-none-any.whl"}
+    assert [path.name for path in (tmp_path / "got" / "sources").iterdir()] == [f"{source}.tar.gz"]
+
+
+# A build backend that knows its metadata, for pip asks for them.
+_BACKEND = (
+    ("pyproject.toml", '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'),
+    (
+        "backend.py",
+        "import pathlib\n"
+        "def prepare_metadata_for_build_wheel(folder, settings=None):\n"
+        "    made = pathlib.Path(folder) / 'llama_cpp_python-0.3.36.dist-info'\n"
+        "    made.mkdir()\n"
+        "    made.joinpath('METADATA').write_text(pathlib.Path('PKG-INFO').read_text())\n"
+        "    return made.name\n",
+    ),
+)
 
 
 @pytest.fixture

@@ -20,8 +20,11 @@ def downloads(monkeypatch):
 
     def fake_wheels(engine, system, indexes, folder, on_step):
         asked["wheels"] = (engine.lock, system, indexes)
-        folder.mkdir(exist_ok=True)
-        (folder / "some.whl").write_bytes(b"wheel")
+        (folder / "wheels").mkdir(exist_ok=True)
+        (folder / "wheels" / "some.whl").write_bytes(b"wheel")
+        if wheels.serves_gguf(engine.lock):
+            (folder / "sources").mkdir(exist_ok=True)
+            (folder / "sources" / "llama.tar.gz").write_bytes(b"source")
         on_step("download the wheels", "some")
 
     def fake_packages(names, folder, _):
@@ -48,8 +51,9 @@ def test_a_bundle_is_made_and_unpacked(tmp_path, model_folder, downloads, cache)
     assert downloads["packages"] == ["python3-venv", "libnuma1"]
     assert downloads["wheels"][2] == ["https://download.pytorch.org/whl/cpu"]
     assert not list((cache / "bundle-downloads").iterdir())
-    source = Path(bundles.unpack(tmp_path / "out")["model_weights_source"])
-    assert source.name == "model"
+    said = bundles.unpack(tmp_path / "out")
+    source = Path(said["model_weights_source"])
+    assert (source.name, said["llama_cpp_archive"]) == ("model", "")
     assert {path.name: path.read_bytes() for path in source.iterdir()} == {
         path.name: path.read_bytes() for path in model_folder.iterdir()
     }
@@ -76,7 +80,9 @@ def test_the_same_content_is_the_same_bundle(tmp_path, model_folder):
 def test_a_gguf_file_is_a_model_too(tmp_path):
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF\x03\x00\x00\x00 and more")
     bundles.create(wish(tmp_path / "tiny.gguf", engine="llama-cpp-cpu-0.3.36"), tmp_path / "out", 500)
-    assert Path(bundles.unpack(tmp_path / "out")["model_weights_source"]).read_bytes().startswith(b"GGUF")
+    said = bundles.unpack(tmp_path / "out")
+    assert Path(said["model_weights_source"]).read_bytes().startswith(b"GGUF")
+    assert Path(said["llama_cpp_archive"]).read_bytes() == b"source"
 
 
 def test_what_is_not_inside_is_said(tmp_path, model_folder, downloads):

@@ -17,7 +17,7 @@ from zorac_deploy.errors import Refused
 ABOUT = "bundle.json"
 CHECKSUM = "bundle.json.sha256"
 # The folders inside the tar file.
-MODEL, WHEELS, PACKAGES = "model", "wheels", "packages"
+MODEL, WHEELS, SOURCES, PACKAGES = "model", "wheels", "sources", "packages"
 
 # What is being done, and to what.
 OnStep = Callable[[str, str], None]
@@ -25,7 +25,7 @@ OnStep = Callable[[str, str], None]
 
 def _inside(path: str) -> str:
     top, *names = path.split("/")
-    if top not in (MODEL, WHEELS, PACKAGES) or not names or {"", ".", ".."} & set(names):
+    if top not in (MODEL, WHEELS, SOURCES, PACKAGES) or not names or {"", ".", ".."} & set(names):
         raise ValueError("it leads out of the bundle")
     return path
 

@@ -11,7 +11,19 @@ import platformdirs
 
 from zorac_deploy.bundle import about as contents
 from zorac_deploy.bundle import packages, wheels
-from zorac_deploy.bundle.about import MODEL, PACKAGES, SYSTEMS, WHEELS, About, Engine, File, Model, OnStep, Part
+from zorac_deploy.bundle.about import (
+    MODEL,
+    PACKAGES,
+    SOURCES,
+    SYSTEMS,
+    WHEELS,
+    About,
+    Engine,
+    File,
+    Model,
+    OnStep,
+    Part,
+)
 from zorac_deploy.bundle.parts import Hashed, Writer, entry
 from zorac_deploy.bundle.unpacking import require_room
 from zorac_deploy.errors import Refused, ZoracDeployError
@@ -97,7 +109,7 @@ def _download(
     # Packed, wheels are less than half as large as what comes of them.
     require_room(folder, int(settings["required_gib"] * 2**29), "the download")
     indexes = settings["extra_index_urls"]
-    wheels.download(engine, SYSTEMS[wish.system], indexes, folder / WHEELS, on_step)
+    wheels.download(engine, SYSTEMS[wish.system], indexes, folder, on_step)
     names = [*settings["system_packages"], *wish.more_packages] if _packages_wanted(wish) else []
     return packages.download(names, folder / PACKAGES, on_step)
 
@@ -148,7 +160,8 @@ def _make(output: Path, partial: Path) -> None:
 
 def _sources(downloads: Path, model: Path, model_name: str, model_files: Iterable[str]) -> dict[str, Path]:
     """Where each file of the bundle is, by its path there."""
-    found = {f"{top}/{path.name}": path for top in (WHEELS, PACKAGES) for path in sorted((downloads / top).glob("*"))}
+    tops = (WHEELS, SOURCES, PACKAGES)
+    found = {f"{top}/{path.name}": path for top in tops for path in sorted((downloads / top).glob("*"))}
     for name in model_files:
         inside = Path(MODEL, model_name, name) if model.is_dir() else Path(MODEL, name)
         found[str(inside)] = (model if model.is_dir() else model.parent) / name

@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from zorac_deploy.bundle import about as contents
-from zorac_deploy.bundle.about import MODEL, PACKAGES, WHEELS, About, OnStep
+from zorac_deploy.bundle.about import MODEL, PACKAGES, SOURCES, WHEELS, About, OnStep
 from zorac_deploy.bundle.parts import Hashed, Reader, entry
 from zorac_deploy.errors import Refused, ZoracDeployError
 
@@ -101,6 +101,7 @@ def _variables(about: About, unpacked: Path) -> dict[str, object]:
             "python": about.python,
             "bytes": (unpacked / f"{WHEELS}.tar").stat().st_size,
         },
+        "llama_cpp_archive": "".join(map(str, (unpacked / SOURCES).glob("*"))),
         "offline_packages_archive": str(unpacked / f"{PACKAGES}.tar"),
         "offline_packages_system": about.system,
         "offline_packages_names": list(about.packages),

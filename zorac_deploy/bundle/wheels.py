@@ -13,7 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from zorac_deploy import content
-from zorac_deploy.bundle.about import Engine, OnStep, System
+from zorac_deploy.bundle.about import SOURCES, WHEELS, Engine, OnStep, System
 from zorac_deploy.errors import Refused, ZoracDeployError
 
 _AT_ONCE = 20
@@ -48,13 +48,13 @@ def engine(lock: str) -> Engine:
 
 
 def download(about: Engine, system: System, indexes: Sequence[str], folder: Path, on_step: OnStep) -> None:
-    """Download uv and the wheels of `about` for `system` into `folder`; those that are there already are kept.
+    """Download uv and the wheels of `about` for `system`; those that are there already are kept.
 
     Args:
         about: The engine.
         system: What the hosts run.
         indexes: Package indexes beside pip's own, unless pip's settings name folders with wheels.
-        folder: Where the wheels go.
+        folder: Where they go, the wheels into `WHEELS`, and into `SOURCES` what the host builds llama.cpp from.
         on_step: Called for each wheel.
 
     Raises:
@@ -62,16 +62,16 @@ def download(about: Engine, system: System, indexes: Sequence[str], folder: Path
     """
     wanted = requirements(_lock_file(about.lock).read_text(), system)
     extra = [] if os.environ.get("PIP_FIND_LINKS") else [f"--extra-index-url={index}" for index in indexes]
-    _pip(system, folder, on_step, f"uv=={about.uv}")
-    listed = folder.with_suffix(".txt")
+    _pip(system, folder / WHEELS, on_step, f"uv=={about.uv}")
+    listed = folder / "requirements.txt"
     # pip keeps nothing of a run that it does not finish, so it gets a few at a time.
     for first in range(0, len(wanted), _AT_ONCE):
         listed.write_text("\n".join(wanted[first : first + _AT_ONCE]))
-        _pip(system, folder, on_step, "--require-hashes", *extra, "--requirement", str(listed))
-    if serves_gguf(about.lock):  # what the host builds it from
+        _pip(system, folder / WHEELS, on_step, "--require-hashes", *extra, "--requirement", str(listed))
+    if serves_gguf(about.lock):
         listed.write_text(_role("llama_cpp")["__llama_cpp_source"])
         source = ["--no-binary=llama-cpp-python", "--require-hashes", "--requirement", str(listed)]
-        _pip(system, folder, on_step, *source)
+        _pip(system, folder / SOURCES, on_step, *source)
 
 
 def requirements(lock: str, system: System) -> list[str]:
