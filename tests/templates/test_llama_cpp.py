@@ -33,3 +33,8 @@ def test_a_card_is_built_for_and_a_processor_is_not_asked_for_cuda():
 
 def test_nothing_is_fetched_while_it_is_built():
     assert {"cmake.define.LLAMA_USE_PREBUILT_UI=OFF", "cmake.define.LLAMA_OPENSSL=OFF"} <= set(settings([]))
+
+
+def test_kernels_that_crash_are_not_built():
+    flags = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+    assert {f"cmake.define.CMAKE_C_FLAGS={flags}", f"cmake.define.CMAKE_CXX_FLAGS={flags}"} <= set(settings([]))
