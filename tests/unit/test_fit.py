@@ -1,6 +1,8 @@
 """`zorac-deploy fit`, as a person types it."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -22,6 +24,13 @@ def folder(tmp_path):
 
 def run(*words):
     return CliRunner().invoke(cli, ["fit", *map(str, words)])
+
+
+def test_it_needs_nothing_that_only_these_tests_can_import(folder):
+    words = [sys.executable, "-m", "zorac_deploy", "fit", folder, *CARD, "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["verdict"] == "fits"
 
 
 def test_json_has_what_machines_rely_on(folder):

@@ -89,7 +89,7 @@ def check_speed(config: Mapping[str, Any], settings: Mapping[str, str], card: Ca
     """
     if engine.processor or not card.compute:
         return
-    slow = content.role_module("generations", "zorac_host/engine_log").SLOW
+    slow = content.role_module("generations", "zorac_host/slow_kernels").SLOW
     for setting, kernel in _forced(config, settings, card.compute, engine):
         known = slow[kernel]
         if card.compute >= known.compute:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from zorac_host import llama_log
+from zorac_host import llama_log, slow_kernels
 
 # The planner is within 2 % of what is loaded, and a checkpoint that is loaded unquantized takes half as much again at
 # least. The second is for models so small that buffers and rounding count.
@@ -66,44 +66,6 @@ class Refusal:
 
     cause: str
     message: str
-
-
-@dataclass(frozen=True)
-class Slow:
-    """A kernel that vLLM itself takes only where no better one runs.
-
-    Attributes:
-        compute: The compute capability from which on a better one runs, in every vLLM that has both.
-        better: The better ones, the usual one first. Where one of them computes too, a layer's shape made the choice.
-        cure: What to type.
-    """
-
-    compute: tuple[int, int]
-    better: tuple[str, ...]
-    cure: str
-
-
-_FLAG = "Take quantization out of vllm_service_extra_flags: vLLM then takes the faster one by itself"
-_CHOICE = (
-    "Take linear_backend out of vllm_service_extra_flags, VLLM_DISABLED_KERNELS and VLLM_BATCH_INVARIANT out of "
-    "vllm_environment. If none stands there, the faster one does not know this checkpoint's format: take another one"
-)
-_INT4 = ("MarlinLinearKernel", "MacheteLinearKernel", "AllSparkLinearKernel", "CutlassW4A8LinearKernel")
-# From the order and the get_min_capability of vLLM's kernels. Marlin's was 8.0 up to 0.13 and is 7.5 since 0.16.
-SLOW = {
-    # 23 tokens/s where awq_marlin makes 123: vllm-project/vllm#21376. No longer to be had since 0.24.
-    "awq": Slow((8, 0), ("awq_marlin",), _FLAG),
-    # A half to a quarter of Marlin's throughput: vllm-project/vllm#2497. Exllama is the same under its new name.
-    "gptq": Slow((8, 0), ("gptq_marlin",), _FLAG),
-    "ExllamaLinearKernel": Slow((8, 0), _INT4, _CHOICE),
-    # Triton, behind Marlin in the order of "the best kernel in terms of performance".
-    "ConchLinearKernel": Slow((8, 0), _INT4, _CHOICE),
-    "TritonW4A16LinearKernel": Slow((7, 5), _INT4, _CHOICE),
-    # Weights become bf16 anew for each token: "slow and unoptimized" in vLLM's own words.
-    "EmulationNvFp4LinearKernel": Slow((7, 5), ("MarlinNvFp4LinearKernel",), _CHOICE),
-    "EmulationMxfp4LinearKernel": Slow((7, 5), ("MarlinMxFp4LinearKernel",), _CHOICE),
-    "EmulationMxfp8LinearKernel": Slow((7, 5), ("MarlinMxfp8LinearKernel",), _CHOICE),
-}
 
 
 def read(lines: Iterable[str]) -> dict[str, Any]:
@@ -172,7 +134,7 @@ def _slow_kernel(logged: Mapping[str, Any], card: Mapping[str, Any]) -> Refusal 
     compute = re.fullmatch(r"(\d{1,3})\.(\d{1,3})", str(card.get("compute")))
     kernels = logged.get("kernels", [])
     for name in kernels:
-        slow = SLOW.get(name)
+        slow = slow_kernels.SLOW.get(name)
         if not compute or not slow or (int(compute[1]), int(compute[2])) < slow.compute:
             continue
         if not set(slow.better) & set(kernels):
