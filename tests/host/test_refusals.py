@@ -51,13 +51,30 @@ def test_an_unsupported_distribution(run, inventory):
     refused(outcome, 20, r"runs Debian 12 on\s+x86_64. Needed: Ubuntu 24.04")
 
 
-def test_a_card_profile_on_a_host_without_a_card(run, offline, tmp_path):
-    source = tmp_path / "headless.yml"
-    text = offline.inventory.read_text().replace("cpu:", "headless:", 1)
+@pytest.fixture
+def with_card(offline, tmp_path):
+    """Write an inventory in which the offline host has the profile of a card."""
+
+    def written(settings):
+        source = tmp_path / "headless.yml"
+        text = offline.inventory.read_text().replace("cpu:", "headless:", 1)
+        source.write_text(text.replace("model_weights_source:", f"{settings}\n      model_weights_source:", 1))
+        return source
+
+    return written
+
+
+def test_a_card_profile_on_a_host_without_a_card(run, with_card):
     # The model of the sandbox has no tekken.json, which the profile's tokenizer would want first.
-    mode = "vllm_tokenizer_mode: auto\n      model_weights_source:"
-    source.write_text(text.replace("model_weights_source:", mode, 1))
-    refused(run("up", "--inventory", source), 60, "there is no NVIDIA card on the PCI bus")
+    outcome = run("up", "--inventory", with_card("vllm_tokenizer_mode: auto"))
+    refused(outcome, 60, "there is no NVIDIA card on the PCI bus")
+
+
+@pytest.mark.parametrize("server", ["auto", "vllm", "llama_cpp"])
+def test_removing_asks_nothing_of_a_card(run, with_card, server):
+    outcome = run("down", "--yes", "--inventory", with_card(f"model_server: {server}"))
+    assert outcome.returncode == 0, outcome.stderr
+    assert "nothing to remove" in outcome.stdout
 
 
 def test_the_wrong_ssh_key(run, inventory, tmp_path):
