@@ -33,7 +33,7 @@ test-vm: setup ## The driver in a virtual machine with Secure Boot, through rebo
 soak: setup ## Kill everything at random moments, 200 times: over an hour
 	$(ROOT) $(BIN)/python scripts/soak
 
-soak-download: setup ## Fetch models from a hub that misbehaves, and kill the fetch, 500 times: ten minutes
+soak-download: setup ## Fetch models from a hub that misbehaves, and kill the fetch, 500 times: minutes
 	@$(BIN)/python scripts/soak-download
 
 bench-switch: setup ## How long nothing answers in a switch, beside a bare restart of the same engine: ten minutes

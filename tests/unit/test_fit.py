@@ -50,6 +50,16 @@ def test_json_has_what_machines_rely_on(folder):
     }
 
 
+def test_what_is_quantized_at_load_is_planned_as_such(tmp_path):
+    config = {**models.MISTRAL_SMALL, "num_hidden_layers": 20}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(safetensors(1000))
+    found = json.loads(run(tmp_path, *CARD, "--setting", "quantization=bitsandbytes", "--json").stdout)
+    assert found["weights_gib"] == pytest.approx(8.38, rel=0.02)  # logged by vLLM 0.26 on an H100
+    assert found["verdict"] == "fits"
+    assert json.loads(run(tmp_path, *CARD, "--json").stdout)["verdict"] == "refused"
+
+
 def test_the_picture_names_the_parts_and_the_sentence(folder):
     done = run(folder, *CARD, "--kv-cache-dtype", "fp8")
     for words in ("weights", "activation", "KV cache", "the rest", "fits: ", "surely fits: 32,768", "engine's own"):

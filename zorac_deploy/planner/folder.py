@@ -20,6 +20,9 @@ from zorac_deploy.planner.weights import weights_bytes
 # Tensors of these types are loaded in the type that is computed in; the others hold packed weights and stay so.
 _COMPUTED = ("F64", "F32", "F16", "BF16")
 
+# What vLLM makes of a model in full width while it loads it, by its flag `quantization`.
+_AT_LOAD = {"bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+
 # Where files and config.json differ by more, they do not belong together: the formula is within 2 %.
 _TOLERANCE = 0.1
 
@@ -40,7 +43,7 @@ def fit(
         engine: The version of vLLM; for llama.cpp it does not matter.
         flags: The flags that decide its memory, by vLLM's names.
         dtype: What is computed in, for vLLM.
-        settings: Its other flags and its environment, looked at for what makes it slower.
+        settings: Its other flags and its environment: how it quantizes at load, and what makes it slower.
 
     Raises:
         Refused: There is no whole model, or one of which nothing can be said; the engine or the card does not serve its
@@ -48,9 +51,12 @@ def fit(
     """
     if files := _gguf_files(folder):
         return llama_cpp.fit(files, card, flags)
-    config = _config(folder)
+    config, settings = _config(folder), settings or {}
+    at_load = None if formats.quantized_by(config) else _AT_LOAD.get(settings.get("quantization", ""))
+    if at_load:
+        config = {**config, "quantization_config": at_load}
     formats.check(config, card, engine)
-    formats.check_speed(config, settings or {}, card, engine)
+    formats.check_speed(config, settings, card, engine)
     try:
         model = from_config(config, dtype)
     except Refused as fault:
@@ -58,6 +64,8 @@ def fit(
             raise
         return plan(fault, card, engine, flags)
     stored, expected = _stored_gib(folder, model), weights_bytes(model, 1, wide_zero_points=False) / GIB
+    if at_load:
+        stored = None
     if stored and model.known and abs(stored - expected) > _TOLERANCE * expected:
         model = replace(
             model,

@@ -55,7 +55,7 @@ def check(config: Mapping[str, Any], card: Card, engine: Engine) -> None:
     Raises:
         Refused: It does not, or the card has not.
     """
-    method = _method(config)
+    method = quantized_by(config)
     if not method:
         return
     if method not in _METHODS or (engine.processor and method not in _ON_A_PROCESSOR):
@@ -107,7 +107,7 @@ def _forced(
     """The settings that force a kernel, with the kernel."""
     found = []
     asked = settings.get("quantization", "")
-    if asked == _method(config) and engine.version < _FORCED_UNTIL.get(asked, (0, 0)):
+    if asked == quantized_by(config) and engine.version < _FORCED_UNTIL.get(asked, (0, 0)):
         found.append((f"quantization: {asked} in vllm_service_extra_flags", asked))
     if not _four_bits(config):
         return found
@@ -118,12 +118,13 @@ def _forced(
     # Machete is Hopper's alone, and there as good as Marlin.
     if "MarlinLinearKernel" in disabled and (compute[0] != 9 or "MacheteLinearKernel" in disabled):
         found.append(("VLLM_DISABLED_KERNELS in vllm_environment", "ExllamaLinearKernel"))
-    if settings.get("VLLM_BATCH_INVARIANT", "0") != "0" and _method(config) == "awq":
+    if settings.get("VLLM_BATCH_INVARIANT", "0") != "0" and quantized_by(config) == "awq":
         found.append(("VLLM_BATCH_INVARIANT in vllm_environment", "awq"))
     return found
 
 
-def _method(config: Mapping[str, Any]) -> str:
+def quantized_by(config: Mapping[str, Any]) -> str:
+    """What the checkpoint is quantized by, as vLLM calls it; an empty string where it is not."""
     given = config.get("quantization_config") or config.get("compression_config")
     named = given.get("quant_method") or given.get("quantization_method") if isinstance(given, Mapping) else ""
     name = str(named or "").lower()
@@ -142,7 +143,7 @@ def _weights(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def _four_bits(config: Mapping[str, Any]) -> bool:
     """Whether weights are integers of four bits that are computed with in 16."""
     weights = _weights(config)
-    return _method(config) in ("awq", "gptq") or (weights.get("num_bits") == 4 and weights.get("type") == "int")
+    return quantized_by(config) in ("awq", "gptq") or (weights.get("num_bits") == 4 and weights.get("type") == "int")
 
 
 def _needed(method: str, config: Mapping[str, Any]) -> Compute:
