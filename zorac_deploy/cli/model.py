@@ -110,7 +110,8 @@ def verify(name: str, as_json: bool, **host: object) -> None:
     if as_json:
         print_json([asdict(each) for each in found])
     for each in found if not as_json else ():
-        output.print(f"{escape(each.folder)}: {'good' if each.good else 'damaged'}, {each.files} file{'s' * (each.files != 1)}")
+        files = "1 file" if each.files == 1 else f"{each.files} files"
+        output.print(f"{escape(each.folder)}: {'good' if each.good else 'damaged'}, {files}")
     bad = [each for each in found if not each.good]
     if bad:
         what = "; ".join(f"{each.folder}: {', '.join((*each.damaged, *each.missing))}" for each in bad)
