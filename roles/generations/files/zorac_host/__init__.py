@@ -1,1 +1,5 @@
-"""What runs on the host itself, whoever is connected to it. Needs Python 3.11 and nothing else."""
+"""The host program: it keeps a host's generations. ``zorac-host --help`` lists its commands."""
+
+__version__ = "0.1.0"
+# Counts the changes after which a program that asks this one by its commands has to ask in another way.
+PROTOCOL = 1

@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from zorac_host import activation, proof, service, store, watchdog
+from zorac_host import PROTOCOL, __version__, activation, proof, service, store, watchdog
 
 _NOT_PROVED = 3
 
@@ -22,6 +22,9 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="zorac-host", description="Keep this host's generations.")
     words = parser.add_subparsers(required=True, metavar="WORD")
+
+    word = words.add_parser("version", help="the version of this program, and of what it answers")
+    word.set_defaults(do=lambda _: print(json.dumps({"version": __version__, "protocol": PROTOCOL})))
 
     word = words.add_parser("status", help="what runs, what is under way, and every generation")
     word.set_defaults(do=_status)

@@ -1,0 +1,91 @@
+"""roles/generations/action_plugins/host_program.py: the host program is one file, the same from every controller."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import zorac_deploy
+from tests.unit.roles import program
+from zorac_deploy import content
+
+_ROLE = content.root() / "roles/generations"
+_SOURCE = _ROLE / "files/zorac_host"
+
+host_program = program("generations", "host_program", folder="action_plugins")
+
+
+@pytest.fixture
+def built(tmp_path):
+    path = tmp_path / "zorac-host"
+    path.write_bytes(host_program.build(_SOURCE))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def install(tmp_path):
+    """Run the task as `ansible-playbook` does, without the CLI; whether it says that something changed."""
+    path = tmp_path / "installed" / "zorac-host"
+    path.parent.mkdir()
+
+    def ran(*options):
+        command = ["ansible", "localhost", "--connection=local", "--module-name=host_program"]
+        done = subprocess.run(
+            [*command, f"--args=source={_SOURCE} path={path}", *options],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "ANSIBLE_ACTION_PLUGINS": str(_ROLE / "action_plugins"),
+                "ANSIBLE_LIBRARY": str(_ROLE / "library"),
+                "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return "CHANGED" in done.stdout
+
+    return ran, path
+
+
+def test_the_same_sources_are_the_same_bytes_whatever_their_times_and_modes(tmp_path):
+    copy = tmp_path / "zorac_host"
+    shutil.copytree(_SOURCE, copy)
+    for number, path in enumerate(copy.glob("*.py")):
+        os.utime(path, (10**9 + number, 10**9 + number))
+        path.chmod(0o600)
+    assert host_program.build(copy) == host_program.build(_SOURCE)
+    (copy / "store.py").write_text("")
+    assert host_program.build(copy) != host_program.build(_SOURCE)
+
+
+def test_it_runs_alone_and_tells_its_version(built):
+    told = subprocess.run([built, "version"], cwd="/", env={}, capture_output=True, text=True, check=True).stdout
+    assert json.loads(told) == {"version": zorac_deploy.__version__, "protocol": 1}
+
+
+def test_a_running_program_needs_nothing_of_its_file_any_more(built):
+    # The file may be replaced while an activation runs.
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import zorac_host.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-I", "-c", code, built], capture_output=True, text=True, check=True)
+    modules = {f"zorac_host.{path.stem}" for path in _SOURCE.glob("*.py")} - {"zorac_host.__init__"}
+    assert modules - set(loaded.stdout.split()) == set()
+
+
+def test_changed_means_that_the_file_differed_and_a_dry_run_writes_nothing(install):
+    ran, path = install
+    assert ran("--check")
+    assert not path.exists()
+    assert ran()
+    assert (path.stat().st_mode & 0o7777, path.read_bytes()) == (0o755, host_program.build(_SOURCE))
+    assert not ran()
+    path.write_bytes(b"an older one")
+    assert ran("--check")
+    assert path.read_bytes() == b"an older one"
+    assert ran()
+    assert [each.name for each in path.parent.iterdir()] == ["zorac-host"]
