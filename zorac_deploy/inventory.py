@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,9 @@ from zorac_deploy import content, profiles
 from zorac_deploy.errors import InventoryError, UnknownProfile
 
 _ROOT_GROUP = "gpu_servers"
+# What --host takes. Neither may be a pattern or a template of Ansible's, or an option of ssh's.
+_HOST = re.compile(r"[A-Za-z0-9_][\w.-]*|[0-9A-Fa-f:.]+(%[\w.-]+)?", re.ASCII)
+_USER = re.compile(r"[A-Za-z0-9_][\w.@\\+$-]*", re.ASCII)
 
 _Groups = Mapping[str, Mapping[str, Any]]
 
@@ -91,7 +96,7 @@ def shipped_profiles() -> list[str]:
     return list(tree[_ROOT_GROUP]["children"])
 
 
-def one_host(address: str, profile: str, variables: Mapping[str, object]) -> str:
+def one_host(address: str, profile: str) -> str:
     """The text of an inventory with one host, for ``--host USER@ADDRESS[:PORT]``.
 
     Raises:
@@ -102,7 +107,11 @@ def one_host(address: str, profile: str, variables: Mapping[str, object]) -> str
         raise UnknownProfile(f"there is no profile {profile}. Choose one of: {', '.join(shipped_profiles())}.")
     user, _, place = address.rpartition("@")
     host, _, port = place.partition(":") if place.count(":") == 1 else (place, "", "")
-    if not host or host.startswith("-") or (port and not port.isdecimal()) or any(map(str.isspace, address)):
+    if (
+        not _HOST.fullmatch(host)
+        or ("@" in address and not _USER.fullmatch(user))
+        or (port and not (port.isascii() and port.isdecimal()))
+    ):
         raise InventoryError(f"{address!r} is not a host. Write it as user@address or user@address:port.")
     ssh: dict[str, object] = {"ansible_host": host}
     if host == "localhost":
@@ -113,7 +122,21 @@ def one_host(address: str, profile: str, variables: Mapping[str, object]) -> str
         ssh["ansible_port"] = int(port)
     # Ansible takes a host of this name for the controller itself, even where it is a tunnel to another machine.
     name = "loopback" if host in ("127.0.0.1", "::1") else host
-    return content.render("one-host-inventory.yml.j2", profile=profile, name=name, variables={**ssh, **variables})
+    return as_data({profile: {"hosts": {name: ssh}}})
+
+
+def as_data(variables: Mapping[str, object]) -> str:
+    """The YAML text of `variables` in which Ansible takes no value for a template, as `--extra-vars` takes it, too."""
+    return yaml.dump(_data(variables), Dumper=_Dumper, default_flow_style=True, width=sys.maxsize, sort_keys=False)
+
+
+def _data(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _data(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_data(item) for item in value]
+    # Only these, for Ansible makes a number of !unsafe "0".
+    return _Tagged("!unsafe", value) if isinstance(value, str) and "{" in value else value
 
 
 def read(sources: Sequence[Path]) -> Inventory:
@@ -133,8 +156,9 @@ def read(sources: Sequence[Path]) -> Inventory:
         for name in groups.get(profile, {}).get("hosts", ()):
             if name in targets:
                 raise InventoryError(f"{name} is in two profiles: {targets[name].profile} and {profile}. Leave one.")
-            profiles.check(name, hostvars.get(name, {}))
-            targets[name] = _target(name, profile, hostvars.get(name, {}))
+            variables = _plain(hostvars.get(name, {}))
+            profiles.check(name, variables)
+            targets[name] = _target(name, profile, variables)
     strays = sorted(set(_members(groups, "all")) - set(targets))
     if strays:
         raise UnknownProfile(
@@ -213,7 +237,11 @@ class _Dumper(yaml.SafeDumper):
     """Writes what has a tag as Ansible reads it."""
 
 
-_Dumper.add_representer(_Tagged, lambda dumper, value: dumper.represent_scalar(value.tag, value.text, style="|"))
+_Dumper.add_representer(
+    _Tagged,
+    # A block does not keep every text as it is: one that begins with a blank, for one. Ansible folds no vault, though.
+    lambda dumper, value: dumper.represent_scalar(value.tag, value.text, style="|" if value.tag == "!vault" else '"'),
+)
 
 
 def _sealed(value: object) -> object:
@@ -224,6 +252,14 @@ def _sealed(value: object) -> object:
                 return _Tagged(tag, value[shown])
         return {name: _sealed(each) for name, each in value.items()}
     return [_sealed(each) for each in value] if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    """The same with what ansible-inventory shows of texts that are no templates as the texts themselves."""
+    if isinstance(value, dict):
+        unsafe = value.get("__ansible_unsafe")
+        return unsafe if unsafe is not None else {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _below(groups: _Groups, name: str) -> list[str]:

@@ -120,6 +120,15 @@ def test_what_cannot_be_bundled_is_refused_before_anything_is_downloaded(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_whose_name_no_bundle_may_have_is_refused_before_anything_is_downloaded(
+    tmp_path, model_folder, downloads
+):
+    named = model_folder.rename(tmp_path / "{{ 1 }}")
+    with pytest.raises(Refused, match=r"'\{\{ 1 \}\}'.*Rename it"):
+        bundles.create(wish(named), tmp_path / "out", 500)
+    assert not downloads
+
+
 def test_an_output_that_exists_is_left_alone(tmp_path, model_folder, downloads):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()

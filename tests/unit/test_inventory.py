@@ -89,19 +89,19 @@ def test_the_host_must_be_named_where_there_are_several(tmp_path):
     ],
 )
 def test_one_host_without_an_inventory(tmp_path, address, expected):
-    source = written(tmp_path, inventory.one_host(address, "headless", {}))
+    source = written(tmp_path, inventory.one_host(address, "headless"))
     assert inventory.read([source]).target(None) == expected
 
 
 @pytest.mark.parametrize("address", ["", "me@", "me@box:ssh", "-oProxyCommand=x", "me@box name", "box\n"])
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(InventoryError, match="is not a host"):
-        inventory.one_host(address, "headless", {})
+        inventory.one_host(address, "headless")
 
 
 def test_an_unknown_profile_is_refused():
     with pytest.raises(UnknownProfile, match="Choose one of: headless, display, cpu"):
-        inventory.one_host("me@box", "turbo", {})
+        inventory.one_host("me@box", "turbo")
 
 
 OWN = """

@@ -18,6 +18,8 @@ ABOUT = "bundle.json"
 CHECKSUM = "bundle.json.sha256"
 # The folders inside the tar file.
 MODEL, WHEELS, SOURCES, PACKAGES = "model", "wheels", "sources", "packages"
+# A model's name is the name of a folder on two machines.
+MODEL_NAME = r"\w[\w .+-]*"
 
 # What is being done, and to what.
 OnStep = Callable[[str, str], None]
@@ -80,10 +82,13 @@ class Engine(_Strict):
 class Model(_Strict):
     """The model: its digest is the one that ``model_weights`` gives it."""
 
-    name: Annotated[str, Field(pattern=r"^[^/]+$")]
+    name: Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
     source: str
     digest: _Sha256
     format: str
+
+
+_Package = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]*$")]
 
 
 class About(_Strict):
@@ -102,7 +107,7 @@ class About(_Strict):
     python: str
     engine: Engine
     model: Model
-    packages: tuple[str, ...]
+    packages: tuple[_Package, ...]
     absent: tuple[str, ...]
     parts: tuple[Part, ...]
     files: tuple[File, ...]

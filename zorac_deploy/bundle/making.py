@@ -1,5 +1,6 @@
 """Make a bundle: download what is missing, write all of it into parts, and give the folder its name at the end."""
 
+import re
 import shutil
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from zorac_deploy.bundle import about as contents
 from zorac_deploy.bundle import packages, wheels
 from zorac_deploy.bundle.about import (
     MODEL,
+    MODEL_NAME,
     PACKAGES,
     SOURCES,
     SYSTEMS,
@@ -68,6 +70,7 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
     on_step("read the model", wish.model)
     resolved = resolve(wish.model)
     name, manifest = Path(resolved.folder).resolve().name, resolved.manifest
+    _require_plain(name)
     _require_together(wish.engine, name, manifest["format"])
     engine = wheels.engine(wish.engine)
     which = f"{wish.engine}-{engine.lock_sha256[:8]}-{wish.system}"
@@ -141,6 +144,15 @@ def _absent(wish: Wish) -> tuple[str, ...]:
     if wish.engine.startswith("cuda-") and not wish.more_packages:
         found.append("an NVIDIA driver: the host must have one that works, or name its packages with --package.")
     return tuple(found)
+
+
+def _require_plain(name: str) -> None:
+    if not re.fullmatch(MODEL_NAME, name):
+        raise Refused(
+            f"the model is called {name!r}. In a bundle a name has letters, digits, blanks and any of _.+- only, and "
+            "begins with a letter, a digit or _. Rename it.",
+            "settings-invalid",
+        )
 
 
 def _require_together(engine: str, model: str, form: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import click
 import platformdirs
-import yaml
 from rich.console import Console
 
 from zorac_deploy import chat, connection, deployment, inventory
@@ -136,7 +135,7 @@ def session(options: HostOptions, variables: Mapping[str, object] | None = None)
         target = found.target(options.name)
         if variables:
             said = Path(scratch) / "command-line.yml"
-            said.write_text(yaml.safe_dump({"all": {"hosts": {target.name: dict(variables)}}}))
+            said.write_text(inventory.as_data({"all": {"hosts": {target.name: variables}}}), encoding="utf-8")
             found = replace(found, sources=(*found.sources, said))
         password = click.prompt(f"sudo password on {target.name}", hide_input=True) if options.ask_become_pass else None
         with connection.opened(target, password) as opened:
@@ -152,7 +151,7 @@ def _sources(options: HostOptions, scratch: Path) -> list[Path]:
             choices = ", ".join(inventory.shipped_profiles())
             raise InventoryError(f"--host needs --profile, one of: {choices}. A server with its own card: headless.")
         one = scratch / "one-host.yml"
-        one.write_text(inventory.one_host(options.address, options.profile, {}))
+        one.write_text(inventory.one_host(options.address, options.profile))
         return [one]
     if options.profile:
         raise InventoryError("--profile goes with --host. A host of an inventory has the profile of its group there.")
