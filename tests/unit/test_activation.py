@@ -140,6 +140,21 @@ def test_on_a_full_disk_the_engine_that_runs_is_not_stopped(host, monkeypatch):
     assert store.outcome(2)["reason"].startswith("1 MiB are free under ")
 
 
+def test_where_the_next_engine_cannot_listen_the_one_that_runs_is_not_stopped(host, monkeypatch):
+    activate(1)
+    made(4, port=8001)
+
+    def taken(about, units=()):
+        assert units == {UNIT}  # what they hold will be free
+        if about["port"] == 8001:
+            raise service.Failure("port 8001 of 127.0.0.1 is in use by nginx (process 7 of nginx.service). ")
+
+    monkeypatch.setattr(service, "require_free_port", taken)
+    assert activate(4)
+    assert (host.stopped, serves(host, 1)) == (0, True)
+    assert store.outcome(4)["reason"].startswith("port 8001 of 127.0.0.1 is in use by nginx")
+
+
 def test_on_a_full_disk_the_one_that_runs_can_be_started_anew(host, monkeypatch):
     activate(1)
     activate(2)

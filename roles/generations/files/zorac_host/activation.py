@@ -143,6 +143,7 @@ def run() -> bool:
                 raise Failure(f"the host or the activation ended {_ATTEMPTS} times while it was started")
             if not record["restart"]:  # one that ran has written it before, and going back would need the same
                 _require_space()
+            service.require_free_port(target.about, store.units())
             store.set_pending(record)
             _bring_up(target, previous, course, restart=record["restart"], patient=False)
             _judge(target, course, record)

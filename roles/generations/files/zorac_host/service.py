@@ -1,12 +1,11 @@
 """The unit that runs an engine, as systemd and the driver see it."""
 
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from zorac_host import store
+from zorac_host import port, store
 
 _MEMORY_LIMIT_SECONDS = 60.0
 _TICK_SECONDS = 0.2
@@ -157,19 +156,15 @@ def _holders() -> set[int]:
     return {int(line) for line in done.stdout.split() if line.isdecimal()}
 
 
-def require_free_port(about: Mapping[str, object]) -> None:
-    """Require that nobody listens where the engine is going to.
+def require_free_port(about: Mapping[str, object], units: Collection[str] = ()) -> None:
+    """Require that the engine of a generation can listen, once `units` are stopped.
 
     Raises:
-        Failure: Somebody does.
+        Failure: There is no such address, or somebody else listens there.
     """
-    host, port = str(about["host"]), int(str(about["port"]))
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise Failure(f"the port {port} of {host} cannot be used: {error.strerror}") from None
+    fault = port.fault(str(about["host"]), int(str(about["port"])), units)
+    if fault:
+        raise Failure(fault.partition("] ")[2])
 
 
 def stay_if_host_stops() -> None:

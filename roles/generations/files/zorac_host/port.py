@@ -1,0 +1,129 @@
+"""Whether an engine can listen on an address of this host, and who is in the way.
+
+Also run alone, where nothing is deployed yet: ``port.py HOST PORT UNIT…`` prints the refusal as a JSON string, empty if
+there is none. UNITs are the engines' own: what they hold will be free.
+"""
+
+import contextlib
+import errno
+import ipaddress
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+# Below it, a port is only for processes with a right that an engine does not have.
+_LOWEST = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+_PROCESS = re.compile(r'\("([^"]*)",pid=(\d+)')
+
+
+def fault(host: str, port: int, units: Collection[str] = ()) -> str:
+    """Try to bind a socket as an engine does.
+
+    Args:
+        host: The address.
+        port: The port.
+        units: The systemd units whose processes may hold the port, for they will be stopped.
+
+    Returns:
+        The refusal, its id in brackets first; empty if the engine can listen once `units` are stopped.
+    """
+    try:
+        address = _bind(host, 0) if host else ""
+    except (OSError, TypeError) as error:
+        return _no_address(host, getattr(error, "strerror", None) or str(error))
+    if not address:
+        return _no_address(host, "it is empty")
+    lowest = int(_LOWEST.read_text())
+    if port < lowest:
+        return (
+            f"[settings-invalid] vllm_port is {port}, and without root rights a service cannot listen below {lowest}. "
+            f"Set vllm_port to a number from {lowest} to 65535."
+        )
+    try:
+        _bind(host, port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return f"[port-taken] port {port} of {host} cannot be used: {error.strerror}. Set another vllm_port."
+    else:
+        return ""
+    listeners = list(_listeners(address, port))
+    foreign = [_described(name, pid) for name, pid in listeners if _unit(pid) not in units]
+    if listeners and not foreign:
+        return ""
+    owners = " and ".join(dict.fromkeys(foreign)) or "a process that cannot be seen"
+    return (
+        f"[port-taken] port {port} of {host} is in use by {owners}. Stop that program, or set vllm_port to a free port."
+    )
+
+
+def _bind(host: str, port: int) -> str:
+    """Bind a socket and close it. The address that it had."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+        return str(probe.getsockname()[0])
+
+
+def _no_address(host: str, reason: str) -> str:
+    there = " ".join(_run("hostname", "--all-ip-addresses").split()) or "none but the loopback address"
+    return (
+        f"[settings-invalid] vllm_host is '{host}', and this host cannot listen there: {reason}. Its addresses are: "
+        f"{there}. Set vllm_host to one of them, to 127.0.0.1, or to 0.0.0.0 for all."
+    )
+
+
+def _listeners(address: str, port: int) -> Iterator[tuple[str, int]]:
+    """The processes that listen in the way of `address`, by name and id: 0 for a socket whose process is not shown."""
+    options = ("--no-header", "--listening", "--tcp", "--numeric", "--processes")
+    for line in _run("ss", *options, f"sport = :{port}").splitlines():
+        words = line.split(maxsplit=5)
+        if len(words) > 3 and _overlap(words[3].rpartition(":")[0], address):
+            for name, pid in _PROCESS.findall(line) or [("", "0")]:
+                yield name, int(pid)
+
+
+def _overlap(listener: str, address: str) -> bool:
+    """Whether a socket on `listener`, as ss writes it, excludes one on `address`. ``*`` is both kinds of all."""
+    if listener == "*":
+        return True
+    one, other = _address(listener), _address(address)
+    if one == other or other == ipaddress.IPv6Address("::"):  # which takes IPv4 too
+        return True
+    return one.version == other.version and (one.is_unspecified or other.is_unspecified)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    found = ipaddress.ip_address(text.partition("%")[0].strip("[]"))
+    return (found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None) or found
+
+
+def _unit(pid: int) -> str:
+    """The systemd unit of a process; empty if it has none."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            for part in reversed(line.split("/")):
+                if part.endswith((".service", ".scope")):
+                    return part
+    return ""
+
+
+def _described(name: str, pid: int) -> str:
+    if not pid:
+        return "a process that cannot be seen"
+    unit = _unit(pid)
+    return f"{name} (process {pid}{f' of {unit}' if unit else ''})"
+
+
+def _run(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    print(json.dumps(fault(sys.argv[1], int(sys.argv[2]), sys.argv[3:])))
