@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.templates.render import render_file
+from tests.templates.render import render, render_file
 
 _PROGRAM = {
     "name": "vllm",
@@ -56,3 +56,15 @@ def test_the_unit_names_only_files_of_its_own_generation(unit):
     lines = unit()
     assert f"ExecStart={_PROGRAM['command']}" in lines
     assert not any("/current" in line for line in lines)
+
+
+@pytest.mark.parametrize("key", ["", None, "sk-1", 12345, "a" * 1024, "!~:,{}\"'%\\"])
+def test_a_key_that_can_be_sent_is_taken(key):
+    assert render("engine_service", "{{ __engine_service_key_sendable }}", engine_service_api_key=key) is True
+
+
+@pytest.mark.parametrize(
+    "key", ["schlüssel-€", "ü", "a\n", "a\nb", "a\r", "a b", "   ", "\t", "\x00", "a\x1b[0m", "a" * 1025]
+)
+def test_a_key_that_cannot_be_sent_is_refused(key):
+    assert render("engine_service", "{{ __engine_service_key_sendable }}", engine_service_api_key=key) is False

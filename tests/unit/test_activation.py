@@ -1,11 +1,12 @@
 """zorac_host/activation.py: an activation ends with the new engine proved, or with the old one proved again."""
 
+import json
 import shutil
 import sys
 from types import SimpleNamespace
 
 import pytest
-from zorac_host import activation, service, store
+from zorac_host import activation, proof, service, store
 
 from tests.unit import engine_logs
 from tests.unit.generations import OTHER, UNIT, become, made
@@ -84,6 +85,59 @@ def test_one_that_failed_is_not_tried_again_after_a_kill_on_the_way_back(host, m
     assert serves(host, 1)
     assert started == [2, 1]
     assert store.outcome(2)["reason"] == "the engine ended before it answered (exit-code)"
+
+
+@pytest.mark.parametrize("error", [UnicodeEncodeError("latin-1", "the-key-€", 8, 9, "no"), ValueError("the-key")])
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("known", [1, None])
+def test_an_error_that_nobody_has_foreseen_ends_in_the_way_back(host, monkeypatch, error, back, known):
+    if known:
+        activate(known)
+    proved = host.prove
+
+    def prove(about, limit):
+        if about["number"] == 2 or back:
+            raise error
+        proved(about, limit)
+
+    monkeypatch.setattr(proof, "prove", prove)
+    assert activate(2) == (bool(known) and not back)
+    assert (store.pending(), enabled(activation.UNIT)) == ({}, False)
+    told = store.outcome(2)
+    assert told["reason"].startswith(f"a fault of the host program, {type(error).__name__}; ")
+    assert told["back_failure"].startswith("a fault of the host program, " if back and known else "")
+    assert "the-key" not in json.dumps(told)
+    if known and not back:
+        assert serves(host, known)
+
+
+@pytest.mark.parametrize("what", ["unit", "engine_path", "start_timeout_seconds"])
+def test_a_generation_whose_description_lacks_something_ends_in_the_way_back(host, what):
+    activate(1)
+    description = made(4).folder / "generation.json"
+    about = json.loads(description.read_text())
+    del about[what]
+    description.write_text(json.dumps(about))
+    activate(4)
+    assert store.pending() == {}
+    assert (store.outcome(4)["state"], host.runs) == ("failed", 1)
+
+
+def test_an_activation_that_systemd_gave_up_is_tried_again(host, monkeypatch):
+    activation.begin(1, "me")
+    words = []
+    ticks = iter(range(100))
+
+    def systemctl(*command):
+        words.append(command)
+        if command[0] == "start":
+            store.end_pending()
+
+    monkeypatch.setattr(service, "systemctl", systemctl)
+    monkeypatch.setattr(activation, "time", SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(ticks)))
+    host.state = "failed"
+    activation.wait()
+    assert words == [("reset-failed", activation.UNIT), ("start", "--no-block", activation.UNIT)]
 
 
 def test_where_both_fail_it_is_said_and_the_first_is_tried_at_boot(host):

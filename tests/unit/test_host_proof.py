@@ -207,5 +207,12 @@ def test_one_token_is_all_that_is_asked_for(engine):
 
 def test_without_a_key_there_is_no_proof(engine):
     store.KEY_FILE.unlink()
-    with pytest.raises(OSError, match="api-key"):
+    with pytest.raises(Failure, match="api-key"):
         proof.prove(engine[1], 30)
+
+
+@pytest.mark.parametrize("held", ["schlüssel-€", "ü", "a\nb", ""])
+def test_with_a_key_that_cannot_be_sent_there_is_no_proof_either(engine, held):
+    store.KEY_FILE.write_text(held)
+    with pytest.raises(Failure, match="is empty, or has other characters"):
+        proof.one_token(engine[1], 30)

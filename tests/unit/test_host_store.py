@@ -163,3 +163,16 @@ def test_a_file_counts_once_and_only_if_all_of_its_names_go(five):
     assert store.collect(keep=1)["bytes"] == (five / "model" / "data").stat().st_blocks * 512
     assert (five / "elsewhere").is_file()
     assert (five / "model" / "data").is_file()
+
+
+@pytest.mark.parametrize("held", [b"", b" \n", "schlüssel".encode(), "ü".encode("latin-1"), b"a b", b"a\x00b"])
+def test_a_key_that_cannot_be_sent_is_not_shown(disk, held):
+    (disk / "etc/api-key").write_bytes(held)
+    with pytest.raises(ValueError, match="is empty, or has other characters") as told:
+        store.key()
+    assert not held.strip() or held.decode("latin-1") not in str(told.value)
+
+
+def test_a_key_may_end_its_line(disk):
+    (disk / "etc/api-key").write_text("sk-1\n")
+    assert store.key() == "sk-1"

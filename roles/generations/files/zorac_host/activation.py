@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -124,6 +125,7 @@ def wait() -> None:
         elif time.monotonic() - seen > _GONE_SECONDS:
             raise Failure(f"the activation does not go on; see why with: journalctl --unit {UNIT}")
         else:
+            service.systemctl("reset-failed", UNIT)  # or it is not started, if it ended too often
             service.systemctl("start", "--no-block", UNIT)
         time.sleep(_TICK_SECONDS)
 
@@ -147,12 +149,12 @@ def run() -> bool:
             store.set_pending(record)
             _bring_up(target, previous, course, restart=record["restart"], patient=False)
             _judge(target, course, record)
-        except (Failure, OSError) as failure:
+        except Exception as failure:  # noqa: BLE001 - whatever it is, an engine that served before serves again
             service.stay_if_host_stops()
-            record["failure"] = str(failure)
-            record["lines"] = _keep_journal(target, course)
+            record["failure"] = _reason(failure)
+            _try(lambda: record.update(lines=_keep_journal(target, course)))
             if course.cursor:
-                record["engine"] = _logged(target, course)
+                _try(lambda: record.update(engine=_logged(target, course)))
         else:
             return _end(record, target, "proved", course)
     _say(f"generation {record['target']} failed: {record['failure']}")
@@ -165,14 +167,14 @@ def run() -> bool:
             course.answers()
             went_back = True
             _keep_logged(previous, back)
-        except (Failure, OSError) as failure:
+        except Exception as failure:  # noqa: BLE001 - see above; there is nothing left to go back to
             service.stay_if_host_stops()
-            _say(f"generation {previous.number} failed too: {failure}")
-            record["back_failure"] = str(failure)
+            record["back_failure"] = _reason(failure)
+            _say(f"generation {previous.number} failed too: {record['back_failure']}")
     elif target:
         _try(lambda: service.stop(target.unit, lambda: False))
-        service.enable(target.unit, False)
-        store.forget_current(target.unit)
+        _try(lambda: service.enable(target.unit, False))
+        _try(lambda: store.forget_current(target.unit))
         service.systemctl("daemon-reload")
     if target:
         _end(record, target, "failed", course)
@@ -260,10 +262,10 @@ def _end(record: dict[str, Any], target: Generation, state: str, course: _Course
     )
     now = store.current()
     if now:
-        service.enable(now.unit, True)
+        _try(lambda: service.enable(now.unit, True))
     if record["by"] != WATCHDOG:
         _try(lambda: store.set_watch({}))
-    store.tidy()
+    _try(store.tidy)
     _end_record()
     _say(f"generation {target.number} is {state}")
     return state == "proved"
@@ -313,11 +315,19 @@ def _journal(target: Generation, course: _Course) -> str:
 
 
 def _try(what: Callable[[], object]) -> None:
-    """Do what may fail without harm to the transaction: on a full disk its record is the last thing to need."""
+    """Do what may fail without harm to the transaction, which has to end whatever happens: on a full disk, for one."""
     try:
         what()
-    except (OSError, Failure) as error:
-        _say(str(error))
+    except Exception as error:  # noqa: BLE001 - see above
+        _say(_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    """What a person reads of an error. An unforeseen one may quote a secret, so only root's journal has its message."""
+    if isinstance(error, (Failure, OSError)):
+        return str(error)
+    traceback.print_exception(error)
+    return f"a fault of the host program, {type(error).__name__}; see it with: journalctl --unit {UNIT}"
 
 
 def _say(text: str) -> None:

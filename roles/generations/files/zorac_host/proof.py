@@ -48,7 +48,7 @@ def prove(about: Mapping[str, Any], limit: float) -> None:
         Failure: Something is not as it must be.
     """
     deadline = time.monotonic() + limit
-    key = store.KEY_FILE.read_text().strip()
+    key = _key()
     _expect(about, "/health", None, 200, deadline)
     _expect(about, "/v1/models", None, 401, deadline)
     listing = _json(_expect(about, "/v1/models", key, 200, deadline), "/v1/models")
@@ -74,7 +74,7 @@ def one_token(about: Mapping[str, Any], limit: float) -> None:
         Failure: It does not come within `limit` seconds.
     """
     body = {"model": about["model"], "messages": _MESSAGES[-1:], "max_tokens": 1}
-    key = store.KEY_FILE.read_text().strip()
+    key = _key()
     answer = _json(_expect(about, "/v1/chat/completions", key, 200, time.monotonic() + limit, body), "a completion")
     if not answer.get("choices"):
         raise Failure("a completion has no choices")
@@ -86,7 +86,7 @@ def progress(about: Mapping[str, Any], limit: float) -> tuple[bool, float] | Non
     Raises:
         Failure: It does not answer.
     """
-    key = store.KEY_FILE.read_text().strip()  # llama.cpp wants it for the metrics too
+    key = _key()  # llama.cpp wants it for the metrics too
     try:
         text = _expect(about, "/metrics", key, 200, time.monotonic() + limit)
     except _Status:
@@ -101,6 +101,13 @@ def progress(about: Mapping[str, Any], limit: float) -> tuple[bool, float] | Non
         if tokens[0] in totals:
             return any(totals.get(name, 0) > 0 for name in requests), sum(totals.get(name, 0) for name in tokens)
     return None
+
+
+def _key() -> str:
+    try:
+        return store.key()
+    except (OSError, ValueError) as error:
+        raise Failure(str(error)) from None
 
 
 def idle(about: Mapping[str, Any]) -> bool:

@@ -78,6 +78,19 @@ def units() -> set[str]:
     return {each.unit for each in generations()}
 
 
+def key() -> str:
+    """The API key that is in force.
+
+    Raises:
+        ValueError: A client cannot send it. The message does not contain it.
+        OSError: It cannot be read.
+    """
+    found = KEY_FILE.read_bytes().strip()
+    if not found or not all(0x21 <= byte <= 0x7E for byte in found):
+        raise ValueError(f"the key in {KEY_FILE} is empty, or has other characters than printable ASCII")
+    return found.decode()
+
+
 class Flip:
     """The change of the link and the unit, prepared while the old engine still serves.
 
