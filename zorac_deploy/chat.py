@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import httpx2
 
+from zorac_deploy import content
 from zorac_deploy.errors import EndpointFailed
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def smoke(endpoint: Endpoint, on_check: Callable[[Check], None] = lambda _: None
     for name, probe in probes.items():
         try:
             check = Check(name, True, probe())
-        except (httpx2.HTTPError, EndpointFailed) as error:
+        except (httpx2.HTTPError, EndpointFailed, ValueError) as error:  # what is no JSON is a ValueError
             check = Check(name, False, str(error) or type(error).__name__)
         on_check(check)
         checks.append(check)
@@ -202,10 +203,16 @@ def _models(endpoint: Endpoint) -> str:
 
 
 def _unauthorized(endpoint: Endpoint) -> str:
-    status = _get(endpoint, "/v1/models").status_code
-    if status != httpx2.codes.UNAUTHORIZED:
-        raise EndpointFailed(f"/v1/models answered {status} without a key; 401 is needed")
-    return "401"
+    routes = content.role_module("generations", "zorac_host/routes")
+    listing = _get(endpoint, routes.LISTING, endpoint.api_key)
+    guarded = routes.guarded(listing.json() if listing.status_code == httpx2.codes.OK else {})
+    with httpx2.Client(timeout=30, trust_env=False, headers={"Content-Type": "application/json"}) as client:
+        for route in guarded:
+            body = routes.BODY if route.method != "GET" else None
+            status = client.request(route.method, f"{endpoint.url}{route.path}", content=body).status_code
+            if not route.refused_by(status):
+                raise EndpointFailed(f"{route} answered {status} without the key; 401 is needed")
+    return f"{len(guarded)} routes refuse a request without the key"
 
 
 def _stream(endpoint: Endpoint, messages: Sequence[Message], measures: list[Measures]) -> str:

@@ -16,7 +16,7 @@ class FakeSystemd:
 
     def __init__(self):
         self.unit, self.state, self.runs, self.loaded = UNIT, "inactive", None, {}
-        self.broken, self.mute, self.stopped, self.lines = set(), set(), 0, "ERROR out of memory\n"
+        self.broken, self.mute, self.open, self.stopped, self.lines = set(), set(), set(), 0, "ERROR out of memory\n"
 
     def systemctl(self, *words):
         if words == ("daemon-reload",):
@@ -48,9 +48,11 @@ class FakeSystemd:
             raise Failure("the engine ended before it answered (exit-code)")
         self.state = "active"
 
-    def prove(self, about, _):
+    def prove(self, about, _, closed):
         if self.state != "active" or about["number"] != self.runs or self.runs in self.mute:
             raise Failure("the reply is '!!!!', which is no text")
+        if closed and self.runs in self.open:
+            raise Failure("POST /invocations answered 200 without the key, and 401 is needed")
 
     def power_cut(self):
         """The host boots again: what is enabled is started, from the files that are there."""

@@ -59,6 +59,24 @@ def test_where_the_second_fails_the_first_serves_again(host, fault):
     )
 
 
+def test_an_engine_that_answers_without_the_key_is_undone(host):
+    activate(1)
+    host.open.add(2)
+    assert activate(2)
+    assert serves(host, 1)
+    assert store.outcome(2)["reason"].startswith("POST /invocations answered 200 without the key")
+
+
+def test_one_that_served_before_may_serve_again_though_routes_of_it_are_open(host):
+    activate(1)
+    host.open.add(1)  # an earlier zorac-deploy did not look
+    host.broken.add(2)
+    assert activate(2)
+    assert serves(host, 1)
+    assert activate(1, restart=True)
+    assert serves(host, 1)
+
+
 def test_the_way_back_is_prepared_before_the_engine_is_stopped(host, monkeypatch):
     activate(1)
     prepared = []

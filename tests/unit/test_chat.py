@@ -12,6 +12,8 @@ from zorac_deploy.errors import EndpointFailed
 
 class Stub(BaseHTTPRequestHandler):
     guarded = True
+    open = ()
+    paths = {"/melt": {"post": {}}, "/new": {"post": {"requestBody": {}}}}  # noqa: RUF012 - only read
     pieces = ("Paris", " is", " nice.")
     usage = {"prompt_tokens": 9, "completion_tokens": 40, "total_tokens": 49}  # noqa: RUF012 - only read
     status = 200
@@ -30,10 +32,13 @@ class Stub(BaseHTTPRequestHandler):
         elif self.guarded and self.headers["Authorization"] != "Bearer key":
             self._answer(401, '{"error": "Unauthorized"}')
         else:
-            self._answer(200, json.dumps({"data": [{"id": name} for name in self.models]}))
+            self._answer(200, json.dumps({"data": [{"id": name} for name in self.models], "paths": self.paths}))
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path not in self.open and self.guarded and self.headers["Authorization"] != "Bearer key":
+            self._answer(401, '{"error": "Unauthorized"}')
+            return
         if self.status != 200:
             self._answer(self.status, '{"error": {"message": "roles must alternate"}}')
             return
@@ -73,6 +78,8 @@ def test_a_good_server_passes_and_is_measured_by_its_own_count(endpoint_of):
     [
         ({"health": 503}, ["health"]),
         ({"guarded": False}, ["unauthorized"]),
+        ({"open": ("/invocations",)}, ["unauthorized"]),
+        ({"open": ("/new",)}, ["unauthorized"]),  # only the engine knows it
         ({"models": ("other",)}, ["models"]),
         ({"pieces": ()}, ["zorac-summary", "completion"]),
         ({"usage": None}, ["zorac-summary", "completion"]),

@@ -31,18 +31,24 @@ class StandInEngine(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     faults, asked, keys, ended = {}, [], {}, threading.Event()
+    listed, open = {}, {}
 
     def do_GET(self):
         key = self.keys[self.path] = self.headers["Authorization"]
         right = {
             "/health": (200, [""]),
             "/v1/models": (200, [json.dumps({"data": [{"id": "m"}]})]) if key == "Bearer k" else (401, [""]),
-            "/metrics": (200, [METRICS]),
+            "/metrics": (200, [METRICS]) if key == "Bearer k" else (401, [""]),
+            "/openapi.json": (200, [json.dumps({"paths": self.listed})]) if key == "Bearer k" else (401, [""]),
         }
-        self.answer(*{**right, **self.faults}[self.path])
+        self.answer(*{**right, **self.faults}.get(self.path, (404 if key else 401, [""])))
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Authorization"] != "Bearer k":
+            self.answer(*self.open.get(self.path, (401, [""])))
+            return
+        body = json.loads(text)
         self.asked.append(body)
         whole = [json.dumps({"choices": [{"message": {"content": "R"}}]})]
         self.answer(*self.faults.get(self.path, (200, streamed("Ro", "me") if body.get("stream") else whole)))
@@ -87,6 +93,7 @@ def engine(disk, monkeypatch):
     (disk / "etc" / "api-key").write_text("k\n")
     monkeypatch.setattr(StandInEngine, "faults", {})
     monkeypatch.setattr(StandInEngine, "asked", [])
+    monkeypatch.setattr(StandInEngine, "open", {})
     monkeypatch.setattr(StandInEngine, "ended", threading.Event())
     monkeypatch.setenv("http_proxy", "http://192.0.2.1:9")  # it is not asked
     server = ThreadingHTTPServer(("127.0.0.1", 0), StandInEngine)
@@ -126,6 +133,42 @@ def test_each_fault_is_said(engine, path, status, parts, found):
     stand_in, about = engine
     stand_in.faults[path] = (status, parts)
     with pytest.raises(Failure, match=found):
+        proof.prove(about, 30)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "found"),
+    [
+        ("/invocations", 200, "POST /invocations answered 200 without the key, and 401 is needed"),
+        ("/tokenize", 422, "POST /tokenize answered 422 without the key"),
+        ("/scale_elastic_ep", 405, "POST /scale_elastic_ep answered 405 without the key"),
+        ("/new", 400, "POST /new answered 400 without the key"),
+        ("/new", 404, "POST /new answered 404 without the key"),  # the engine lists it, so it was looked up
+    ],
+)
+def test_a_route_that_answers_without_the_key_is_a_failure(engine, monkeypatch, path, status, found):
+    stand_in, about = engine
+    monkeypatch.setattr(stand_in, "listed", {"/new": {"post": {"requestBody": {}}}})
+    stand_in.open[path] = (status, ["{}"])
+    with pytest.raises(Failure, match=found):
+        proof.prove(about, 30)
+    proof.prove(about, 30, closed=False)
+
+
+def test_a_route_that_the_engine_lists_and_that_takes_no_body_is_not_called(engine, monkeypatch):
+    stand_in, about = engine
+    monkeypatch.setattr(stand_in, "listed", {"/melt/{part}": {"post": {}}, "/health": {"get": {}}})
+    stand_in.faults["/melt/x"] = (405, [""])
+    with pytest.raises(Failure, match="GET /melt/x answered 405 without the key"):
+        proof.prove(about, 30)
+
+
+@pytest.mark.parametrize("answer", [(404, [""]), (500, [""])])
+def test_an_engine_that_lists_no_routes_is_asked_for_the_known_ones(engine, answer):
+    stand_in, about = engine
+    stand_in.faults["/openapi.json"] = answer
+    stand_in.open["/tokenize"] = (200, ["{}"])
+    with pytest.raises(Failure, match="POST /tokenize answered 200"):
         proof.prove(about, 30)
 
 

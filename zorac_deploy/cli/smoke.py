@@ -14,8 +14,8 @@ from zorac_deploy.errors import SmokeFailed
 def smoke(as_json: bool, **host: object) -> None:
     """Prove that HOST serves a client; the exit code tells.
 
-    It checks /health, /v1/models, the refusal of requests without a key, a streamed completion with its usage counts,
-    and the message shape that Zorac sends after it has summarised a conversation.
+    It checks /health, /v1/models, that every other route refuses a request without the key, a streamed completion with
+    its usage counts, and the message shape that Zorac sends after it has summarised a conversation.
 
     \b
     Example:

@@ -1,5 +1,6 @@
 """What stands on the host after `playbooks/up.yml`: asserted on the host itself."""
 
+import http.client
 import json
 
 import pytest
@@ -73,3 +74,35 @@ def test_the_generation_never_changes_and_is_proved(host):
 def test_the_engine_is_watched(host):
     assert host.service("zorac-deploy-watchdog.timer").is_running
     assert host.service("zorac-deploy-watchdog.timer").is_enabled
+
+
+@pytest.mark.parametrize(
+    ("request_line", "without", "with_key"),
+    [
+        ("GET /health", 200, 200),
+        ("GET /metrics", 401, 200),
+        ("GET /openapi.json", 401, 200),
+        ("GET /v1/models", 401, 200),
+        ("POST /tokenize", 401, 400),
+        ("POST /invocations", 401, 404),
+        ("POST //invocations", 401, 404),
+        ("POST /scale_elastic_ep", 401, 404),
+        ("GET /docs", 401, 404),
+        ("OPTIONS /v1/chat/completions", 401, 405),
+        ("OPTIONS /invocations", 401, 404),
+        ("GET /v1/../health", 401, 404),
+    ],
+)
+def test_only_the_health_check_answers_without_the_key(host, request_line, without, with_key):
+    port = json.loads(host.file("/etc/zorac-deploy/current/generation.json").content_string)["port"]
+    with host.sudo():
+        key = host.file("/etc/zorac-deploy/api-key").content_string.strip()
+    method, path = request_line.split()
+    body = b"{" if method == "POST" else None
+    found = []
+    for headers in ({}, {"Authorization": f"Bearer {key}"}):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request(method, path, body, {"Content-Type": "application/json", **headers})
+        found.append(connection.getresponse().status)
+        connection.close()
+    assert found == [without, with_key]

@@ -220,7 +220,8 @@ def _bring_up(target: Generation, previous: Generation | None, course: _Course, 
     last = time.monotonic()
     service.wait_until_serving(target.unit, float(about["start_timeout_seconds"]), patient)
     course.seconds["start"], last = round(time.monotonic() - last, 3), time.monotonic()
-    proof.prove(about, float(about["proof_timeout_seconds"]))
+    # What was proved before may serve again, even if an earlier zorac-deploy left routes of it open.
+    proof.prove(about, float(about["proof_timeout_seconds"]), closed=not (patient or restart))
     course.seconds["proof"] = round(time.monotonic() - last, 3)
     course.answers()
 

@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from zorac_host import store
+from zorac_host import routes, store
 from zorac_host.service import Failure
 
 _ANSWER_LIMIT_BYTES = 16 * 2**20
@@ -37,12 +37,13 @@ _MESSAGES = [
 ]
 
 
-def prove(about: Mapping[str, Any], limit: float) -> None:
-    """Require all that a client relies on: health, the model's name, the lock on the door, and a streamed reply.
+def prove(about: Mapping[str, Any], limit: float, closed: bool = True) -> None:
+    """Require all that a client relies on: health, the model's name, a refusal without the key, and a streamed reply.
 
     Args:
         about: The generation's ``generation.json``.
         limit: How long the whole may take, in seconds.
+        closed: Whether to require that every route of the engine refuses a request without the key.
 
     Raises:
         Failure: Something is not as it must be.
@@ -55,6 +56,8 @@ def prove(about: Mapping[str, Any], limit: float) -> None:
     names = [each.get("id") for each in listing.get("data") or [] if isinstance(each, dict)]
     if about["model"] not in names:
         raise Failure(f"/v1/models names {names}, and {about['model']} is needed")
+    if closed:
+        _require_closed(about, key, deadline)
     _reply(about, key, deadline)
 
 
@@ -119,6 +122,18 @@ def idle(about: Mapping[str, Any]) -> bool:
     return seen is not None and not seen[0]
 
 
+def _require_closed(about: Mapping[str, Any], key: str, deadline: float) -> None:
+    """Require that nothing but the health check answers without the key."""
+    try:
+        schema = _json(_expect(about, routes.LISTING, key, 200, deadline), routes.LISTING)
+    except _Status:
+        schema = {}  # an engine that lists no routes
+    for route in routes.guarded(schema):
+        status = _status(about, route, deadline)
+        if not route.refused_by(status):
+            raise Failure(f"{route} answered {status} without the key, and 401 is needed")
+
+
 def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
     body = {
         "model": about["model"],
@@ -149,13 +164,29 @@ def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
 
 
 class _Status(Failure):
-    """The engine answered, with another status than expected."""
+    """The engine answered, with another status than expected: `found`."""
+
+    def __init__(self, path: str, found: int, expected: int) -> None:
+        super().__init__(f"{path} answered {found}, and {expected} is needed")
+        self.found = found
 
 
 def _expect(
     about: Mapping[str, Any], path: str, key: str | None, status: int, deadline: float, body: object = None
 ) -> str:
     return "\n".join(_lines(_request(about, path, key, body), deadline, status))
+
+
+def _status(about: Mapping[str, Any], route: routes.Route, deadline: float) -> int:
+    """The status of the answer to a request without the key."""
+    request = _request(about, route.path, None)
+    request.method = route.method
+    request.data = routes.BODY if route.method != "GET" else None
+    try:
+        next(_lines(request, deadline), "")
+    except _Status as answer:
+        return answer.found
+    return 200
 
 
 def _request(about: Mapping[str, Any], path: str, key: str | None, body: object = None) -> urllib.request.Request:
@@ -191,7 +222,7 @@ def _lines(request: urllib.request.Request, deadline: float, status: int = 200) 
             raise Failure(f"{path} did not answer in time") from None
         raise Failure(f"{path} did not answer: {reason}") from None
     if found != status:
-        raise _Status(f"{path} answered {found}, and {status} is needed")
+        raise _Status(path, found, status)
 
 
 def _json(text: str, of: str) -> dict[str, Any]:

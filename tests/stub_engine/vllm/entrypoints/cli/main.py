@@ -1,9 +1,12 @@
 """A stub engine for tests of faults that the real one cannot show on demand. It is never part of a demonstration.
 
-It takes the place of vLLM's own package, reads the same configuration file, answers the same paths and has a child
-process as vLLM has. The flag ``fault`` says how it misbehaves, ``load-seconds`` how long it pretends to load.
+It takes the place of vLLM's own package, reads the same configuration file, runs the same middleware, answers the same
+paths and has a child process as vLLM has. The flag ``fault`` says how it misbehaves, ``load-seconds`` how long it
+pretends to load.
 """
 
+import asyncio
+import importlib
 import json
 import os
 import signal
@@ -11,8 +14,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 # What vLLM says of itself, as 0.26 says it.
 _LOG = """\
@@ -27,14 +32,15 @@ def main() -> None:
     """Serve, or misbehave."""
     lines = [line for line in Path(sys.argv[3]).read_text().splitlines() if ":" in line and line[0] != "#"]
     flags = {name: json.loads(value) for name, value in (line.split(":", 1) for line in lines)}
-    Engine(flags).serve()
+    module, _, name = sys.argv[sys.argv.index("--middleware") + 1].rpartition(".")
+    Engine(flags, getattr(importlib.import_module(module), name)).serve()
 
 
 class Engine:
     """The stub, with its flags."""
 
-    def __init__(self, flags: dict[str, object]) -> None:
-        self.flags, self.fault = flags, flags.get("fault", "")
+    def __init__(self, flags: dict[str, object], middleware: Callable[..., Any]) -> None:
+        self.flags, self.fault, self.middleware = flags, flags.get("fault", ""), middleware
         self.tokens, self.began, self.stopping = 0, time.monotonic(), threading.Event()
 
     def serve(self) -> None:
@@ -77,17 +83,46 @@ def handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path == "/health":
-                self._answer(200, "")
-            elif self.path == "/metrics":
-                self._answer(200, f"vllm:num_requests_running 0.0\nvllm:generation_tokens_total {engine.tokens}.0\n")
-            elif self.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
-                self._answer(401, "")
-            else:
-                self._answer(200, json.dumps({"data": [{"id": engine.flags["served-model-name"]}]}))
+            self._ask(self._get)
 
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self._ask(self._post)
+
+        def _ask(self, route: Callable[[], None]) -> None:
+            """Answer by `route` if the middleware lets the request pass, else as the middleware does."""
+
+            async def app(*_: object) -> None:
+                route()
+
+            async def send(message: dict[str, Any]) -> None:
+                if message["type"] == "http.response.start":
+                    status.append(message["status"])
+                else:
+                    self._answer(status[0], message["body"].decode())
+
+            status: list[int] = []
+            if engine.fault == "answers without a key" and self.path == "/invocations":
+                route()
+                return
+            headers = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+            scope = {"type": "http", "method": self.command, "path": self.path, "headers": headers}
+            asyncio.run(engine.middleware(app)(scope, None, send))
+
+        def _get(self) -> None:
+            known = {
+                "/health": "",
+                "/metrics": f"vllm:num_requests_running 0.0\nvllm:generation_tokens_total {engine.tokens}.0\n",
+                "/openapi.json": json.dumps({"paths": {"/tokenize": {"post": {"requestBody": {}}}}}),
+                "/v1/models": json.dumps({"data": [{"id": engine.flags["served-model-name"]}]}),
+            }
+            self._answer(200 if self.path in known else 404, known.get(self.path, ""))
+
+        def _post(self) -> None:
+            try:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            except ValueError:
+                self._answer(400, "")
+                return
             if engine.mute:
                 time.sleep(3600)
             engine.tokens += 7

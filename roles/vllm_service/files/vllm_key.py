@@ -1,0 +1,73 @@
+"""An ASGI middleware: without the API key, only the health check answers. vLLM's own check guards ``/v1`` alone.
+
+What it does not know is refused: a route that a later vLLM adds stays closed until it is listed here.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_HEALTH = "/health"
+# What whoever has the key may use. Not what changes the engine: /sleep, /pause, /scale_elastic_ep and the like.
+_PREFIX = "/v1/"
+_PATHS = frozenset({_HEALTH, "/load", "/metrics", "/openapi.json", "/tokenize", "/detokenize", "/version"})
+
+
+class RequireKey:
+    """Passes on what has the key and a listed path, and the bare health check."""
+
+    def __init__(self, app: App) -> None:
+        key = os.environ["VLLM_API_KEY"]
+        if not key:
+            raise ValueError("the API key is empty")
+        self._app, self._key = app, hashlib.sha256(key.encode()).digest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Judge one request or connection by its own path, method and key."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        path = _route(scope)
+        if scope["type"] == "http" and scope["method"] == "GET" and path == scope["path"] == _HEALTH:
+            await self._app(scope, receive, send)
+        elif not self._has_key(scope):
+            await _refuse(scope, send, 401, "Unauthorized")
+        elif path in _PATHS or path.startswith(_PREFIX):
+            await self._app(scope, receive, send)
+        else:
+            await _refuse(scope, send, 404, "Not Found")
+
+    def _has_key(self, scope: Scope) -> bool:
+        given = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
+        if len(given) != 1:
+            return False
+        scheme, _, key = given[0].partition(b" ")
+        # Of equal length whatever was given, and compared in constant time.
+        return hmac.compare_digest(hashlib.sha256(key).digest(), self._key) and scheme.lower() == b"bearer"
+
+
+def _route(scope: Scope) -> str:
+    """The path that the routes are looked up by, as Starlette does it."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    rest = path.removeprefix(root)
+    return rest if rest.startswith("/") else path
+
+
+async def _refuse(scope: Scope, send: Send, status: int, reason: str) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": reason})
+        return
+    body = json.dumps({"error": reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
