@@ -113,10 +113,10 @@ def test_an_error_that_nobody_has_foreseen_ends_in_the_way_back(host, monkeypatc
         activate(known)
     proved = host.prove
 
-    def prove(about, limit):
+    def prove(about, limit, closed):
         if about["number"] == 2 or back:
             raise error
-        proved(about, limit)
+        proved(about, limit, closed)
 
     monkeypatch.setattr(proof, "prove", prove)
     assert activate(2) == (bool(known) and not back)
