@@ -22,7 +22,7 @@ def playbook(name: str) -> Path:
 
 def ansible_config() -> Path:
     """Ansible's settings for every run, so that those of the current folder do not count."""
-    return root() / "playbooks" / "ansible.cfg"
+    return root() / "ansible.cfg"
 
 
 def role_file(role: str, name: str) -> Path:

@@ -15,7 +15,7 @@ import ansible_runner
 
 from zorac_deploy import content
 from zorac_deploy.connection import Connection
-from zorac_deploy.errors import DeploymentFailed, HostUnreachable, Interrupted, refused
+from zorac_deploy.errors import DeploymentFailed, HostUnreachable, Interrupted, Refused, refused
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class _Events:
 
     def __init__(self, on_step: Callable[[Step], None]) -> None:
         self.changed: list[str] = []
-        self._failure: tuple[str, str] | None = None
+        self._failure: tuple[str, Mapping[str, Any]] | None = None
         self._unreachable = ""
         self._on_step = on_step
 
@@ -160,8 +160,8 @@ class _Events:
             case "runner_on_skipped":
                 self._on_step(Step(*step, "skipped"))
             case "runner_on_failed" if not data.get("ignore_errors"):
-                self._failure = (": ".join(step), _message(result))
-                self._on_step(Step(*step, "failed"))
+                self._failure = (": ".join(step), result)
+                self._on_step(Step(*step, "failed", facts=result.get("ansible_facts") or {}))
             case "runner_on_unreachable":
                 self._unreachable = _message(result)
         return True  # ansible-runner keeps its own copy
@@ -170,7 +170,10 @@ class _Events:
         """The error that this run amounts to."""
         host = connection.target.name
         if self._failure:
-            task, message = self._failure
+            task, result = self._failure
+            if isinstance(refusal := result.get("refusal"), dict):
+                return Refused(refusal["message"], refusal["id"])
+            message = _message(result)
             failed = DeploymentFailed(f"{task} failed on {host}:\n{message}\nAll that Ansible said is in {log}")
             return refused(message) or failed
         if self._unreachable:

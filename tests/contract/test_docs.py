@@ -1,5 +1,6 @@
 """What is written about the code agrees with the code."""
 
+import os
 import re
 import subprocess
 import sys
@@ -99,3 +100,15 @@ def test_links_in_the_documents_lead_somewhere():
     for page in [*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md"), *_ROOT.glob("roles/*/README.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_the_playbooks_run_without_the_cli(tmp_path):
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text("cpu: {hosts: {tower: {ansible_connection: local, model_weights_source: /no/such}}}\n")
+    command = ["ansible-playbook", "--inventory", "inventory/profiles.yml", "--inventory", hosts, "playbooks/up.yml"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    done = subprocess.run(
+        [*command, "--list-tasks"], cwd=_ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Require that the engine's memory fits" in done.stdout

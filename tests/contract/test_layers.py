@@ -23,6 +23,7 @@ _ORDER = [
     "models",
     "quantize",
     "bundle",
+    "actions",
     "runner",
     "sandbox",
     "cli",

@@ -50,6 +50,7 @@ def test_the_wheel_carries_playbooks_roles_inventory_and_templates(installed):
     (shipped,) = installed.parent.glob("lib/python*/site-packages/zorac_deploy/_content")
     for part in ("playbooks", "roles", "inventory", "templates"):
         assert files(_ROOT / part) == files(shipped / part)
+    assert (shipped / "ansible.cfg").is_file()
 
 
 @pytest.mark.host

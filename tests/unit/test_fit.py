@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from tests.conftest import safetensors
 from tests.unit import models
 from zorac_deploy import content
-from zorac_deploy.cli import card_options, cli
+from zorac_deploy.cli import cli
+from zorac_deploy.planner.engine import DEFAULT_VERSION
 
 CARD = ("--gpu-name", "RTX 4090", "--gpu-total-gib", "23.52")
 
@@ -74,7 +75,7 @@ def test_a_verdict_is_an_answer_and_no_failure(folder):
 
 def test_a_version_is_the_profiles_own_unless_it_is_said():
     group = yaml.safe_load((content.root() / "inventory" / "group_vars" / "nvidia_cards.yml").read_text())
-    assert group["vllm_engine_lock"].endswith(card_options._VERSION)
+    assert group["vllm_engine_lock"].endswith(DEFAULT_VERSION)
 
 
 @pytest.mark.parametrize(

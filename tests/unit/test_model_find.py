@@ -1,6 +1,7 @@
 """`zorac-deploy model find`, and what `up` makes of it: the real client of the hub against a stand-in for it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -10,9 +11,11 @@ from tests.hub_server import Hub
 from tests.unit import models
 from zorac_deploy.cli import cli, model_find
 from zorac_deploy.errors import Refused
+from zorac_deploy.planner import Card, Engine, Flags, Setup
 
 BASE = "mistralai/Mistral-Small-24B"
 VARIANT = "someone/Mistral-Small-24B-AWQ"
+SETUP = Setup(Card(23.52, name="RTX 4090"), Engine.parse("0.26.0"), Flags(max_model_len=0, kv_cache_dtype="fp8"))
 CARD = ("--gpu-name=RTX 4090", "--gpu-total-gib=23.52", "--max-model-len=auto", "--kv-cache-dtype=fp8")
 
 
@@ -65,7 +68,7 @@ def refusal(name="model-does-not-fit"):
 
 
 def facts(source=f"hf://{BASE}"):
-    return {"__model_weights_resolved": {"source": source}, "memory_plan_options": list(CARD)}
+    return {"__model_weights_resolved": {"source": source}, "memory_plan_setup": SETUP.summary()}
 
 
 def test_who_agreed_beforehand_gets_the_first_that_fits(hub):
@@ -84,7 +87,7 @@ def test_who_did_not_is_told_how():
         (refusal("port-taken"), facts()),
         (refusal(), facts("/a/folder")),
         (refusal(), {}),
-        (refusal(), {**facts(), "memory_plan_options": ["--gpu-total-gib=2"]}),
+        (refusal(), {**facts(), "memory_plan_setup": replace(SETUP, card=Card(2)).summary()}),
     ],
 )
 @pytest.mark.usefixtures("hub")

@@ -12,7 +12,7 @@ from tests.unit.models import LLAMA_8B
 from tests.unit.test_model_manifest import GGUF
 from zorac_deploy.errors import Refused
 from zorac_deploy.models import resolve
-from zorac_deploy.planner import Card, Engine, Flags, fit
+from zorac_deploy.planner import Card, Engine, Flags, Setup, fit
 
 FILES = {
     "config.json": json.dumps(LLAMA_8B).encode(),
@@ -52,7 +52,7 @@ def test_the_weights_are_planned_and_not_fetched(hub):
     found = resolve("hf://org/name")
     stored = [path for _, path in hub.asked if path.startswith("/store/")]
     assert len(stored) == 1  # the header
-    plan = fit(Path(found.folder), Card(80.0), Engine.parse("0.26.0"), Flags())
+    plan = fit(Path(found.folder), Setup(Card(80.0), Engine.parse("0.26.0"), Flags()))
     assert any("do they belong" in note for note in plan.summary()["notes"])  # the files were looked at
 
 

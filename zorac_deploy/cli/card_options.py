@@ -6,11 +6,8 @@ from typing import Any, TypeVar
 import click
 
 from zorac_deploy.cli.common import Tokens
-from zorac_deploy.planner import Card, Engine, Flags
-from zorac_deploy.planner.engine import GIB
-
-# The engine of the profiles with a card.
-_VERSION = "0.26.0"
+from zorac_deploy.planner import Card, Engine, Flags, Setup
+from zorac_deploy.planner.engine import DEFAULT_VERSION, GIB
 
 _POSITIVE = click.IntRange(min=1)
 _SIZE = click.FloatRange(min=0, min_open=True, max=10_000)
@@ -44,7 +41,7 @@ _OPTIONS = (
     click.option("--enforce-eager", is_flag=True, help="Without CUDA graphs."),
     click.option("--dtype", default="auto", show_default=True, help="What is computed in."),
     click.option("--kv-cache-memory-bytes", type=_POSITIVE, help="A KV cache of fixed size, whatever the card has."),
-    click.option("--vllm-version", default=_VERSION, show_default=True, help="The version of the engine."),
+    click.option("--vllm-version", default=DEFAULT_VERSION, show_default=True, help="The version of the engine."),
 )
 
 
@@ -55,8 +52,8 @@ def card_options(command: _Command) -> _Command:
     return command
 
 
-def described(options: Mapping[str, Any]) -> tuple[Card, Engine, Flags, str]:
-    """The card, the engine, its flags and the type computed in, as `card_options` gives them to a command.
+def described(options: Mapping[str, Any], settings: Mapping[str, str] | None = None) -> Setup:
+    """The setup that the options of `card_options` describe, with other `settings` of the engine.
 
     Raises:
         click.UsageError: Nothing says how much memory there is.
@@ -71,4 +68,4 @@ def described(options: Mapping[str, Any]) -> tuple[Card, Engine, Flags, str]:
     flags = Flags(
         **{name: options[name] for name in (*names, *more)}, kv_cache_memory_gib=fixed / GIB if fixed else None
     )
-    return card, Engine.parse(options["vllm_version"]), flags, options["dtype"]
+    return Setup(card, Engine.parse(options["vllm_version"]), flags, options["dtype"], settings or {})

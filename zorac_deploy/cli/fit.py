@@ -35,7 +35,7 @@ def fit(model: Path, settings: tuple[str, ...], as_json: bool, **options: object
       zorac-deploy fit . --gpu-total-gib 79.18 --gpu-name H100 --max-model-len auto --json
     """
     others = {name: value for name, _, value in (each.partition("=") for each in settings)}
-    found = planned(model, *described(options), others)
+    found = planned(model, described(options, others))
     if as_json:
         print_json(found.summary())
     else:

@@ -149,22 +149,6 @@ def remove(name: str | None, partial: bool, force: bool, as_json: bool, **host: 
         output.print(f"[bold]{opened.name}:[/] removed {escape(what)}; {removed.bytes / 2**30:.1f} GiB", soft_wrap=True)
 
 
-@model.command(hidden=True)
-@click.argument("source")
-@click.option("--tekken", is_flag=True, help="Require tekken.json.")
-@click.option("--pickle", is_flag=True, help="Accept weights that are pickles.")
-@_refresh
-@_json
-def resolve(source: str, tekken: bool, pickle: bool, refresh: bool, as_json: bool) -> None:
-    """Say which files the model SOURCE is made of. The roles ask it; it changes no host."""
-    found = models.resolve(source, tekken=tekken, pickle=pickle, refresh=refresh)
-    if as_json:
-        print_json(found.summary())
-    else:
-        size = found.manifest["bytes"] / 2**30
-        output.print(f"{found.source}: {found.manifest['format']}, {size:.1f} GiB", soft_wrap=True)
-
-
 def _table(found: list[on_host.Model]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("model", "size", "format", "generations", "source"):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,10 @@ from zorac_deploy.cli.common import HostOptions, host_options, output, print_jso
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import Refused
 from zorac_deploy.models import resolve
-from zorac_deploy.planner import Plan, fit
+from zorac_deploy.planner import Plan, Setup, fit
 
 if TYPE_CHECKING:
     from zorac_deploy.models.find import Variant
-
-# What the role memory_plan leaves: the options by which it asks `fit`, which are those of this command, too.
-_OPTIONS = "memory_plan_options"
 
 
 @click.command()
@@ -41,38 +39,34 @@ def find(base: str, as_json: bool, **options: Any) -> None:
       zorac-deploy model find hf://mistralai/Mistral-Small-24B-Instruct-2501 --gpu-name "RTX 4090" --gpu-total-gib 23.52
     """
     host = words(options)
-    if host.again():
-        options = _on_host(base, host)
+    setup = _on_host(base, host) if host.again() else described(options)
     with output.status(f"Ask the hub for variants of {base}"):
-        seen = variants(base, options)
+        seen = variants(base, setup)
     if as_json:
         print_json([each.summary() for each in seen])
     else:
         show(seen)
 
 
-def variants(base: str, options: Mapping[str, Any]) -> "list[Variant]":
-    """The variants of `base`, with what the planner says of each for the card that `options` describe.
+def variants(base: str, setup: Setup) -> "list[Variant]":
+    """The variants of `base`, with what the planner says of each for `setup`.
 
     Raises:
         Refused: `base` is not on a hub, or the hub cannot be asked.
     """
     from zorac_deploy.models import find as hub  # here, for it takes its time, and most runs do not need it
 
-    card, engine, flags, dtype = described(options)
-
     def judge(source: str) -> Plan:
-        return fit(Path(resolve(source).folder), card, engine, flags, dtype)
+        return fit(Path(resolve(source).folder), setup)
 
-    return list(hub.variants(*hub.related(base), card.compute, judge))
+    return list(hub.variants(*hub.related(base), setup.card.compute, judge))
 
 
-def said_of(facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The options that describe the card and the engine of a host; None where the run did not get as far."""
-    if _OPTIONS not in facts:
-        return None
-    with find.make_context("find", ["hf://-/-", *facts[_OPTIONS]]) as context:
-        return dict(context.params)
+def planned_for(facts: Mapping[str, Any]) -> Setup | None:
+    """What the role memory_plan planned for; None where the run did not get as far."""
+    summary = facts.get("memory_plan_setup")
+    # Not with its other settings: a variant need not be loaded as the model itself was to be.
+    return None if summary is None else replace(Setup.load(summary), settings={})
 
 
 def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: bool) -> str:
@@ -90,8 +84,8 @@ def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: boo
     Raises:
         Refused: `refused`, where there is nothing to offer or the person does not agree.
     """
-    base, options = facts.get("__model_weights_resolved", {}).get("source", ""), said_of(facts)
-    if refused.refusal != "model-does-not-fit" or not base.startswith("hf://") or options is None:
+    base, setup = facts.get("__model_weights_resolved", {}).get("source", ""), planned_for(facts)
+    if refused.refusal != "model-does-not-fit" or not base.startswith("hf://") or setup is None:
         raise refused
     asking = ask and output.is_terminal and sys.stdin.isatty()
     if not accepted and not asking:
@@ -100,7 +94,7 @@ def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: boo
             refused.refusal,
         )
     with output.status(f"Ask the hub for variants of {base}"):
-        seen = variants(base, options)
+        seen = variants(base, setup)
     if ask:
         output.print(f"{escape(str(refused))}\n", soft_wrap=True)
         show(seen)
@@ -127,16 +121,16 @@ def show(seen: "Sequence[Variant]") -> None:
         output.print("\nnone surely fits. Make one: zorac-deploy quantize --help")
 
 
-def _on_host(base: str, host: HostOptions) -> dict[str, Any]:
+def _on_host(base: str, host: HostOptions) -> Setup:
     facts: dict[str, Any] = {}
     progress = Progress(output, quiet=True)
     with session(host, deploying.variables(base, None)) as opened:
         try:
             deploying.changes(opened, progress, facts)
         except Refused:
-            if said_of(facts) is None:
+            if planned_for(facts) is None:
                 raise
-    options = said_of(facts)
-    if options is None:
+    setup = planned_for(facts)
+    if setup is None:
         raise Refused(f"nothing is known of the memory of {opened.name} before a driver works.", "driver-missing")
-    return options
+    return setup

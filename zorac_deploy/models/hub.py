@@ -13,13 +13,13 @@ from zorac_deploy.models.remote import File, Listing, explained, read
 from zorac_deploy.models.source import Hub
 
 
-def listing(hub: Hub, endpoint: str, pickle: bool) -> Listing:
+def listing(hub: Hub, endpoint: str, pickle: bool, token: str | None = None) -> Listing:
     """What the model consists of now. The hub is asked once for the commit, and all files are of that commit.
 
     Raises:
         Refused: It cannot be reached, may not be read, or is no model.
     """
-    token = get_token()
+    token = token or get_token()
     with explained(str(hub)):
         info = HfApi(endpoint=endpoint, token=token or False).model_info(
             hub.repo, revision=hub.revision or None, files_metadata=True

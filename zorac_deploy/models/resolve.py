@@ -39,7 +39,7 @@ class Resolved:
     urls: Mapping[str, str]
 
     def summary(self) -> dict[str, object]:
-        """What `model resolve --json` prints."""
+        """The model as JSON has it."""
         return asdict(self)
 
 
@@ -48,7 +48,9 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", _HUB).rstrip("/")
 
 
-def resolve(text: str, *, tekken: bool = False, pickle: bool = False, refresh: bool = False) -> Resolved:
+def resolve(
+    text: str, *, tekken: bool = False, pickle: bool = False, refresh: bool = False, hub: str = "", token: str = ""
+) -> Resolved:
     """The files of the model that `text` means.
 
     What a branch of a hub, or a web server, held when it was first asked for is remembered, and nobody is asked again.
@@ -58,6 +60,8 @@ def resolve(text: str, *, tekken: bool = False, pickle: bool = False, refresh: b
         tekken: Whether tekken.json has to be there.
         pickle: Whether weights may be pickles.
         refresh: Ask anew.
+        hub: The address of the hub; that of `endpoint` unless given.
+        token: A token for the hub; the user's own unless given.
 
     Raises:
         Refused: It is no model, or none that can be had.
@@ -65,7 +69,11 @@ def resolve(text: str, *, tekken: bool = False, pickle: bool = False, refresh: b
     source = parse(text)
     if isinstance(source, Path):
         return _local(source, tekken, pickle)
-    return _remote(source, tekken, pickle, refresh)
+    if isinstance(source, Hub):
+        folder = _hub_outline(source, pickle, refresh, hub.rstrip("/") or endpoint(), token)
+    else:
+        folder = _web_outline(source, pickle, refresh)
+    return _remote(folder, tekken, pickle)
 
 
 def _local(path: Path, tekken: bool, pickle: bool) -> Resolved:
@@ -79,8 +87,7 @@ def _local(path: Path, tekken: bool, pickle: bool) -> Resolved:
     return Resolved(str(path), "copy", str(path), {"source": str(path), **found}, {})
 
 
-def _remote(source: Hub | Web, tekken: bool, pickle: bool, refresh: bool) -> Resolved:
-    folder = _hub_outline(source, pickle, refresh) if isinstance(source, Hub) else _web_outline(source, pickle, refresh)
+def _remote(folder: Path, tekken: bool, pickle: bool) -> Resolved:
     record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
     urls = {name: file.pop("url") for name, file in record["files"].items()}
     model = folder / min(urls) if all(name.endswith(".gguf") for name in urls) else folder
@@ -95,9 +102,8 @@ def _remote(source: Hub | Web, tekken: bool, pickle: bool, refresh: bool) -> Res
     return Resolved(record["source"], "fetch", str(model), whole, urls)
 
 
-def _hub_outline(source: Hub, pickle: bool, refresh: bool) -> Path:
+def _hub_outline(source: Hub, pickle: bool, refresh: bool, at: str, token: str) -> Path:
     """The outline of the commit that `source` meant when it was first asked for, or means now."""
-    at = endpoint()
     key = f"{at} {source}"
     commit = source.revision if source.pinned else "" if refresh else pins.get(key)
     wanted = replace(source, revision=commit or source.revision)
@@ -106,7 +112,7 @@ def _hub_outline(source: Hub, pickle: bool, refresh: bool) -> Path:
         return folder
     from zorac_deploy.models import hub, outline  # here, for it takes its time, and most runs do not need it
 
-    listed = hub.listing(wanted, at, pickle)
+    listed = hub.listing(wanted, at, pickle, token)
     folder = _folder(f"{at} {listed.source}", source.name)
     outline.make(listed, folder)
     if not source.pinned:

@@ -1,7 +1,8 @@
 """Will it fit? What vLLM is going to log about memory, computed before it is started.
 
 `plan` joins four descriptions: a `Model` (from its config.json), a `Card`, an `Engine` (a version of vLLM) and its
-`Flags`. Nothing here reads a host or starts anything; `fit` alone reads files, those of a model's folder.
+`Flags`; the last three together are a `Setup`. Nothing here reads a host or starts anything; `fit` alone reads files,
+those of a model's folder.
 """
 
 from zorac_deploy.planner.config import from_config
@@ -10,5 +11,6 @@ from zorac_deploy.planner.flags import Flags
 from zorac_deploy.planner.folder import fit
 from zorac_deploy.planner.model import Model
 from zorac_deploy.planner.plan import Plan, plan
+from zorac_deploy.planner.setup import Setup
 
-__all__ = ["Card", "Engine", "Flags", "Model", "Plan", "fit", "from_config", "plan"]
+__all__ = ["Card", "Engine", "Flags", "Model", "Plan", "Setup", "fit", "from_config", "plan"]

@@ -10,6 +10,9 @@ from zorac_deploy.errors import Refused
 
 GIB = 2**30
 
+# The engine of the profiles with a GPU.
+DEFAULT_VERSION = "0.26.0"
+
 # Compute capability by name (NVIDIA, "CUDA GPU Compute Capability"); the first that matches counts.
 _CAPABILITIES = (
     (r"B300|GB300", "10.3"),

@@ -11,10 +11,10 @@ from zorac_deploy import content
 from zorac_deploy.errors import Refused, refused
 from zorac_deploy.planner import formats, llama_cpp
 from zorac_deploy.planner.config import from_config
-from zorac_deploy.planner.engine import GIB, Card, Engine
-from zorac_deploy.planner.flags import Flags
+from zorac_deploy.planner.engine import GIB
 from zorac_deploy.planner.model import Model
 from zorac_deploy.planner.plan import Plan, plan
+from zorac_deploy.planner.setup import Setup
 from zorac_deploy.planner.weights import weights_bytes
 
 # Tensors of these types are loaded in the type that is computed in; the others hold packed weights and stay so.
@@ -27,38 +27,27 @@ _AT_LOAD = {"bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": Tru
 _TOLERANCE = 0.1
 
 
-def fit(
-    folder: Path,
-    card: Card,
-    engine: Engine,
-    flags: Flags,
-    dtype: str = "auto",
-    settings: Mapping[str, str] | None = None,
-) -> Plan:
-    """What vLLM, or for a GGUF model llama.cpp, is going to do with the model in `folder` on `card`.
+def fit(folder: Path, setup: Setup) -> Plan:
+    """What vLLM, or for a GGUF model llama.cpp, is going to do with the model in `folder`.
 
     Args:
         folder: The model's folder; or a GGUF file, or the first of its parts.
-        card: The cards. A `count` of 0 is the processor, for llama.cpp alone.
-        engine: The version of vLLM; for llama.cpp it does not matter.
-        flags: The flags that decide its memory, by vLLM's names.
-        dtype: What is computed in, for vLLM.
-        settings: Its other flags and its environment: how it quantizes at load, and what makes it slower.
+        setup: What it is planned for. Its other settings say how vLLM quantizes at load, and what makes it slower.
 
     Raises:
         Refused: There is no whole model, or one of which nothing can be said; the engine or the card does not serve its
             format; or a setting makes no sense, or makes it slower.
     """
     if files := _gguf_files(folder):
-        return llama_cpp.fit(files, card, flags)
-    config, settings = _config(folder), settings or {}
-    at_load = None if formats.quantized_by(config) else _AT_LOAD.get(settings.get("quantization", ""))
+        return llama_cpp.fit(files, setup.card, setup.flags)
+    card, engine, flags, config = setup.card, setup.engine, setup.flags, _config(folder)
+    at_load = None if formats.quantized_by(config) else _AT_LOAD.get(setup.settings.get("quantization", ""))
     if at_load:
         config = {**config, "quantization_config": at_load}
     formats.check(config, card, engine)
-    formats.check_speed(config, settings, card, engine)
+    formats.check_speed(config, setup.settings, card, engine)
     try:
-        model = from_config(config, dtype)
+        model = from_config(config, setup.dtype)
     except Refused as fault:
         if fault.refusal != "model-unknown":
             raise

@@ -153,7 +153,7 @@ def _answered(fault: HfHubHTTPError, source: str) -> dict[str, Any]:
             "and give a token with HF_TOKEN=… or: hf auth login"
         )
     elif status == 404:
-        message = f"[model-missing] {url} is not there any more. See what is: zorac-deploy model resolve --refresh"
+        message = f"[model-missing] {url} is gone. Fetch the newest: zorac-deploy model pull SOURCE --refresh"
     else:
         message = f"[model-unreachable] {url} is answered with {status}. Try again later."
     return {"outcome": "refused", "message": message}

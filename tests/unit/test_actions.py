@@ -1,0 +1,152 @@
+"""The roles' action plugins, in a real run of Ansible on this machine; and what they make of their arguments."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import yaml
+
+import zorac_deploy
+from tests.unit import models
+from zorac_deploy import actions, content, runner
+from zorac_deploy.connection import Connection
+from zorac_deploy.errors import Refused
+from zorac_deploy.inventory import Target
+from zorac_deploy.planner import Setup
+
+CARD = {"name": "NVIDIA GeForce RTX 4090", "compute": "8.9", "total_mib": 24564, "reserved_mib": 480}
+FLAGS = {"gpu_memory_utilization": 0.92, "kv_cache_dtype": "fp8", "max_num_seqs": 32}
+
+
+class Unsafe(str):
+    """A text that Ansible does not take for a template."""
+
+
+yaml.SafeDumper.add_representer(Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "model"
+    made.mkdir()
+    (made / "config.json").write_text(json.dumps(models.MISTRAL_SMALL_AWQ))
+    return made
+
+
+def planned(folder, **changes):
+    return actions.plan_memory(
+        {"model": str(folder), "engine": "cuda-0.26.0", "cards": [CARD], "flags": FLAGS, **changes}
+    )
+
+
+def test_a_plan_comes_with_what_it_was_made_for(folder):
+    found = planned(folder, flags={**FLAGS, "quantization": "awq", "swap_space": None}, environment={"A": 1})
+    assert found["memory_plan_result"]["verdict"] == "fits"
+    assert found["memory_plan_result"]["card"] == {"name": CARD["name"], "compute": "8.9", "count": 1}
+    setup = Setup.load(json.loads(json.dumps(found["memory_plan_setup"])))
+    assert setup.card.total_gib == pytest.approx(23.52, abs=0.01)
+    assert setup.flags.max_model_len == 0
+    assert setup.settings == {"quantization": "awq", "A": "1"}
+
+
+def test_the_smallest_gpu_is_planned_for(folder):
+    found = planned(folder, cards=[CARD, {"name": "small", "total_mib": 16384, "reserved_mib": None}, {"name": "none"}])
+    setup = Setup.load(found["memory_plan_setup"])
+    assert (setup.card.name, setup.card.count, setup.card.total_gib) == ("small", 3, (16384 - 480) / 1024)
+
+
+@pytest.mark.parametrize("cards", [[], [{"name": "no driver"}]])
+def test_no_memory_is_known_before_a_driver_works(folder, cards):
+    assert planned(folder, cards=cards)["skipped"]
+
+
+def test_a_model_that_is_not_known_is_served_with_the_context_that_a_person_gave(folder):
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    assert planned(folder)["refusal"]["id"] == "model-unknown"
+    found = planned(folder, max_model_len=4096)
+    assert "failed" not in found
+    assert "memory_plan_result" not in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal", "says"),
+    [
+        ({"max_model_len": 0}, "settings-invalid", "max_model_len is 0: Input should be greater than 0."),
+        ({"flags": {"max_num_seqs": "many"}}, "settings-invalid", "max_num_seqs is 'many': Input should be a valid"),
+        ({"flags": {"kv_cache_dtype": "int4"}}, "settings-invalid", "kv_cache_dtype is int4"),
+        ({"cards": [{**CARD, "total_mib": 8192}]}, "model-does-not-fit", "model does not fit on NVIDIA GeForce RTX"),
+        ({"model": "/no/such"}, "model-missing", "there is no model folder /no/such"),
+    ],
+)
+def test_a_refusal_is_data(folder, changes, refusal, says):
+    found = planned(folder, **changes)
+    assert found["failed"]
+    assert found["refusal"]["id"] == refusal
+    assert says in found["refusal"]["message"]
+    assert found["msg"] == f"[{refusal}] {found['refusal']['message']}"
+
+
+def test_what_does_not_fit_is_told_with_its_sizes(folder):
+    facts = planned(folder, cards=[{**CARD, "total_mib": 8192}])["ansible_facts"]
+    assert facts["memory_plan_result"]["verdict"] == "refused"
+    assert "memory_plan_setup" in facts
+
+
+@pytest.fixture
+def play(tmp_path, monkeypatch):
+    """Run the tasks of a role on this machine, as the CLI runs playbooks."""
+
+    def ran(role, tasks="main", **variables):
+        task = {"ansible.builtin.import_role": {"name": role, "tasks_from": tasks}}
+        play = {"hosts": "all", "gather_facts": False, "vars": variables, "tasks": [{"name": "Try", **task}]}
+        (tmp_path / "try.yml").write_text(yaml.safe_dump([{"name": "Try", **play}]))
+        (tmp_path / "hosts.yml").write_text("all: {hosts: {here: {ansible_connection: local}}}")
+        monkeypatch.setattr(content, "playbook", lambda _: tmp_path / "try.yml")
+        here = Connection(Target("here", "cpu", "here", local=True))
+        steps = []
+        runner.run("try", [tmp_path / "hosts.yml"], here, tmp_path / "log", on_step=steps.append)
+        return {name: value for step in steps for name, value in step.facts.items()}
+
+    return ran
+
+
+@pytest.fixture(params=["", "FORCE_COLOR=1", "PYTHONWARNINGS=always", "PYTHONUNBUFFERED=1 CLICOLOR_FORCE=1"])
+def environment(request, monkeypatch):
+    for setting in request.param.split():
+        monkeypatch.setenv(*setting.split("="))
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_missing_model_keeps_its_exit_code(play):
+    with pytest.raises(Refused, match=r"^there is no model /no/such") as refused:
+        play("model_weights", "preflight", model_weights_source="/no/such")
+    assert refused.value.refusal == "model-missing"
+
+
+def test_what_the_role_finds_out_reaches_the_cli(play, folder):
+    variables = {"memory_plan_model": str(folder), "memory_plan_engine": "cuda-0.26.0", "memory_plan_flags": FLAGS}
+    facts = play("memory_plan", memory_plan_cards=[CARD], **variables)
+    assert facts["memory_plan_result"]["max_model_len"] == 32768
+    assert Setup.load(facts["memory_plan_setup"]).card.name == CARD["name"]
+
+
+def test_a_template_in_a_name_stays_a_name(play, tmp_path, folder):
+    named = folder.rename(tmp_path / "{{ 6 * 7 }}")
+    small = [{**CARD, "total_mib": 8192}]
+    with pytest.raises(Refused, match=r"^\{\{ 6 \* 7 \}\} does not fit"):
+        play("memory_plan", memory_plan_model=Unsafe(named), memory_plan_engine="0.26.0", memory_plan_cards=small)
+
+
+@pytest.mark.parametrize(
+    "plugin", sorted(content.root().glob("roles/*/action_plugins/*.py")), ids=lambda path: path.stem
+)
+def test_without_the_package_a_plugin_says_what_to_install(plugin, monkeypatch):
+    spec = importlib.util.spec_from_file_location("plugin", plugin)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "zorac_deploy.actions", None)
+    monkeypatch.delattr(zorac_deploy, "actions")
+    result = module.ActionModule(*[None] * 6).run()
+    assert result["failed"]
+    assert f"{sys.executable}, cannot import zorac_deploy" in result["msg"]

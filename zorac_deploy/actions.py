@@ -1,0 +1,181 @@
+"""What the roles' action plugins do on the controller: a task's arguments in, its result out.
+
+A refusal is a result, too: it has failed, with the message as every role words it, and with `refusal` as data.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, TypeAdapter
+from pydantic import ValidationError as Invalid
+
+from zorac_deploy import models
+from zorac_deploy.errors import REFUSALS, Refused
+from zorac_deploy.planner import Card, Engine, Flags, Plan, Setup, fit
+from zorac_deploy.planner.engine import DEFAULT_VERSION
+
+# What the driver keeps for itself, which CUDA does not see: 480 MiB on the GPUs that were looked at.
+_RESERVED_MIB = 480
+
+# The engine's flags that decide its memory, by the names that `Flags` has for them.
+_FLAGS = ("gpu_memory_utilization", "kv_cache_dtype", "max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size")
+
+_Arguments = TypeVar("_Arguments", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+
+class ModelArguments(_Strict):
+    """What resolve_model takes."""
+
+    source: str
+    tekken: bool = False
+    pickle: bool = False
+    hub: str = ""
+    token: str = ""
+
+
+class _Gpu(BaseModel):
+    """A GPU as the role that looks at GPUs describes it."""
+
+    name: str = ""
+    compute: str | None = None
+    total_mib: PositiveFloat | None = None
+    reserved_mib: NonNegativeFloat | None = None
+
+
+class MemoryArguments(_Strict):
+    """What plan_memory takes; each as the role memory_plan documents it.
+
+    Attributes:
+        host_memory_mib: The memory of a host on whose CPU the engine computes; None where it computes on GPUs.
+    """
+
+    model: Path
+    engine: str
+    cards: list[_Gpu] = []
+    kv_cache_memory_gib: NonNegativeFloat = 0
+    host_memory_mib: PositiveFloat | None = None
+    max_model_len: Annotated[Literal["auto"] | PositiveInt, Field(union_mode="left_to_right")] = "auto"
+    least_max_model_len: PositiveInt = 1
+    environment: dict[str, Any] = {}
+    flags: dict[str, Any] = {}
+
+    @property
+    def gpu(self) -> _Gpu:
+        """The GPU that is planned for: the smallest, for what is split between several is split evenly."""
+        return min((gpu for gpu in self.cards if gpu.total_mib), key=lambda gpu: gpu.total_mib or 0, default=_Gpu())
+
+    @property
+    def memory_gib(self) -> float | None:
+        """The memory that the engine sees; None where it is not known."""
+        if self.kv_cache_memory_gib:
+            return self.kv_cache_memory_gib
+        if self.host_memory_mib:
+            return self.host_memory_mib / 1024
+        if not self.gpu.total_mib:
+            return None
+        reserved = _RESERVED_MIB if self.gpu.reserved_mib is None else self.gpu.reserved_mib
+        return (self.gpu.total_mib - reserved) / 1024
+
+
+def resolve_model(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Which files a model consists of, as `models.resolve` says it."""
+    try:
+        asked = _checked(ModelArguments, arguments).model_dump()
+        return models.resolve(asked.pop("source"), **asked).summary()
+    except Refused as refused:
+        return failed(refused)
+
+
+def hub_token(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The token for the hub: the one given, or the user's own; empty for none."""
+    from huggingface_hub import get_token  # here, for it takes its time
+
+    return {"token": arguments.get("token") or get_token() or ""}
+
+
+def plan_memory(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What the engine is going to do with a model, as `planner.fit` says it, and what that was planned for.
+
+    Nothing, where the memory is not known. A model that the planner does not know has no plan, and is served with the
+    context that a person gave.
+    """
+    facts: dict[str, Any] = {}
+    try:
+        asked = _checked(MemoryArguments, arguments)
+        if asked.memory_gib is None:
+            return {"skipped": True, "msg": "the memory of the GPU is not known before a driver works"}
+        setup = _setup(asked, asked.memory_gib)
+        facts["memory_plan_setup"] = setup.summary()
+        try:
+            plan = fit(asked.model, setup)
+        except Refused as refused:
+            if refused.refusal != "model-unknown" or not setup.flags.max_model_len:
+                raise
+            return {**facts, "msg": str(refused)}
+        name = asked.gpu.name or "the processor"
+        card = {"name": name, "compute": asked.gpu.compute, "count": len(asked.cards)}
+        facts["memory_plan_result"] = {**plan.summary(), "card": card}
+        if plan.verdict == "refused":
+            raise _does_not_fit(asked, plan, name)
+    except Refused as refused:
+        return failed(refused, facts)
+    return facts
+
+
+def failed(refused: Refused, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The result of a task that refuses, with what it found out before: Ansible drops it, and our runner does not."""
+    return {
+        "failed": True,
+        "msg": f"[{refused.refusal}] {refused}",
+        "refusal": {"id": refused.refusal, "message": str(refused), "exit_code": REFUSALS[refused.refusal]},
+        "ansible_facts": dict(facts or {}),
+    }
+
+
+def _checked(kind: type[_Arguments], arguments: Mapping[str, Any]) -> _Arguments:
+    try:
+        return kind.model_validate(arguments)
+    except Invalid as fault:
+        raise _invalid(fault) from None
+
+
+def _setup(asked: MemoryArguments, memory_gib: float) -> Setup:
+    """What is planned for."""
+    given = {name: value for name, value in asked.flags.items() if value is not None}
+    flags = {name: given.pop(name) for name in _FLAGS if name in given}
+    length = given.pop("max_model_len", None) or asked.max_model_len
+    flags["enforce_eager"] = given.pop("enforce_eager", False)
+    flags["max_model_len"] = 0 if length == "auto" else length
+    flags["least_max_model_len"] = asked.least_max_model_len
+    flags["kv_cache_memory_gib"] = asked.kv_cache_memory_gib or None
+    dtype = str(given.pop("dtype", "auto"))
+    count = 1 if asked.kv_cache_memory_gib else len(asked.cards)
+    version = DEFAULT_VERSION if asked.engine.startswith("llama-cpp") else asked.engine
+    try:
+        checked = TypeAdapter(Flags).validate_python(flags)
+    except Invalid as fault:
+        raise _invalid(fault) from None
+    settings = {name: str(value) for name, value in {**given, **asked.environment}.items()}
+    return Setup(Card(memory_gib, None, asked.gpu.name, count), Engine.parse(version), checked, dtype, settings)
+
+
+def _invalid(fault: Invalid) -> Refused:
+    error = fault.errors()[-1]
+    return Refused(f"{error['loc'][0]} is {error['input']!r}: {error['msg']}.", "settings-invalid")
+
+
+def _does_not_fit(asked: MemoryArguments, plan: Plan, card: str) -> Refused:
+    where = "the fixed KV cache" if asked.kv_cache_memory_gib else f"on {card} with these settings"
+    cure = "Take a smaller or a quantized model, or more of the card."
+    if plan.largest_max_model_len:
+        cure = f"Set vllm_max_model_len to at most {plan.largest_max_model_len}."
+    return Refused(
+        f"{asked.model.name} does not fit {where}. The engine would say: {plan.reason} {cure} "
+        "See the sizes with: zorac-deploy plan",
+        "model-does-not-fit",
+    )
