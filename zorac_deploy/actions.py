@@ -12,6 +12,7 @@ from pydantic import ValidationError as Invalid
 
 from zorac_deploy import models
 from zorac_deploy.errors import REFUSALS, Refused
+from zorac_deploy.models import family
 from zorac_deploy.planner import Card, Engine, Flags, Plan, Setup, fit
 from zorac_deploy.planner.engine import DEFAULT_VERSION
 
@@ -83,10 +84,11 @@ class MemoryArguments(_Strict):
 
 
 def resolve_model(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Which files a model consists of, as `models.resolve` says it."""
+    """Which files a model consists of, as `models.resolve` says it, and how vLLM serves it."""
     try:
         asked = _checked(ModelArguments, arguments).model_dump()
-        return models.resolve(asked.pop("source"), **asked).summary()
+        model = models.resolve(asked.pop("source"), **asked)
+        return {**model.summary(), "family": family.served(Path(model.folder)).summary()}
     except Refused as refused:
         return failed(refused)
 

@@ -32,10 +32,10 @@ class Profile(BaseModel):
     vllm_max_num_seqs: PositiveInt = 1
     vllm_kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
     vllm_dtype: Literal["auto", "bfloat16", "float16", "half", "float32", "float"] = "auto"
-    vllm_tokenizer_mode: Literal["auto", "mistral"] = "auto"
+    vllm_tokenizer_mode: Literal["auto", "hf", "mistral"] = "auto"
     vllm_enforce_eager: bool = False
-    vllm_enable_auto_tool_choice: bool = False
-    vllm_tool_call_parser: str | None = None
+    vllm_enable_auto_tool_choice: Literal["auto"] | bool = "auto"
+    vllm_tool_call_parser: str | None = "auto"
     vllm_attention_backend: str | None = None
     vllm_environment: dict[str, str | int | float] = {}
     vllm_card_environment: dict[str, str] = {}

@@ -36,6 +36,7 @@ PLAN = {
 }
 FACTS = {
     "memory_plan_result": PLAN,
+    "model_weights_family": {"notes": ["the model has no [chat] template"]},
     "gpu_compatibility_result": {"selected": [{"uuid": "GPU-1"}]},
     "nvidia_facts_found": {
         "holders": [
@@ -82,6 +83,7 @@ def test_it_tells_what_is_where_who_holds_it_and_what_would_be_done(run):
         "fits: a request of 32768 tokens",
         "held now: 2048 MiB by blender\n  held now: 301 MiB by Xorg (gdm.service)",
         "up would\n  vllm_service: Ensure the API key exists",
+        "note: the model has no [chat] template",
         "+new",
         "tower: 1 task would change something",
     ):

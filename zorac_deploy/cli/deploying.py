@@ -3,6 +3,7 @@
 import getpass
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,12 @@ def show(found: Changes) -> None:
     """Show what would change."""
     for diff in found.diffs:
         output.print(escape(diff), style="dim", soft_wrap=True)
+
+
+def notes(facts: Mapping[str, Any]) -> None:
+    """Say what a person has to know of how the model is served."""
+    for note in facts.get("model_weights_family", {}).get("notes", ()):
+        output.print(f"note: {escape(note)}", soft_wrap=True)
 
 
 def count(opened: Session, found: Changes) -> None:

@@ -45,6 +45,7 @@ def plan(
         print_json({**found.summary(opened.name), "plan": facts.get("memory_plan_result"), "holders": _holders(facts)})
         return
     _show_memory(facts)
+    deploying.notes(facts)
     if found.tasks:
         output.print("\n[bold]up would[/]")
         for task in found.tasks:

@@ -83,6 +83,7 @@ def up(
         print_json(done.summary())
     else:
         _report(done)
+        deploying.notes(facts)
         output.print(f"\n  Talk to it: zorac-deploy chat {named.again()}", soft_wrap=True)
     done.require()
 

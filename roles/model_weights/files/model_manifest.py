@@ -126,8 +126,9 @@ def _check_folder(folder: Path, tekken: bool, pickle: bool) -> str:
         raise Fault(f"[model-damaged] {folder}/config.json holds no settings. Fetch the model again.")
     needed = ("tekken.json",) if tekken else _TOKENIZERS
     if not any((folder / name).is_file() for name in needed):
-        reason = " (vllm_tokenizer_mode is mistral)" if tekken else ""
-        raise Fault(f"[model-incomplete] {folder} has no {' or '.join(needed)}{reason}. Fetch the model again, whole.")
+        reason = " (vllm_tokenizer_mode is mistral, and vLLM reads it)" if tekken else ""
+        cure = "Set vllm_tokenizer_mode to auto." if tekken else "Fetch the model again, whole."
+        raise Fault(f"[model-incomplete] {folder} has no {' or '.join(needed)}{reason}. {cure}")
     pickles = [] if any(folder.glob("*.safetensors*")) else _pickles(folder)
     if pickles and pickle:
         return "pickle"

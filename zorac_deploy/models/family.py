@@ -1,0 +1,129 @@
+"""What follows from a model's family: vLLM's tokenizer mode and tool-call parser.
+
+A model may have the architecture of one family and be trained to call tools as another, as Hermes is with Llama's. So a
+row counts where the chat template, which is the model's own word, also holds what that parser reads.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# Templates are a few kilobytes; what is longer than this is none.
+_LONGEST = 2**20
+
+_MISTRAL = ("mistral", "mistral3", "ministral", "ministral3", "mixtral")
+_QWEN = ("qwen2", "qwen2_moe", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe", "qwen3_vl", "qwen3_vl_moe")
+_QWEN_NEW = ("qwen3_next", "qwen3_5", "qwen3_5_moe")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models that call tools in the same way.
+
+    Attributes:
+        name: As people know it.
+        model_types: Which ``model_type`` of a config.json belongs to it.
+        parser: vLLM's tool-call parser, which 0.26 and 0.32 have; None where the model's own files do not do for one.
+        markers: What the chat template holds, each of them.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    parser: str | None
+    markers: tuple[str, ...] = ()
+
+
+# The first row that matches counts. Read in vLLM's docs/features/tool_calling.md and in its parsers.
+FAMILIES = (
+    Family("Mistral", _MISTRAL, "mistral", ("[TOOL_CALLS]",)),
+    Family("Qwen3-Coder, Qwen3.5", (*_QWEN, *_QWEN_NEW), "qwen3_xml", ("<function=",)),
+    Family("Qwen2.5, Qwen3", (*_QWEN, *_QWEN_NEW), "hermes", ("<tool_call>",)),
+    Family("Hermes", ("llama", *_MISTRAL), "hermes", ("<tool_call>",)),
+    Family("Llama 3.1 to 3.3", ("llama", "mllama"), "llama3_json", ("Environment: ipython",)),
+    Family("Granite 3", ("granite", "granitemoe"), "granite", ("tool_call",)),
+    Family("Granite 4", ("granitemoehybrid",), "granite4", ("<tool_call>",)),
+    Family("DeepSeek V3, R1", ("deepseek_v3",), "deepseek_v3", ("<｜tool▁calls▁begin｜>", "```json")),  # noqa: RUF001
+    Family("DeepSeek V3.1", ("deepseek_v3",), "deepseek_v31", ("<｜tool▁calls▁begin｜>",)),  # noqa: RUF001
+    Family("GLM-4.5 to 4.7", ("glm4_moe", "glm4_moe_lite"), "glm47", ("<arg_key>",)),
+    Family("gpt-oss", ("gpt_oss",), "openai", ("<|channel|>",)),
+    Family("FunctionGemma", ("gemma3_text",), "functiongemma", ("<start_function_call>",)),
+    Family("Gemma 4", ("gemma4", "gemma4_text"), "gemma4", ("<|tool_call>",)),
+    Family("Gemma 1 to 3", ("gemma", "gemma2", "gemma3", "gemma3_text"), None),
+    Family("Phi", ("phi", "phi3", "phimoe"), None),
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """How vLLM serves a model, where the inventory leaves it open.
+
+    Attributes:
+        family: The family's name; empty where it is not known.
+        tokenizer_mode: vLLM's flag of that name.
+        tool_call_parser: vLLM's flag of that name; None for no tool calls.
+        notes: What a person has to know of it.
+    """
+
+    family: str
+    tokenizer_mode: str
+    tool_call_parser: str | None
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """The same as JSON has it."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+
+def served(model: Path) -> Served:
+    """How vLLM serves `model`: a folder, or a GGUF file, which it does not serve at all."""
+    if not (model / "config.json").is_file():
+        return Served("", "auto", None)
+    if (model / "tekken.json").is_file():  # Mistral's own tokenizer, which has the chat format in it
+        return Served("Mistral", "mistral", "mistral")
+    model_type, template = str(_json(model / "config.json").get("model_type", "")), chat_template(model)
+    family = next(
+        (row for row in FAMILIES if model_type in row.model_types and all(mark in template for mark in row.markers)),
+        None,
+    )
+    notes = []
+    if not template:
+        notes.append("the model has no chat template, so vLLM answers chats with 400: is it a base model?")
+    if model_type in _MISTRAL and "[INST]" in template:
+        notes.append(
+            "the model has no tekken.json, so the Hugging Face tokenizer reads chats. It may answer the long chats "
+            "that Zorac summarizes with 400. Put the tekken.json of the original model into the folder."
+        )
+    if family is None or family.parser is None:
+        named = family.name if family else f"model_type {model_type or 'not set'}"
+        notes.append(
+            f"no tool-call parser is known for this model ({named}): served without tool calls. If you know one, set "
+            "vllm_tool_call_parser."
+        )
+    return Served(family.name if family else "", "auto", family.parser if family else None, tuple(notes))
+
+
+def chat_template(folder: Path) -> str:
+    """All chat templates of the model in `folder`; empty for none."""
+    found = [_text(path) for path in (folder / "chat_template.jinja", *folder.glob("*/chat_template*.jinja"))]
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        given = _json(folder / name).get("chat_template")
+        several = given if isinstance(given, list) else [given]
+        found += [str(one.get("template", "")) if isinstance(one, Mapping) else str(one or "") for one in several]
+    return "\n".join(text for text in found if text)
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(_text(path))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path.stat().st_size <= _LONGEST else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
