@@ -16,7 +16,7 @@ from zorac_deploy.inventory import Target
 from zorac_deploy.planner import Setup
 
 CARD = {"name": "NVIDIA GeForce RTX 4090", "compute": "8.9", "total_mib": 24564, "reserved_mib": 480}
-FLAGS = {"gpu_memory_utilization": 0.92, "kv_cache_dtype": "fp8", "max_num_seqs": 32}
+FLAGS = {"gpu_memory_utilization": 0.85, "kv_cache_dtype": "fp8", "max_num_seqs": 32}
 
 
 class Unsafe(str):
@@ -41,19 +41,19 @@ def planned(folder, **changes):
 
 
 def test_a_plan_comes_with_what_it_was_made_for(folder):
-    found = planned(folder, flags={**FLAGS, "quantization": "awq", "swap_space": None}, environment={"A": 1})
+    found = planned(folder, flags={**FLAGS, "seed": 7, "swap_space": None}, environment={"A": 1})
     assert found["memory_plan_result"]["verdict"] == "fits"
     assert found["memory_plan_result"]["card"] == {"name": CARD["name"], "compute": "8.9", "count": 1}
     setup = Setup.load(json.loads(json.dumps(found["memory_plan_setup"])))
     assert setup.card.total_gib == pytest.approx(23.52, abs=0.01)
     assert setup.flags.max_model_len == 0
-    assert setup.settings == {"quantization": "awq", "A": "1"}
+    assert setup.settings == {"seed": "7", "A": "1"}
 
 
 def test_the_smallest_gpu_is_planned_for(folder):
-    found = planned(folder, cards=[CARD, {"name": "small", "total_mib": 16384, "reserved_mib": None}, {"name": "none"}])
+    found = planned(folder, cards=[CARD, {"name": "small", "total_mib": 20480, "reserved_mib": None}, {"name": "none"}])
     setup = Setup.load(found["memory_plan_setup"])
-    assert (setup.card.name, setup.card.count, setup.card.total_gib) == ("small", 3, (16384 - 480) / 1024)
+    assert (setup.card.name, setup.card.count, setup.card.total_gib) == ("small", 3, (20480 - 480) / 1024)
 
 
 @pytest.mark.parametrize("cards", [[], [{"name": "no driver"}]])

@@ -28,7 +28,7 @@ def run(*words):
 
 
 def test_it_needs_nothing_that_only_these_tests_can_import(folder):
-    words = [sys.executable, "-m", "zorac_deploy", "fit", folder, *CARD, "--json"]
+    words = [sys.executable, "-m", "zorac_deploy", "fit", folder, "--gpu-total-gib", "48", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["verdict"] == "fits"
@@ -41,7 +41,8 @@ def test_json_has_what_machines_rely_on(folder):
     assert found["kv_bytes_per_token"] == 81920
     assert found["kv_tokens"] > found["largest_max_model_len"] == 32768
     assert found["max_concurrency"] > 1
-    assert found["verdict"] == "fits"
+    assert found["verdict"] == "borderline"  # the share is too large for the default number of sequences
+    assert "gpu_memory_utilization 0.85 is safer" in found["reason"]
     assert found["assumed"] == {
         "gpu_memory_utilization": 0.92,
         "max_model_len": 32768,
@@ -55,7 +56,8 @@ def test_what_is_quantized_at_load_is_planned_as_such(tmp_path):
     config = {**models.MISTRAL_SMALL, "num_hidden_layers": 20}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes(safetensors(1000))
-    found = json.loads(run(tmp_path, *CARD, "--setting", "quantization=bitsandbytes", "--json").stdout)
+    words = ("--gpu-memory-utilization", 0.8, "--max-num-seqs", 32)
+    found = json.loads(run(tmp_path, *CARD, *words, "--setting", "quantization=bitsandbytes", "--json").stdout)
     assert found["weights_gib"] == pytest.approx(8.38, rel=0.02)  # logged by vLLM 0.26 on an H100
     assert found["verdict"] == "fits"
     assert json.loads(run(tmp_path, *CARD, "--json").stdout)["verdict"] == "refused"
@@ -145,3 +147,43 @@ def test_files_that_are_not_what_the_config_says_are_named(folder):
     found = json.loads(run(folder, *CARD, "--json").stdout)
     assert "do they belong together" in found["notes"][0]
     assert found["weights_gib"] > 13
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("enable_lora=true", "enable_lora"),
+        ("max-loras=4", "max_loras"),
+        ("cpu_offload_gb=4", "cpu_offload_gb"),
+        ("quantization=fp8", "quantization"),
+        ("no_such_flag=1", "no_such_flag"),
+        ("VLLM_FLASHINFER_WORKSPACE_BUFFER_SIZE=9", "VLLM_FLASHINFER_WORKSPACE_BUFFER_SIZE"),
+        ("PYTORCH_CUDA_ALLOC_CONF=x", "PYTORCH_CUDA_ALLOC_CONF"),
+    ],
+)
+def test_a_setting_that_is_not_known_is_never_said_to_fit(folder, setting, named):
+    words = (*CARD, "--gpu-memory-utilization", 0.85, "--max-num-seqs", 32, "--kv-cache-dtype", "fp8", "--json")
+    assert json.loads(run(folder, *words).stdout)["verdict"] == "fits"
+    found = json.loads(run(folder, *words, "--setting", setting).stdout)
+    assert found["verdict"] == "borderline"
+    assert f"does not know how much memory {named} takes" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["enable_lora=false", "cpu_offload_gb=0", "seed=7", "chat-template=x", "HOME=/srv", "HTTPS_PROXY=http://a"],
+)
+def test_a_setting_that_takes_no_memory_changes_no_verdict(folder, setting):
+    words = (*CARD, "--gpu-memory-utilization", 0.85, "--max-num-seqs", 32, "--kv-cache-dtype", "fp8", "--json")
+    assert json.loads(run(folder, *words, "--setting", setting).stdout)["verdict"] == "fits"
+
+
+def test_an_option_is_no_other_setting(folder):
+    done = run(folder, *CARD, "--setting", "max-num-seqs=1000")
+    assert (done.exit_code, "Give it with --max-num-seqs" in done.output.replace("\n", " ")) == (39, True)
+
+
+def test_a_refusal_stays_one_and_notes_what_is_not_known(folder):
+    found = json.loads(run(folder, "--gpu-total-gib", 12, "--setting", "enable_lora=true", "--json").stdout)
+    assert found["verdict"] == "refused"
+    assert "enable_lora" in found["notes"][-1]

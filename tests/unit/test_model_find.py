@@ -15,8 +15,15 @@ from zorac_deploy.planner import Card, Engine, Flags, Setup
 
 BASE = "mistralai/Mistral-Small-24B"
 VARIANT = "someone/Mistral-Small-24B-AWQ"
-SETUP = Setup(Card(23.52, name="RTX 4090"), Engine.parse("0.26.0"), Flags(max_model_len=0, kv_cache_dtype="fp8"))
-CARD = ("--gpu-name=RTX 4090", "--gpu-total-gib=23.52", "--max-model-len=auto", "--kv-cache-dtype=fp8")
+FLAGS = Flags(gpu_memory_utilization=0.8, max_model_len=0, kv_cache_dtype="fp8")
+SETUP = Setup(Card(23.52, name="RTX 4090"), Engine.parse("0.26.0"), FLAGS)
+CARD = (
+    "--gpu-name=RTX 4090",
+    "--gpu-total-gib=23.52",
+    "--gpu-memory-utilization=0.8",
+    "--max-model-len=auto",
+    "--kv-cache-dtype=fp8",
+)
 
 
 pytestmark = pytest.mark.usefixtures("new_user")
@@ -95,3 +102,12 @@ def test_where_nothing_can_be_offered_the_refusal_stands(refused, known):
     with pytest.raises(Refused) as raised:
         model_find.offered(refused, known, accepted=True, ask=False)
     assert raised.value is refused
+
+
+def test_one_that_may_fit_is_offered_where_none_surely_does(hub):
+    tight = {
+        **facts(),
+        "memory_plan_setup": replace(SETUP, flags=replace(FLAGS, gpu_memory_utilization=0.92)).summary(),
+    }
+    assert model_find.offered(refusal(), tight, accepted=True, ask=False) == f"hf://{VARIANT}@{hub.head}"
+    assert "none surely fits; the first that may: zorac-deploy up" in find("--gpu-memory-utilization=0.92")[1]

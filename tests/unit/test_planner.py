@@ -1,6 +1,7 @@
 """The planner against starts whose log is known, and against what vLLM's sources say."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,3 +230,22 @@ def test_a_version_that_is_none_is_refused(version):
 )
 def test_compute_capabilities_by_name(name, compute):
     assert capability(name) == compute
+
+
+@pytest.mark.parametrize("held", [0.0, 0.21])
+def test_near_the_edge_nothing_surely_fits(held):
+    """Starts of a 4090 at 0.92, and of a 3090 beside a desktop at 0.90, died while graphs were captured."""
+    card = Card(23.52, 23.02 - held, "RTX 4090")
+    found = planned(models.MISTRAL_SMALL_AWQ, card, gpu_memory_utilization=0.92, kv_cache_dtype="fp8", max_num_seqs=32)
+    assert found.verdict == "borderline"
+    assert "is safer" in found.reason
+    safer = float(re.search(r"gpu_memory_utilization ([\d.]+) is safer", found.reason)[1])
+    again = planned(models.MISTRAL_SMALL_AWQ, card, gpu_memory_utilization=safer, kv_cache_dtype="fp8", max_num_seqs=32)
+    assert again.verdict == "fits"
+
+
+def test_an_architecture_that_is_not_known_never_surely_fits():
+    config = {**models.LLAMA_8B, "model_type": "gemma9", "architectures": ["Gemma9ForCausalLM"]}
+    found = plan(from_config(config), H100, Engine.parse("0.26.0"), Flags(), weights_gib=16.0)
+    assert found.verdict == "borderline"
+    assert "does not know the architecture" in found.reason

@@ -98,7 +98,7 @@ def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: boo
     if ask:
         output.print(f"{escape(str(refused))}\n", soft_wrap=True)
         show(seen)
-    best = next((each for each in seen if each.fits), None)
+    best = _best(seen)
     if best is None or not (accepted or click.confirm(f"\nDeploy {best.source} instead?")):
         raise refused
     return best.source
@@ -114,11 +114,18 @@ def show(seen: "Sequence[Variant]") -> None:
         verdict = each.trouble or (each.plan.verdict if each.plan else "")
         table.add_row(each.format, escape(each.source), escape(verdict), tokens, f"{each.downloads:,}")
     output.print(table if seen else "the hub knows none.")
-    best = next((each for each in seen if each.fits), None)
+    best = _best(seen)
     if best:
-        output.print(f"\nthe first that fits: zorac-deploy up --model {escape(best.source)}", soft_wrap=True)
+        which = "the first that fits" if best.fits else "none surely fits; the first that may"
+        output.print(f"\n{which}: zorac-deploy up --model {escape(best.source)}", soft_wrap=True)
     else:
-        output.print("\nnone surely fits. Make one: zorac-deploy quantize --help")
+        output.print("\nnone fits. Make one: zorac-deploy quantize --help")
+
+
+def _best(seen: "Sequence[Variant]") -> "Variant | None":
+    """The first that surely fits; without one, the first that may: a start that fails is rolled back."""
+    may = [each for each in seen if not each.trouble and each.plan and each.plan.verdict != "refused"]
+    return next((each for each in may if each.fits), may[0] if may else None)
 
 
 def _on_host(base: str, host: HostOptions) -> Setup:

@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from zorac_deploy import content
 from zorac_deploy.errors import Refused, refused
-from zorac_deploy.planner import formats, llama_cpp
+from zorac_deploy.planner import formats, llama_cpp, settings
 from zorac_deploy.planner.config import from_config
 from zorac_deploy.planner.engine import GIB
 from zorac_deploy.planner.model import Model
@@ -39,9 +39,13 @@ def fit(folder: Path, setup: Setup) -> Plan:
             format; or a setting makes no sense, or makes it slower.
     """
     if files := _gguf_files(folder):
-        return llama_cpp.fit(files, setup.card, setup.flags)
+        names = settings.unknown(setup.settings, llama_cpp=True)
+        return _doubted(llama_cpp.fit(files, setup.card, setup.flags), names)
     card, engine, flags, config = setup.card, setup.engine, setup.flags, _config(folder)
-    at_load = None if formats.quantized_by(config) else _AT_LOAD.get(setup.settings.get("quantization", ""))
+    asked, stored_as = setup.settings.get("quantization", ""), formats.quantized_by(config)
+    at_load = None if stored_as else _AT_LOAD.get(asked)
+    others = {name: value for name, value in setup.settings.items() if name != "quantization" or value != stored_as}
+    unknown = settings.unknown({**others, "quantization": ""} if at_load else others)
     if at_load:
         config = {**config, "quantization_config": at_load}
     formats.check(config, card, engine)
@@ -65,7 +69,17 @@ def fit(folder: Path, setup: Setup) -> Plan:
             ),
         )
         stored = max(stored, expected)
-    return plan(model, card, engine, flags, stored)
+    return _doubted(plan(model, card, engine, flags, stored), unknown)
+
+
+def _doubted(found: Plan, unknown: Sequence[str]) -> Plan:
+    """The plan, which is not sure where the planner does not know settings of these names."""
+    if not unknown:
+        return found
+    doubt = f"the planner does not know how much memory {', '.join(unknown)} {'take' if unknown[1:] else 'takes'}"
+    if found.verdict == "fits":
+        return replace(found, verdict="borderline", reason=f"{doubt}. Without: {found.reason}")
+    return replace(found, notes=(*found.notes, doubt))
 
 
 def _gguf_files(model: Path) -> list[Path]:

@@ -24,13 +24,19 @@ class Size:
 
 @dataclass(frozen=True)
 class Parts:
-    """What takes memory before the KV cache gets the rest."""
+    """What takes memory before the KV cache gets the rest.
+
+    Attributes:
+        graphs_counted: Whether CUDA graphs are taken out of the KV cache.
+        spare: GiB of the activation that only a start which compiles needs.
+    """
 
     weights: Size
     activation: Size
     overhead: Size
     graphs: Size
     graphs_counted: bool
+    spare: float
 
     def kv(self, requested: float) -> Size:
         """What is left of `requested`."""
@@ -68,6 +74,7 @@ def parts(model: Model, card: Card, engine: Engine, flags: Settings, weights_gib
         overhead=_overhead(model, card, engine, flags),
         graphs=Size(graphs, graphs / 2, graphs * (2 if experts else 1.5)),
         graphs_counted=engine.graphs_in_budget(experts, hybrid),
+        spare=max(compiled - (low + high) / 2, 0.0),
     )
 
 

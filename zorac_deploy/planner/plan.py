@@ -7,6 +7,7 @@ activation from what the profile run allocates; the rest are constants measured 
 verdict says `fits` where even the worst of the spread does, `refused` where not even the best does.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
@@ -24,6 +25,10 @@ Verdict = Literal["fits", "borderline", "refused"]
 # What the driver and CUDA's own context take before vLLM looks: 0.15 to 0.51 GiB on the cards measured.
 _CONTEXT_GIB = (0.15, 0.55)
 _CONTEXT_TYPICAL_GIB = 0.5
+
+# What the driver and the allocator take while graphs are captured. A 3090 at 0.90 died with 217 MiB held by a desktop,
+# and started without.
+_MARGIN_GIB = 1.0
 
 _FREE = (
     "Free memory on device ({free:.2f}/{total_gib:.2f} GiB) on startup is less than desired GPU memory utilization "
@@ -115,9 +120,10 @@ def plan(model: Model | Refused, card: Card, engine: Engine, given: Flags, weigh
     blocks = int(max(left.value, 0) * GIB // cut.block_bytes)
     needed = per_request * cut.block_bytes / GIB
     verdict, reason = _verdict(left, needed, length, longest(left.value))
-    doubt = None if fixed is not None else _no_room_beside(taken, free, requested, flags, model)
-    if not model.known and weights_gib is None:
-        doubt = "the architecture is not known to the planner, so its weights are a guess."
+    doubt = None if fixed is not None else _no_room_beside(taken, free, flags, model, card.total_gib)
+    if not model.known:
+        guessed = "KV cache is" if weights_gib is not None else "weights and KV cache are"
+        doubt = f"the planner does not know the architecture, so its {guessed} a guess."
     elif flags.tensor_parallel_size > 1 and card.compute is None:
         doubt = "what cards of an unknown kind keep for their exchange is not known: name them."
     if verdict == "fits" and doubt:
@@ -206,18 +212,24 @@ def _verdict(left: Size, needed: float, length: int, longest: int) -> tuple[Verd
     )
 
 
-def _no_room_beside(taken: Parts, free: Size, requested: float, flags: Settings, model: Model) -> str | None:
+def _no_room_beside(taken: Parts, free: Size, flags: Settings, model: Model, total_gib: float) -> str | None:
     """Why what is not in the budget may find no room beside it; None if it will.
 
     Graphs that are not in the budget are captured after the KV cache took its part; then sampling is tried once more,
-    with the logits of all sequences. A start at 0.95 died there.
+    with the logits of all sequences. A start that finds its kernels compiled keeps no room for compiling in its budget,
+    so it has that much less to spare than the first one. Starts at 0.90, 0.92 and 0.95 died there.
     """
+    requested = flags.gpu_memory_utilization * total_gib
     if requested > free.low:
         return f"{requested:.2f} GiB are asked for, and between {free.low:.2f} and {free.high:.2f} will be free."
     beside, logits = free.value - requested, flags.max_num_seqs * model.vocabulary * 4 / GIB
-    if taken.graphs_counted or not taken.graphs.value or beside >= taken.graphs.high + logits:
+    if taken.graphs_counted or not taken.graphs.value:
         return None
+    needed = taken.graphs.high + logits + taken.spare + _MARGIN_GIB
+    if beside >= needed:
+        return None
+    safer = max(math.floor((free.value - needed) / total_gib * 100), 1) / 100
     return (
         f"{beside:.2f} GiB are left beside the budget, and CUDA graphs and the warm-up after them may take "
-        f"{taken.graphs.high + logits:.2f}: a smaller gpu_memory_utilization is safer."
+        f"{needed:.2f}: gpu_memory_utilization {safer} is safer."
     )
