@@ -9,13 +9,13 @@ import os
 import shlex
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zorac_deploy import scratch
 from zorac_deploy.errors import (
     HostBusy,
     HostKeyChanged,
@@ -48,13 +48,17 @@ class Connection:
     Attributes:
         target: The host.
         sudo_password: The password for sudo on the host, if it asks for one.
-        control: Where the shared SSH session has its socket.
+        control: The folder in which the shared SSH session has its socket.
     """
 
     target: Target
     sudo_password: str | None = field(default=None, repr=False)
-    # Under /tmp, for the path of a socket has room for 100 letters, and macOS's own temporary folder takes half.
-    control: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="zd-", dir="/tmp")))
+    control: Path = Path()
+
+    @property
+    def control_path(self) -> Path:
+        """The socket of the shared SSH session. Its name is short, for its path has room for 104 bytes."""
+        return self.control / "ssh"
 
     @property
     def ssh_options(self) -> list[str]:
@@ -62,7 +66,7 @@ class Connection:
         options = [
             "BatchMode=yes",
             "ControlMaster=auto",
-            f"ControlPath={self.control}/%C",
+            f"ControlPath={self.control_path}",
             "ControlPersist=60",
             f"ConnectTimeout={_CONNECT_LIMIT_SECONDS}",
             "ServerAliveInterval=15",
@@ -117,8 +121,6 @@ class Connection:
         """End the shared SSH session."""
         if not self.target.local:
             subprocess.run([*self._ssh("-O", "exit")], capture_output=True, check=False)
-        with contextlib.suppress(OSError):
-            self.control.rmdir()
 
     @contextlib.contextmanager
     def lock(self, purpose: str) -> Iterator[None]:
@@ -241,8 +243,9 @@ def _beat(process: subprocess.Popen[str], done: threading.Event) -> None:
 @contextlib.contextmanager
 def opened(target: Target, sudo_password: str | None = None) -> Iterator[Connection]:
     """A connection to `target` whose shared session ends with the context."""
-    connection = Connection(target, sudo_password)
-    try:
-        yield connection
-    finally:
-        connection.close()
+    with scratch.folder() as control:
+        connection = Connection(target, sudo_password, control)
+        try:
+            yield connection
+        finally:
+            connection.close()

@@ -18,8 +18,8 @@
     ├── SandboxError             50   a throwaway host could not be made or removed
     └── Interrupted             130   Ctrl-C
 
-Click itself answers 2 for a command line it cannot read. A message is written once, where the fault is found. It says
-what was found, what is needed and what to type.
+Click itself answers 2 for a command line it cannot read; a run that SIGHUP or SIGTERM ended answers 129 or 143. A
+message is written once, where the fault is found. It says what was found, what is needed and what to type.
 """
 
 import re

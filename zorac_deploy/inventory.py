@@ -22,6 +22,8 @@ from zorac_deploy.errors import InventoryError, UnknownProfile
 _ROOT_GROUP = "gpu_servers"
 # What --host takes. Neither may be a pattern or a template of Ansible's, or an option of ssh's.
 _HOST = re.compile(r"[A-Za-z0-9_][\w.-]*|[0-9A-Fa-f:.]+(%[\w.-]+)?", re.ASCII)
+# What of a person's own settings of Ansible counts: how their inventory is read, and where Ansible keeps its files.
+_ANSIBLE_KEPT = ("ANSIBLE_VAULT_", "ANSIBLE_INVENTORY_", "ANSIBLE_COLLECTIONS_", "ANSIBLE_HOME")
 _USER = re.compile(r"[A-Za-z0-9_][\w.@\\+$-]*", re.ASCII)
 
 _Groups = Mapping[str, Mapping[str, Any]]
@@ -168,6 +170,19 @@ def read(sources: Sequence[Path]) -> Inventory:
     return Inventory(everything, targets, tuple(known))
 
 
+def environment() -> dict[str, str]:
+    """The environment of every program of Ansible's: the user's own, without their settings of Ansible's output.
+
+    A callback plugin or a verbosity of theirs, or Python's warnings, would change what we read of it.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "PYTHONWARNINGS" and (not name.startswith("ANSIBLE_") or name.startswith(_ANSIBLE_KEPT))
+    }
+    return kept | {"ANSIBLE_CONFIG": str(content.ansible_config())}
+
+
 def _shipped() -> Path:
     """Our profiles as one file, each with its variables inside.
 
@@ -299,10 +314,9 @@ def _ansible_inventory(sources: Sequence[Path], *options: str) -> tuple[_Groups,
     command = [str(Path(sysconfig.get_path("scripts")) / "ansible-inventory"), "--list", *options]
     for source in sources:
         command += ["--inventory", str(source)]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(content.ansible_config())}
     # Not our standard input: ssh leaves it non-blocking, and Ansible refuses that.
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment()
     )
     if done.returncode != 0:
         raise InventoryError(f"Ansible cannot read the inventory:\n{done.stderr.strip()[-1500:]}")

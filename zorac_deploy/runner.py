@@ -1,21 +1,31 @@
-"""Run a playbook. The only module that knows ansible-runner: events go out as they come, a frozen result comes back."""
+"""Run a playbook: events go out as they come, a frozen result comes back.
 
+ansible-runner is not used: it writes the whole environment, with passwords and tokens, to the disk.
+"""
+
+import contextlib
 import difflib
+import io
 import json
 import os
+import select
+import shlex
+import signal
+import subprocess
 import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ansible_runner
-
-from zorac_deploy import content
+from zorac_deploy import content, inventory, scratch
 from zorac_deploy.connection import Connection
 from zorac_deploy.errors import DeploymentFailed, HostUnreachable, Interrupted, Refused, refused
+
+_OURS = content.root() / "playbooks"
+# How long ansible-playbook has to end what it began, when it is told to.
+_END_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -83,30 +93,68 @@ def run(
     """
     events = _Events(on_step)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch:
-        private = Path(scratch)
+    command = [
+        *(str(Path(sysconfig.get_path("scripts")) / "ansible-playbook"), str(content.playbook(verb))),
+        *(word for source in sources for word in ("--inventory", str(source))),
+        *("--limit", connection.target.name, "--diff", *(["--check"] if check else [])),
+        *("--extra-vars", inventory.as_data(variables or {})),
+        *(["--become-password-file", "-"] if connection.sudo_password is not None else []),
+    ]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    ours, theirs = os.pipe()
+    with os.fdopen(ours, "rb", buffering=0) as pipe, log.open("wb") as output, scratch.folder() as folder:
         try:
-            run = ansible_runner.run(
-                private_data_dir=str(private),
-                playbook=str(content.playbook(verb)),
-                inventory=[str(source) for source in sources],
-                limit=connection.target.name,
-                cmdline="--check --diff" if check else "--diff",
-                extravars=dict(variables or {}),
-                envvars=_environment(connection),
-                event_handler=events.take,
-                quiet=True,
-                settings={"suppress_env_files": True},
+            # A session of its own, so that Ctrl-C reaches us alone; and a folder where nobody leaves Python modules.
+            process = subprocess.Popen(
+                command,
+                cwd=_OURS,
+                env=_environment(connection, theirs, folder),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs,),
+                start_new_session=True,
             )
+        finally:
+            os.close(theirs)
+        try:
+            with contextlib.suppress(BrokenPipeError), process.stdin as answers:  # type: ignore[union-attr]
+                answers.write((connection.sudo_password or "").encode())
+            _follow(process, pipe, events)
         except KeyboardInterrupt:
             raise Interrupted(_interrupted(connection)) from None
         finally:
-            _keep_log(private, log)
-    if run.status == "canceled":
-        raise Interrupted(_interrupted(connection))
-    if run.rc != 0:
-        raise events.fault(connection, log)
+            _end(process)
+    if process.returncode != 0:
+        raise events.fault(connection, process.returncode, log)
     return Result(tuple(events.changed), time.monotonic() - started, log)
+
+
+def _follow(process: subprocess.Popen[bytes], pipe: io.RawIOBase, events: "_Events") -> None:
+    """Take the events as they come, until the process has ended."""
+    begun = b""
+    while True:
+        if select.select([pipe], [], [], 1)[0]:
+            data = pipe.read(2**16)
+            if not data:
+                break
+            *lines, begun = (begun + data).split(b"\n")
+            for line in lines:
+                events.take(json.loads(line))
+        elif process.poll() is not None:
+            break  # what outlives an ansible-playbook that was killed keeps the pipe open
+    process.wait()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and what it started, if it still runs."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_END_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _interrupted(connection: Connection) -> str:
@@ -114,59 +162,50 @@ def _interrupted(connection: Connection) -> str:
     return f"stopped by you. {name} is where it was stopped, and finishes what it activates. Type the same to go on."
 
 
-def _environment(connection: Connection) -> dict[str, str]:
+def _environment(connection: Connection, events: int, folder: Path) -> dict[str, str]:
     """What Ansible is told for this host, beside its configuration file."""
-    environment = {
-        # ansible-runner looks for ansible-playbook on PATH; a virtual environment need not be on it.
-        "PATH": f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}",
-        "ANSIBLE_CONFIG": str(content.ansible_config()),
-        "ANSIBLE_SSH_ARGS": " ".join(connection.ssh_options),
-        "ANSIBLE_SSH_CONTROL_PATH": f"{connection.control}/%%C",
+    return inventory.environment() | {
+        "ANSIBLE_CALLBACK_PLUGINS": str(_OURS / "callback_plugins"),
+        "ANSIBLE_CALLBACKS_ENABLED": "zorac_events",
+        "ANSIBLE_LOCAL_TEMP": str(folder),  # what it copies to the host goes through here, tokens among it
+        "ANSIBLE_SSH_ARGS": shlex.join(connection.ssh_options),
+        "ANSIBLE_SSH_CONTROL_PATH": str(connection.control_path),
+        "ZORAC_DEPLOY_EVENTS": str(events),
     }
-    if connection.sudo_password is not None:
-        environment["ANSIBLE_BECOME_PASS"] = connection.sudo_password
-    return environment
-
-
-def _keep_log(private: Path, log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    output = sorted(private.glob("artifacts/*/stdout"))
-    log.write_text(output[-1].read_text(errors="replace") if output else "")
 
 
 class _Events:
-    """Turns ansible-runner's events into steps, and keeps what the result needs."""
+    """Turns the lines of the callback plugin into steps, and keeps what the result needs."""
 
     def __init__(self, on_step: Callable[[Step], None]) -> None:
         self.changed: list[str] = []
+        self._last = ""
         self._failure: tuple[str, Mapping[str, Any]] | None = None
         self._unreachable = ""
         self._on_step = on_step
 
-    def take(self, event: Mapping[str, Any]) -> bool:
-        kind, data = event["event"], event.get("event_data", {})
-        step = (data.get("role", ""), data.get("task", ""))
-        result = data.get("res") or {}
+    def take(self, event: Mapping[str, Any]) -> None:
+        kind, step, result = event["event"], (event["role"], event["task"]), event["result"]
         match kind:
-            case "playbook_on_task_start" | "playbook_on_handler_task_start":
-                self._on_step(Step(*step, "started"))
-            case "runner_on_ok":
+            case "started":
+                self._last = _named(step)
+                self._on_step(Step(*step, kind))
+            case "ok":
                 outcome = "changed" if result.get("changed") else "ok"
                 if outcome == "changed":
                     self.changed.append(": ".join(step))
                 self._on_step(Step(*step, outcome, _diff(result), result.get("ansible_facts") or {}))
-            case "runner_retry":
-                self._on_step(Step(*step, "waiting", note=_note(result)))
-            case "runner_on_skipped":
-                self._on_step(Step(*step, "skipped"))
-            case "runner_on_failed" if not data.get("ignore_errors"):
-                self._failure = (": ".join(step), result)
-                self._on_step(Step(*step, "failed", facts=result.get("ansible_facts") or {}))
-            case "runner_on_unreachable":
+            case "waiting":
+                self._on_step(Step(*step, kind, note=_note(result)))
+            case "skipped":
+                self._on_step(Step(*step, kind))
+            case "failed":
+                self._failure = (_named(step), result)
+                self._on_step(Step(*step, kind, facts=result.get("ansible_facts") or {}))
+            case "unreachable":
                 self._unreachable = _message(result)
-        return True  # ansible-runner keeps its own copy
 
-    def fault(self, connection: Connection, log: Path) -> Exception:
+    def fault(self, connection: Connection, code: int, log: Path) -> Exception:
         """The error that this run amounts to."""
         host = connection.target.name
         if self._failure:
@@ -178,7 +217,16 @@ class _Events:
             return refused(message) or failed
         if self._unreachable:
             return HostUnreachable(f"the connection to {host} was lost: {self._unreachable}. Type the same to go on.")
-        return DeploymentFailed(f"Ansible failed before it did anything on {host}. All that it said is in {log}")
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        where = f"in the task {self._last}" if self._last else "before it did anything"
+        return DeploymentFailed(
+            f"ansible-playbook {how} {where} on {host}. To go on, run the same command again. "
+            f"All that Ansible said is in {log}"
+        )
+
+
+def _named(step: tuple[str, str]) -> str:
+    return ": ".join(word for word in step if word)
 
 
 def _note(result: Mapping[str, Any]) -> str:

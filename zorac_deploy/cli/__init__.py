@@ -1,5 +1,6 @@
 """The command line: words in, words and exit codes out. What a command does is in the modules below."""
 
+import signal
 import sys
 from typing import Any
 
@@ -96,6 +97,19 @@ for command in (
     cli.add_command(command)
 
 
+def end_cleanly() -> None:
+    """Let SIGTERM and SIGHUP end this process as an exception does: locks are let go, temporary folders removed."""
+
+    def leave(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for that
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one
+            signal.signal(number, leave)
+
+
 def main() -> None:
     """The entry point of the console script."""
+    end_cleanly()
     sys.exit(cli(standalone_mode=True))

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shlex
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 import platformdirs
 from rich.console import Console
 
-from zorac_deploy import chat, connection, deployment, inventory
+from zorac_deploy import chat, connection, deployment, inventory, scratch
 from zorac_deploy.errors import InventoryError
 
 output = Console(highlight=False)
@@ -129,12 +128,12 @@ def session(options: HostOptions, variables: Mapping[str, object] | None = None)
         InventoryError: The host cannot be told from the words.
         HostUnreachable: Or one of its children.
     """
-    with tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch:
-        sources = _sources(options, Path(scratch))
+    with scratch.folder() as folder:
+        sources = _sources(options, folder)
         found = inventory.read(sources)
         target = found.target(options.name)
         if variables:
-            said = Path(scratch) / "command-line.yml"
+            said = folder / "command-line.yml"
             said.write_text(inventory.as_data({"all": {"hosts": {target.name: variables}}}), encoding="utf-8")
             found = replace(found, sources=(*found.sources, said))
         password = click.prompt(f"sudo password on {target.name}", hide_input=True) if options.ask_become_pass else None

@@ -1,12 +1,9 @@
 """`zorac-deploy switch`."""
 
-import tempfile
-from pathlib import Path
-
 import click
 from rich.markup import escape
 
-from zorac_deploy import client, deployment, inventory
+from zorac_deploy import client, deployment, inventory, scratch
 from zorac_deploy.cli import deploying
 from zorac_deploy.cli.common import Session, context_option, host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
@@ -50,10 +47,10 @@ def switch(
     progress = Progress(output, verbose, quiet or as_json)
     with (
         session(words(host), deploying.variables(None, context)) as opened,
-        tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch,
+        scratch.folder() as folder,
     ):
         before = deployment.read(opened.connection)
-        source = Path(scratch) / "inventory.yml"
+        source = folder / "inventory.yml"
         source.write_text(inventory.switched(opened.inventory, opened.name, profile_name), encoding="utf-8")
         wanted = Session(inventory.Inventory((source,), opened.inventory.targets), opened.connection)
         if (check or not (yes or as_json)) and not _agreed(

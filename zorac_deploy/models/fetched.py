@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import huggingface_hub
 import platformdirs
 
-from zorac_deploy import content
+from zorac_deploy import content, scratch
 from zorac_deploy.errors import ZoracDeployError, refused
 from zorac_deploy.models.resolve import Resolved, endpoint
 
@@ -44,13 +43,13 @@ def fetched(model: Resolved, on_step: Callable[[str], None] = lambda _: None) ->
 
 
 def _fetch(model: Resolved, path: Path, on_step: Callable[[str], None]) -> None:
-    with tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch:
-        progress, job, token = (Path(scratch, name) for name in ("progress.json", "job.json", "hub-token"))
+    with scratch.folder() as folder:
+        progress, job, token = (folder / name for name in ("progress.json", "job.json", "hub-token"))
         job.write_text(json.dumps(_job(model, path, progress)), encoding="utf-8")
         if model.source.startswith("hf://"):
             token.write_text(huggingface_hub.get_token() or "", encoding="utf-8")
         program = content.role_file("model_weights", "fetcher") / "model_fetch.py"
-        environment = {**os.environ, "CREDENTIALS_DIRECTORY": scratch}
+        environment = {**os.environ, "CREDENTIALS_DIRECTORY": str(folder)}
         # A session of its own, so that Ctrl-C reaches it once, from us: it takes what it has begun with it.
         with subprocess.Popen(
             [sys.executable, "-I", str(program), str(job)],

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zorac_deploy import __version__, content, environments
+from zorac_deploy import __version__, content, environments, scratch
 from zorac_deploy.errors import REFUSALS, Refused
 from zorac_deploy.models import Resolved
 from zorac_deploy.models.fetched import fetched
@@ -121,22 +120,22 @@ def _run(
     """Run the program, and return what it found."""
     found: dict[str, Any] = {}
     log.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="zorac-deploy-") as scratch, log.open("w", encoding="utf-8") as errors:
-        (Path(scratch) / "recipe.yaml").write_text(job.recipe.text, encoding="utf-8")
+    with scratch.folder() as folder, log.open("w", encoding="utf-8") as errors:
+        (folder / "recipe.yaml").write_text(job.recipe.text, encoding="utf-8")
         words = {
             "source": str(source),
             "output": str(partial),
-            "recipe": f"{scratch}/recipe.yaml",
+            "recipe": f"{folder}/recipe.yaml",
             "calibration": job.calibration,
             "samples": job.samples,
             "length": job.length,
             "device": job.device,
         }
-        (Path(scratch) / "job.json").write_text(json.dumps(words), encoding="utf-8")
+        (folder / "job.json").write_text(json.dumps(words), encoding="utf-8")
         ours, theirs = os.pipe()
         # A session of its own, so that Ctrl-C reaches us alone; it ends with its standard input.
         process = subprocess.Popen(
-            [str(python), str(_PROGRAM), f"{scratch}/job.json", str(theirs)],
+            [str(python), str(_PROGRAM), f"{folder}/job.json", str(theirs)],
             stdin=subprocess.PIPE,
             stdout=errors,
             stderr=errors,

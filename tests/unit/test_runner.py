@@ -1,0 +1,212 @@
+"""zorac_deploy/runner.py with real ansible-playbooks, and how they end."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from zorac_deploy import connection, content, inventory, runner, scratch
+from zorac_deploy.errors import DeploymentFailed, Refused
+
+PASSWORD = "c4n4ry-p4ssw0rd"  # noqa: S105
+TOKEN = "hf_c4n4ryT0ken"  # noqa: S105
+HERE = inventory.Target("box", "cpu", "localhost", local=True)
+
+# What `up -K` does, with a play of this test's own.
+DRIVER = """
+import sys
+from pathlib import Path
+from zorac_deploy import connection, content, inventory, runner
+from zorac_deploy.cli import end_cleanly
+end_cleanly()
+content.playbook = lambda _: Path("play.yml").absolute()
+target = inventory.Target("box", "cpu", "localhost", local=True)
+with connection.opened(target, sys.stdin.readline().strip()) as opened:
+    shown = lambda step: print(step.task, flush=True)
+    runner.run("up", [Path("box.yml").absolute()], opened, Path("run.log"), on_step=shown)
+"""
+
+SLEEPER = "sleep 1234.5"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder of a user without a past, who has an inventory with this machine in it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        made = tmp_path / name
+        made.mkdir()
+        monkeypatch.setenv(name, str(made))
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    (tmp_path / "box.yml").write_text(yaml.safe_dump({"cpu": {"hosts": {"box": here}}}))
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # its path is short, as that of the real one
+        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+        (tmp_path / "runtime").symlink_to(short)
+        yield tmp_path
+
+
+def play(folder, *tasks):
+    """A playbook of these tasks."""
+    (folder / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": list(tasks)}]))
+    return folder / "play.yml"
+
+
+def run(folder, monkeypatch, *tasks, password=None, **options):
+    """Run `tasks`; the steps and the result."""
+    monkeypatch.setattr(content, "playbook", lambda _: play(folder, *tasks))
+    steps = []
+    with connection.opened(HERE, password) as opened:
+        done = runner.run("up", [folder / "box.yml"], opened, folder / "run.log", on_step=steps.append, **options)
+    return steps, done
+
+
+def test_events_come_and_the_log_is_kept(folder, monkeypatch):
+    for name in ("STDOUT_CALLBACK", "VERBOSITY", "LOAD_CALLBACK_PLUGINS", "CALLBACKS_ENABLED", "KEEP_REMOTE_FILES"):
+        monkeypatch.setenv(f"ANSIBLE_{name}", "no_such_thing" if "CALLBACK" in name else "4")
+    monkeypatch.setenv("PYTHONWARNINGS", "default")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    tasks = [
+        {"name": "Look", "command": "true", "changed_when": False},
+        {"name": "Write", "copy": {"dest": str(folder / "file"), "content": "{{ given }}\n"}},
+        {"name": "Never", "command": "true", "when": False},
+        {"name": "Wait", "shell": 'test -e x || { touch x; echo \'{"note": "1 of 2"}\'; false; }', "register": "y"},
+        {"name": "Know", "set_fact": {"found": [1, "é\U0001f600"]}},
+    ]
+    tasks[3] |= {"until": "y.rc == 0", "retries": 2, "delay": 0, "args": {"chdir": str(folder)}}
+    steps, done = run(folder, monkeypatch, *tasks, variables={"given": "{{ 6 * 7 }}"})
+    ended = [(step.task, step.outcome) for step in steps if step.outcome != "started"]
+    assert ended[:3] == [("Look", "ok"), ("Write", "changed"), ("Never", "skipped")]
+    assert ended[3:] == [("Wait", "waiting"), ("Wait", "changed"), ("Know", "ok")]
+    assert "+{{ 6 * 7 }}" in next(step.diff for step in steps if step.outcome == "changed")
+    assert next(step.note for step in steps if step.outcome == "waiting") == "1 of 2"
+    assert steps[-1].facts["found"][0] == 1
+    assert done.changed == (": Write", ": Wait")
+    assert "PLAY RECAP" in done.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "says"),
+    [
+        ({"name": "Refuse", "fail": {"msg": "[port-taken] it is"}}, Refused, "^it is$"),
+        ({"name": "Break", "command": "false"}, DeploymentFailed, "^Break failed on box"),
+        ({"nonsense": 1}, DeploymentFailed, "ended with exit code 4 before it did anything"),
+    ],
+)
+def test_what_fails_is_told_apart(folder, monkeypatch, task, kind, says):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("ANSIBLE_FORCE_COLOR", "1")
+    with pytest.raises(kind, match=says):
+        run(folder, monkeypatch, task)
+
+
+def test_a_playbook_that_is_killed_is_said_with_the_task_that_it_was_in(folder, monkeypatch):
+    def on_step(step):
+        if (step.task, step.outcome) == ("Sleep", "started"):
+            os.kill(min(processes("ansible-playbook", str(folder))), signal.SIGKILL)
+
+    monkeypatch.setattr(content, "playbook", lambda _: play(folder, {"name": "Sleep", "command": "sleep 5"}))
+    with (
+        connection.opened(HERE) as opened,
+        pytest.raises(DeploymentFailed, match=r"was ended by signal 9 in the task Sleep on box\. To go on"),
+    ):
+        runner.run("up", [folder / "box.yml"], opened, folder / "run.log", on_step=on_step)
+
+
+def started(folder):
+    """`up -K` in a process of its own, in the middle of a task."""
+    play(folder, {"name": "Begin", "command": "true"}, {"name": "Sleep", "command": SLEEPER})
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HF_TOKEN": TOKEN, "PYTHONPATH": str(content.root())},
+        start_new_session=True,
+    )
+    process.stdin.write(f"{PASSWORD}\n")
+    process.stdin.flush()
+    while process.stdout.readline() not in ("Sleep\n", ""):
+        pass
+    while process.poll() is None and not sleepers():
+        time.sleep(0.1)
+    assert process.poll() is None, process.stderr.read()
+    return process
+
+
+def processes(*words):
+    """The processes whose command line has all of `words`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if all(word in line for word in words):
+            found.append(int(path.parent.name))
+    return found
+
+
+def sleepers():
+    return processes(SLEEPER.split()[1])
+
+
+def held(folder, *texts):
+    """The files under `folder` that hold one of `texts`."""
+    files = [path for top in (folder, folder / "runtime/") for path in top.resolve().rglob("*") if path.is_file()]
+    return [path for path in files if any(text.encode() in path.read_bytes() for text in texts)]
+
+
+def left(folder):
+    return list((folder / "runtime/").resolve().glob("*/*"))
+
+
+def test_secrets_are_on_no_disk_and_in_no_command_line_and_what_a_killed_run_left_is_swept(folder):
+    process = started(folder)
+    try:
+        assert not held(folder, PASSWORD, TOKEN)
+        assert not processes(PASSWORD)
+        assert not processes(TOKEN)
+    finally:
+        process.kill()
+        process.wait()
+        for number in sleepers():
+            os.kill(number, signal.SIGKILL)
+    assert not held(folder, PASSWORD, TOKEN)
+    while processes("ansible-playbook", str(folder)):
+        time.sleep(0.1)  # with nobody to tell, it ends itself
+    assert left(folder)
+    with scratch.folder() as ours:
+        assert left(folder) == [ours]
+    assert not left(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_told_to_end_leaves_nothing(folder, number):
+    process = started(folder)
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    assert not left(folder)
+    assert not processes("ansible-playbook", str(folder))
+    assert not sleepers()
+    assert not held(folder, PASSWORD, TOKEN)
+
+
+def test_the_sudo_password_arrives(folder, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    sudo = folder / "sudo"
+    sudo.write_text(
+        "#!/bin/bash\n"
+        'while [ "$1" != -p ]; do shift; done; printf %s "$2" >&2; read -r -s given\n'
+        f'[ "$given" = "{PASSWORD} é" ] || exit 1; while [ "$1" != /bin/sh ]; do shift; done; exec "$@"\n'
+    )
+    sudo.chmod(0o755)
+    task = {"name": "Become", "command": "true", "become": True, "vars": {"ansible_become_exe": str(sudo)}}
+    steps, _ = run(folder, monkeypatch, task, password=f"{PASSWORD} é")
+    assert steps[-1].outcome == "changed"
