@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,10 +104,18 @@ class Connection:
             raise self._fault(done.returncode, done.stderr)
         return done.stdout
 
-    def show(self, *words: str) -> int:
-        """Run `words` as root on the host with their output on this terminal, and return their exit code."""
-        password = f"{self.sudo_password}\n" if self.sudo_password is not None else ""
-        return subprocess.run(self.command(*words), input=password, text=True, check=False).returncode
+    def follow(self, *words: str, on_line: Callable[[str], object]) -> int:
+        """Run `words` as root on the host, give each line that they print to `on_line`, and return their exit code."""
+        with subprocess.Popen(
+            self.command(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            assert process.stdin is not None  # noqa: S101 - pipes were asked for
+            assert process.stdout is not None  # noqa: S101
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(f"{self.sudo_password}\n".encode() if self.sudo_password is not None else b"")
+            for line in process.stdout:
+                on_line(line.decode(errors="replace").removesuffix("\n"))
+        return process.returncode
 
     def check(self) -> None:
         """Require that the host answers, lets us in, and lets us become root.

@@ -5,7 +5,6 @@ import sys
 from typing import Any
 
 import click
-from rich.markup import escape
 
 from zorac_deploy import __version__
 from zorac_deploy.cli import (
@@ -27,6 +26,7 @@ from zorac_deploy.cli import (
     up,
 )
 from zorac_deploy.cli.common import errors
+from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Interrupted, Refused, ZoracDeployError, exit_code_of
 
 
@@ -36,7 +36,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except ZoracDeployError as error:
             kind = f" [{error.refusal}]" if isinstance(error, Refused) else ""
-            errors.print(f"[bold red]error{escape(kind)}:[/] {escape(str(error))}", soft_wrap=True)
+            errors.print(marked("[bold red]error{}:[/] {}", kind, error), soft_wrap=True)
             ctx.exit(exit_code_of(error))
         except KeyboardInterrupt:
             errors.print("stopped by you.")

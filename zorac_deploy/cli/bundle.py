@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
 
 from zorac_deploy import bundle as bundles
 from zorac_deploy.cli.common import output, print_json
 from zorac_deploy.cli.deploying import report
 from zorac_deploy.cli.progress import Progress
+from zorac_deploy.cli.terminal import marked
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -128,4 +128,4 @@ def _print(folder: Path, about: bundles.About, as_json: bool) -> None:
         }
     )
     for sentence in about.absent:
-        output.print(f"  [yellow]not inside[/]   {escape(sentence)}", soft_wrap=True)
+        output.print(marked("  [yellow]not inside[/]   {}", sentence), soft_wrap=True)

@@ -1,10 +1,10 @@
 """`zorac-deploy chat`."""
 
 import click
-from rich.markup import escape
 
 from zorac_deploy.chat import Endpoint, Measures, Message, Reply
 from zorac_deploy.cli.common import errors, host_options, output, reached, session, words
+from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import EndpointFailed
 
 
@@ -28,7 +28,7 @@ def chat(message: str | None, max_tokens: int, **host: object) -> None:
         if message is not None:
             _say(endpoint, [{"role": "user", "content": message}], max_tokens)
             return
-        output.print(f"[dim]{escape(found.model)} on {found.host}. /new begins anew, /quit leaves.[/]")
+        output.print(marked("[dim]{} on {}. /new begins anew, /quit leaves.[/]", found.model, found.host))
         _converse(endpoint, max_tokens)
 
 
@@ -36,7 +36,7 @@ def _converse(endpoint: Endpoint, max_tokens: int) -> None:
     history: list[Message] = []
     while True:
         try:
-            said = output.input("[bold cyan]you>[/] ").strip()
+            said = output.input(marked("[bold cyan]you>[/] ")).strip()
         except (EOFError, KeyboardInterrupt):
             output.print()
             return
@@ -51,9 +51,9 @@ def _converse(endpoint: Endpoint, max_tokens: int) -> None:
         try:
             reply = _say(endpoint, [*history, question], max_tokens)
         except EndpointFailed as error:
-            errors.print(f"[red]{escape(str(error))}[/] Type /new to begin anew.", soft_wrap=True)
+            errors.print(marked("[red]{}[/] Type /new to begin anew.", error), soft_wrap=True)
         except KeyboardInterrupt:
-            output.print("[dim] (stopped; this question is forgotten)[/]")
+            output.print(" (stopped; this question is forgotten)", style="dim")
         else:
             history += [question, {"role": "assistant", "content": reply}]
 
@@ -62,11 +62,11 @@ def _say(endpoint: Endpoint, messages: list[Message], max_tokens: int) -> str:
     """Print the reply to `messages` as it arrives, and return it."""
     reply, pieces = Reply(endpoint, messages, max_tokens), []
     for piece in reply:
-        output.print(piece, end="", markup=False, soft_wrap=True)
+        output.print(piece, end="", soft_wrap=True)
         pieces.append(piece)
     output.print()
     if reply.measures and output.is_terminal:
-        output.print(f"[dim]{_in_words(reply.measures)}[/]")
+        output.print(_in_words(reply.measures), style="dim")
     return "".join(pieces)
 
 

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 import click
 import platformdirs
-from rich.console import Console
 
 from zorac_deploy import chat, connection, deployment, inventory, scratch
+from zorac_deploy.cli.terminal import Terminal, clean
 from zorac_deploy.errors import InventoryError
 
-output = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+output = Terminal()
+errors = Terminal(stderr=True)
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -136,7 +136,9 @@ def session(options: HostOptions, variables: Mapping[str, object] | None = None)
             said = folder / "command-line.yml"
             said.write_text(inventory.as_data({"all": {"hosts": {target.name: variables}}}), encoding="utf-8")
             found = replace(found, sources=(*found.sources, said))
-        password = click.prompt(f"sudo password on {target.name}", hide_input=True) if options.ask_become_pass else None
+        password = (
+            click.prompt(clean(f"sudo password on {target.name}"), hide_input=True) if options.ask_become_pass else None
+        )
         with connection.opened(target, password) as opened:
             opened.check()
             yield Session(found, opened)

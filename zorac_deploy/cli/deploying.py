@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from rich.markup import escape
 
 from zorac_deploy import chat, deployment, runner
 from zorac_deploy.cli.common import Session, output, reached
 from zorac_deploy.cli.progress import Progress
+from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import SmokeFailed
 from zorac_deploy.models import source
 
@@ -88,7 +88,7 @@ def changes(opened: Session, progress: Progress, facts: dict[str, Any] | None = 
 def show(found: Changes) -> None:
     """Show what would change."""
     for diff in found.diffs:
-        output.print(escape(diff), style="dim", soft_wrap=True)
+        output.print(diff, style="dim", soft_wrap=True)
 
 
 def notes(facts: Mapping[str, Any]) -> None:
@@ -102,7 +102,7 @@ def count(opened: Session, found: Changes) -> None:
     number = len(found.tasks)
     would = f"{number} task{'s' * (number != 1)} would change something" if number else "nothing would change"
     output.print(
-        f"\n[bold]{opened.name}: {would}.[/] Nothing was changed. Log: {escape(str(found.log))}", soft_wrap=True
+        marked("\n[bold]{}: {}.[/] Nothing was changed. Log: {}", opened.name, would, found.log), soft_wrap=True
     )
 
 
@@ -145,8 +145,12 @@ def deploy(opened: Session, progress: Progress, verb: str, facts: dict[str, Any]
 def proved(opened: Session, progress: Progress, result: runner.Result) -> Deployed:
     """What serves now, with the proof from here, as a client sees it."""
     with reached(opened) as (found, endpoint):
-        smoke = chat.smoke(endpoint, lambda done: progress.step(runner.Step("smoke", done.name, "ok")))
+        smoke = chat.smoke(endpoint, lambda done: progress.step(_checked(done)))
     return Deployed(result, found, smoke)
+
+
+def _checked(check: chat.Check) -> runner.Step:
+    return runner.Step("smoke", check.name, "ok" if check.passed else "failed")
 
 
 def log_file(verb: str, opened: Session) -> Path:
@@ -161,7 +165,7 @@ def report(rows: dict[str, str]) -> None:
     """Print names and values below each other."""
     output.print()
     for name, value in rows.items():
-        output.print(f"  [bold]{name:<12}[/] {escape(value)}", soft_wrap=True)
+        output.print(marked("  [bold]{:<12}[/] {}", name, value), soft_wrap=True)
 
 
 def downtime(seconds: deployment.Seconds) -> dict[str, str]:

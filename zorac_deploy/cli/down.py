@@ -6,6 +6,7 @@ from zorac_deploy import runner
 from zorac_deploy.cli.common import host_options, output, print_json, session, words
 from zorac_deploy.cli.deploying import log_file
 from zorac_deploy.cli.progress import Progress
+from zorac_deploy.cli.terminal import clean, marked
 
 
 @click.command()
@@ -27,7 +28,7 @@ def down(purge: bool, driver: bool, yes: bool, as_json: bool, verbose: bool, qui
     with session(words(host)) as opened:
         if not yes:
             what = ["the engine", "its settings", *["ALL MODELS"] * purge, *["the driver"] * driver]
-            click.confirm(f"Remove {', '.join(what[:-1])} and {what[-1]} from {opened.name}?", abort=True)
+            click.confirm(clean(f"Remove {', '.join(what[:-1])} and {what[-1]} from {opened.name}?"), abort=True)
         with progress.shown("Remove"), opened.connection.lock("zorac-deploy down"):
             result = runner.run(
                 "down",
@@ -42,4 +43,5 @@ def down(purge: bool, driver: bool, yes: bool, as_json: bool, verbose: bool, qui
     if as_json:
         print_json({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})
     else:
-        output.print(f"[bold]{opened.name}:[/] " + ("removed." if result.changed else "there was nothing to remove."))
+        done = "removed" if result.changed else "there was nothing to remove"
+        output.print(marked("[bold]{}:[/] {}.", opened.name, done))

@@ -4,13 +4,13 @@ import time
 from dataclasses import asdict
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from zorac_deploy import deployment
 from zorac_deploy.cli import deploying
 from zorac_deploy.cli.common import host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
+from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Refused
 
 
@@ -47,8 +47,10 @@ def generations(collect: bool, keep: int, check: bool, as_json: bool, **host: ob
         return
     numbers = ", ".join(map(str, removed["generations"])) or "none"
     output.print(
-        f"[bold]{opened.name}:[/] {'would remove' if check else 'removed'} generations: {numbers}; "
-        f"{removed['bytes'] / 2**30:.1f} GiB"
+        marked(
+            "[bold]{}:[/] {} generations: {}; {:.1f} GiB",
+            *(opened.name, "would remove" if check else "removed", numbers, removed["bytes"] / 2**30),
+        )
     )
     for path in removed["paths"]:
         output.print(f"  {path}", soft_wrap=True)
@@ -85,7 +87,7 @@ def rollback(number: str | None, as_json: bool, **host: object) -> None:
     if as_json:
         print_json({"host": opened.name, "from": before, **asdict(done)})
     elif not done.changed:
-        output.print(f"[bold]{opened.name}[/] serves generation {wanted} already: nothing to do.")
+        output.print(marked("[bold]{}[/] serves generation {} already: nothing to do.", opened.name, wanted))
     else:
         deploying.report({"host": f"{opened.name}, generation {before} → {wanted}", **deploying.downtime(done.seconds)})
 
@@ -113,6 +115,6 @@ def _table(listed: list[deployment.Generation]) -> Table:
             what = [f"{name}: {old} → {new}" for name, (old, new) in each.difference(before).items()]
         if each.reason:
             what.append(f"failed: {each.reason}")
-        table.add_row(str(each.number), made, str(each.about["profile"]), state, escape("\n".join(what)))
+        table.add_row(str(each.number), made, str(each.about["profile"]), state, "\n".join(what))
         before = each
     return table

@@ -1,10 +1,10 @@
 """`zorac-deploy gpus`."""
 
 import click
-from rich.markup import escape
 
 from zorac_deploy import gpus as cards
 from zorac_deploy.cli.common import host_options, output, print_json, session, words
+from zorac_deploy.cli.terminal import marked
 
 
 @click.command()
@@ -23,15 +23,16 @@ def gpus(as_json: bool, **host: object) -> None:
         print_json(found.summary())
         return
     driver = f"driver {found.driver}" if found.driver else "no driver loaded"
-    output.print(f"[bold]{found.host}[/]: {len(found.cards)} NVIDIA card{'s' * (len(found.cards) != 1)}, {driver}")
+    count = f"{len(found.cards)} NVIDIA card{'s' * (len(found.cards) != 1)}"
+    output.print(marked("[bold]{}[/]: {}, {}", found.host, count, driver))
     if found.error:
-        output.print(f"  [yellow]{escape(found.error)}[/]", soft_wrap=True)
+        output.print(f"  {found.error}", style="yellow", soft_wrap=True)
     for card in found.cards:
         _show(card)
 
 
 def _show(card: cards.Gpu) -> None:
-    output.print(f"\n[bold]{card.address}[/]  {escape(card.name or 'unknown until a driver works')}")
+    output.print(marked("\n[bold]{}[/]  {}", card.address, card.name or "unknown until a driver works"))
     power = card.power_watts
     rows = {
         "uuid": card.uuid,
@@ -42,8 +43,8 @@ def _show(card: cards.Gpu) -> None:
     }
     for name, value in rows.items():
         if value:
-            output.print(f"  {name:<12} {escape(value)}", soft_wrap=True)
+            output.print(f"  {name:<12} {value}", soft_wrap=True)
     for holder in card.holders:
         held = "?" if holder.used_mib is None else holder.used_mib
         text = f"{held:>6} MiB  {holder.name}, process {holder.pid}" + (f", {holder.unit}" if holder.unit else "")
-        output.print(f"  {'held by':<12} {escape(text)}", soft_wrap=True)
+        output.print(f"  {'held by':<12} {text}", soft_wrap=True)

@@ -6,6 +6,7 @@ import click
 
 from zorac_deploy import deployment
 from zorac_deploy.cli.common import host_options, session, words
+from zorac_deploy.cli.terminal import clean
 
 
 @click.command()
@@ -22,4 +23,5 @@ def logs(follow: bool, lines: int, **host: object) -> None:
     with session(words(host)) as opened:
         more = ["--follow"] if follow else []
         units = [f"--unit={unit}" for unit in deployment.UNITS]
-        sys.exit(opened.connection.show("journalctl", "--no-pager", *units, f"--lines={lines}", *more))
+        command = ["journalctl", "--no-pager", *units, f"--lines={lines}", *more]
+        sys.exit(opened.connection.follow(*command, on_line=lambda line: click.echo(clean(line))))

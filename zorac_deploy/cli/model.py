@@ -3,13 +3,13 @@
 from dataclasses import asdict
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from zorac_deploy import models, runner
 from zorac_deploy.cli import deploying, model_find
 from zorac_deploy.cli.common import host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
+from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Refused
 from zorac_deploy.models import host as on_host
 
@@ -69,7 +69,7 @@ def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, 
         print_json({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})
     else:
         what = f"is there now ({result.seconds:.0f} s)" if result.changed else "was there already: nothing to do"
-        output.print(f"[bold]{opened.name}:[/] {escape(source)} {what}.", soft_wrap=True)
+        output.print(marked("[bold]{}:[/] {} {}.", opened.name, source, what), soft_wrap=True)
 
 
 @model.command("list")
@@ -89,7 +89,7 @@ def listing(as_json: bool, **host: object) -> None:
     if as_json:
         print_json([each.summary() for each in found])
     elif not found:
-        output.print(f"[bold]{opened.name}:[/] no models. Bring one with: zorac-deploy model pull SOURCE")
+        output.print(marked("[bold]{}:[/] no models. Bring one with: zorac-deploy model pull SOURCE", opened.name))
     else:
         output.print(_table(found))
 
@@ -111,7 +111,7 @@ def verify(name: str, as_json: bool, **host: object) -> None:
         print_json([asdict(each) for each in found])
     for each in found if not as_json else ():
         files = "1 file" if each.files == 1 else f"{each.files} files"
-        output.print(f"{escape(each.folder)}: {'good' if each.good else 'damaged'}, {files}")
+        output.print(f"{each.folder}: {'good' if each.good else 'damaged'}, {files}")
     bad = [each for each in found if not each.good]
     if bad:
         what = "; ".join(f"{each.folder}: {', '.join((*each.damaged, *each.missing))}" for each in bad)
@@ -146,7 +146,8 @@ def remove(name: str | None, partial: bool, force: bool, as_json: bool, **host: 
         print_json({"host": opened.name, **asdict(removed)})
     else:
         what = ", ".join(removed.folders) or "nothing"
-        output.print(f"[bold]{opened.name}:[/] removed {escape(what)}; {removed.bytes / 2**30:.1f} GiB", soft_wrap=True)
+        gib = removed.bytes / 2**30
+        output.print(marked("[bold]{}:[/] removed {}; {:.1f} GiB", opened.name, what, gib), soft_wrap=True)
 
 
 def _table(found: list[on_host.Model]) -> Table:

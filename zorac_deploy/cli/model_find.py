@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from zorac_deploy.cli import deploying
 from zorac_deploy.cli.card_options import card_options, described
 from zorac_deploy.cli.common import HostOptions, host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
+from zorac_deploy.cli.terminal import clean, marked
 from zorac_deploy.errors import Refused
 from zorac_deploy.models import resolve
 from zorac_deploy.planner import Plan, Setup, fit
@@ -40,7 +40,7 @@ def find(base: str, as_json: bool, **options: Any) -> None:
     """
     host = words(options)
     setup = _on_host(base, host) if host.again() else described(options)
-    with output.status(f"Ask the hub for variants of {base}"):
+    with output.status(marked("Ask the hub for variants of {}", base)):
         seen = variants(base, setup)
     if as_json:
         print_json([each.summary() for each in seen])
@@ -93,13 +93,13 @@ def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: boo
             f"{refused} Its quantized variants: zorac-deploy model find {base}. Or type the same with --variant.",
             refused.refusal,
         )
-    with output.status(f"Ask the hub for variants of {base}"):
+    with output.status(marked("Ask the hub for variants of {}", base)):
         seen = variants(base, setup)
     if ask:
-        output.print(f"{escape(str(refused))}\n", soft_wrap=True)
+        output.print(f"{refused}\n", soft_wrap=True)
         show(seen)
     best = _best(seen)
-    if best is None or not (accepted or click.confirm(f"\nDeploy {best.source} instead?")):
+    if best is None or not (accepted or click.confirm(clean(f"\nDeploy {best.source} instead?"))):
         raise refused
     return best.source
 
@@ -112,12 +112,12 @@ def show(seen: "Sequence[Variant]") -> None:
     for each in seen:
         tokens = f"{each.plan.kv_tokens:,}" if each.plan and each.plan.kv_tokens else ""
         verdict = each.trouble or (each.plan.verdict if each.plan else "")
-        table.add_row(each.format, escape(each.source), escape(verdict), tokens, f"{each.downloads:,}")
+        table.add_row(each.format, each.source, verdict, tokens, f"{each.downloads:,}")
     output.print(table if seen else "the hub knows none.")
     best = _best(seen)
     if best:
         which = "the first that fits" if best.fits else "none surely fits; the first that may"
-        output.print(f"\n{which}: zorac-deploy up --model {escape(best.source)}", soft_wrap=True)
+        output.print(f"\n{which}: zorac-deploy up --model {best.source}", soft_wrap=True)
     else:
         output.print("\nnone fits. Make one: zorac-deploy quantize --help")
 

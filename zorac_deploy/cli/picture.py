@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+
+from zorac_deploy.cli.terminal import marked
 
 _WIDTH = 64
 # Told apart by their shape too: a pipe or a log has no colours.
@@ -24,7 +25,7 @@ def show(output: Console, plan: Mapping[str, Any]) -> None:
     elif plan["kv_gib"] is not None:
         output.print(f"  weights {plan['weights_gib']:.2f} GiB, KV cache {plan['kv_gib']:.2f} GiB")
     colour = _COLOURS[plan["verdict"]]
-    output.print(f"[bold {colour}]{plan['verdict']}[/]: {escape(plan['reason'])}", soft_wrap=True)
+    output.print(marked("[bold " + colour + "]{}[/]: {}", plan["verdict"], plan["reason"]), soft_wrap=True)
     if plan["kv_tokens"]:
         output.print(
             f"  {plan['kv_tokens']:,} tokens of KV cache ({plan['kv_bytes_per_token'] / 1024:.1f} KiB each): "
@@ -33,7 +34,7 @@ def show(output: Console, plan: Mapping[str, Any]) -> None:
             soft_wrap=True,
         )
     for note in plan["notes"]:
-        output.print(f"  note: {escape(note)}.", soft_wrap=True)
+        output.print(f"  note: {note}.", soft_wrap=True)
     if plan["assumed"]:
         said = ", ".join(f"{name} {value}" for name, value in plan["assumed"].items())
         output.print(f"  not said, so the engine's own: {said}", style="dim", soft_wrap=True)
@@ -46,11 +47,11 @@ def _bar(output: Console, plan: Mapping[str, Any]) -> None:
         count = round(taken / total * _WIDTH) - round(begin / total * _WIDTH)
         cells += f"[{colour}]{shape * count}[/]"
     rest = _WIDTH - round(taken / total * _WIDTH)
-    output.print(f"  0 {cells}[dim]{'·' * rest}[/] {total:.2f} GiB", soft_wrap=True)
+    output.print(marked("  0 " + cells + "[dim]{}[/] {:.2f} GiB", "·" * rest, total), soft_wrap=True)
     for name, key, shape, colour in _PARTS:
         spread = key == "kv_gib" and plan["kv_low_gib"] != plan["kv_high_gib"]
         more = f" (between {plan['kv_low_gib']:.2f} and {plan['kv_high_gib']:.2f})" if spread else ""
-        output.print(f"    [{colour}]{shape}[/] {name:<11}{plan[key]:>7.2f} GiB{more}")
+        output.print(marked("    [" + colour + "]{}[/] {:<11}{:>7.2f} GiB{}", shape, name, plan[key], more))
     beside = total - taken
     graphs = f", of which CUDA graphs about {plan['graphs_gib']:.2f}" if plan["graphs_gib"] else ""
-    output.print(f"    [dim]·[/] {'the rest':<11}{beside:>7.2f} GiB{graphs}")
+    output.print(marked("    [dim]·[/] {:<11}{:>7.2f} GiB{}", "the rest", beside, graphs))

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from rich.markup import escape
 
 from zorac_deploy.cli import deploying, picture
 from zorac_deploy.cli.common import context_option, host_options, model_option, output, print_json, session, words
@@ -47,9 +46,9 @@ def plan(
     _show_memory(facts)
     deploying.notes(facts)
     if found.tasks:
-        output.print("\n[bold]up would[/]")
+        output.print("\nup would", style="bold")
         for task in found.tasks:
-            output.print(f"  {escape(task)}", soft_wrap=True)
+            output.print(f"  {task}", soft_wrap=True)
     deploying.show(found)
     deploying.count(opened, found)
 
@@ -66,9 +65,9 @@ def _show_memory(facts: Mapping[str, Any]) -> None:
     if planned is None:
         output.print("The card's memory is not known before a driver works: nothing planned yet.")
         return
-    output.print(f"\n[bold]{escape(planned['card']['name'])}[/]")
+    output.print(f"\n{planned['card']['name']}", style="bold")
     picture.show(output, planned)
     for holder in _holders(facts):
         held = "?" if holder["used_mib"] is None else holder["used_mib"]
         whose = f" ({holder['unit']})" if holder["unit"] else ""
-        output.print(f"  held now: {held} MiB by {escape(holder['name'] + whose)}", soft_wrap=True)
+        output.print(f"  held now: {held} MiB by {holder['name']}{whose}", soft_wrap=True)

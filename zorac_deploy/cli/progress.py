@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
+from zorac_deploy.cli.terminal import marked
 from zorac_deploy.runner import Step
 
 _NOTE_SECONDS = 15
@@ -33,7 +33,7 @@ class Progress:
     def __rich__(self) -> Text:
         took, total = time.monotonic() - self._task_began, time.monotonic() - self._began
         note = f" {self._note} " if self._note else " "
-        return Text.from_markup(f"{escape(self._now + note)}[dim]{took:.0f} s, {total:.0f} s in all[/]")
+        return marked("{}[dim]{:.0f} s, {:.0f} s in all[/]", self._now + note, took, total)
 
     @contextlib.contextmanager
     def shown(self, doing: str) -> Iterator[None]:
@@ -80,4 +80,5 @@ class Progress:
             return
         colour = {"changed": "yellow", "failed": "red"}.get(outcome, "green")
         elapsed = time.monotonic() - self._began
-        self._console.print(f"[dim]{elapsed:6.1f} s[/]  [{colour}]{outcome:<8}[/]{escape(text)}", soft_wrap=True)
+        line = marked("[dim]{:6.1f} s[/]  [" + colour + "]{:<8}[/]{}", elapsed, outcome, text)
+        self._console.print(line, soft_wrap=True)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 import platformdirs
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from zorac_deploy import quantize as quantizing
@@ -73,7 +72,7 @@ def quantize(
     """
     began = time.monotonic()
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -107,7 +106,7 @@ def quantize(
             "log": str(log),
         }
     )
-    output.print(f"\n  Serve it: zorac-deploy up --model {escape(str(made.folder))}", soft_wrap=True)
+    output.print(f"\n  Serve it: zorac-deploy up --model {made.folder}", soft_wrap=True)
 
 
 def _device() -> Device:

@@ -8,6 +8,7 @@ from typing import get_args
 import click
 
 from zorac_deploy.cli.common import output, print_json
+from zorac_deploy.cli.terminal import marked
 from zorac_deploy.sandbox import host, image, model
 
 _NAME = click.argument("name", default="demo")
@@ -39,7 +40,7 @@ def sandbox() -> None:
 def sandbox_up(name: str, distribution: str, network: host.Network, mirror: str | None) -> None:
     """Boot the host NAME (default: demo), or find that it runs."""
     began = time.monotonic()
-    with output.status(f"Boot {name}; the first time builds an image, about half a minute"):
+    with output.status(marked("Boot {}; the first time builds an image, about half a minute", name)):
         made = host.up(name, distribution, network, mirror)
     output.print(
         f"{made.name}: {made.distribution} answers on {made.address}:{made.port}, {time.monotonic() - began:.1f} s"

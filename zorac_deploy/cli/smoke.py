@@ -1,10 +1,10 @@
 """`zorac-deploy smoke`."""
 
 import click
-from rich.markup import escape
 
 from zorac_deploy import chat
 from zorac_deploy.cli.common import host_options, output, print_json, reached, session, words
+from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import SmokeFailed
 
 
@@ -38,4 +38,4 @@ def smoke(as_json: bool, **host: object) -> None:
 
 def _show(check: chat.Check) -> None:
     mark = "[green]ok    [/]" if check.passed else "[red]failed[/]"
-    output.print(f"{mark} {check.name:<14} {escape(check.found)}", soft_wrap=True)
+    output.print(marked(mark + " {:<14} {}", check.name, check.found), soft_wrap=True)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from zorac_deploy import deployment
 from zorac_deploy.cli.common import host_options, output, print_json, session, words
+from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import SmokeFailed
 
 # A part of the engine's memory, and what it is called in a plan and in the engine's log.
@@ -50,7 +51,9 @@ def status(as_json: bool, **host: object) -> None:
 def _show(found: deployment.Deployment) -> None:
     since = f" since {time.strftime('%Y-%m-%d %H:%M:%S %Z', time.localtime(found.since))}" if found.since else ""
     health = "[green]healthy[/]" if found.healthy else "[red]not healthy[/]"
-    output.print(f"[bold]{found.host}[/]: {health}, {found.state}{since}, {found.restarts} restarts")
+    output.print(
+        marked("[bold]{}[/]: " + health + ", {}{}, {} restarts", found.host, found.state, since, found.restarts)
+    )
     rows = {
         "profile": found.profile,
         "generation": str(found.generation),

@@ -1,12 +1,12 @@
 """`zorac-deploy switch`."""
 
 import click
-from rich.markup import escape
 
 from zorac_deploy import client, deployment, inventory, scratch
 from zorac_deploy.cli import deploying
 from zorac_deploy.cli.common import Session, context_option, host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
+from zorac_deploy.cli.terminal import clean, marked
 
 
 @click.command()
@@ -80,16 +80,18 @@ def _agreed(wanted: Session, now: str, profile: str, check: bool, as_json: bool,
         print_json(changes.summary(wanted.name))
         return False
     if not changes.tasks:
-        output.print(f"[bold]{wanted.name}[/] serves {escape(profile)} already: nothing to do.")
+        output.print(marked("[bold]{}[/] serves {} already: nothing to do.", wanted.name, profile))
         return False
     deploying.show(changes)
     output.print(
-        f"\n[bold]{wanted.name}[/]: {now} → {escape(profile)}, {len(changes.tasks)} tasks would change something"
+        marked("\n[bold]{}[/]: {} → {}, {} tasks would change something", wanted.name, now, profile, len(changes.tasks))
     )
     if check:
         output.print("Nothing was changed.")
         return False
-    return click.confirm(f"Switch {wanted.name} to {profile}? Nothing answers while the engine starts.", abort=True)
+    return click.confirm(
+        clean(f"Switch {wanted.name} to {profile}? Nothing answers while the engine starts."), abort=True
+    )
 
 
 def _report(
@@ -101,7 +103,7 @@ def _report(
 ) -> None:
     found = done.found
     if found.generation == before.generation:
-        output.print(f"[bold]{found.host}[/] serves {escape(found.profile)} already: nothing to do.")
+        output.print(marked("[bold]{}[/] serves {} already: nothing to do.", found.host, found.profile))
         return
     rows = {
         "host": f"{found.host}, generation {before.generation} → {found.generation} ({done.result.seconds:.0f} s)",
