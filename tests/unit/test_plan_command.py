@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 from zorac_deploy.cli import cli, deploying
 from zorac_deploy.cli import plan as command
+from zorac_deploy.cli.terminal import Terminal
 from zorac_deploy.errors import Refused
 
 PLAN = {
@@ -64,7 +64,7 @@ def run(monkeypatch):
             return deploying.Changes(tuple(tasks), ("-old\n+new",), Path("run.log"))
 
         text = io.StringIO()
-        console = Console(file=text, width=200)
+        console = Terminal(file=text, width=200)
         monkeypatch.setattr(command, "session", session)
         monkeypatch.setattr(deploying, "changes", changes)
         for module in (command, deploying):

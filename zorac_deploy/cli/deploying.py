@@ -94,7 +94,7 @@ def show(found: Changes) -> None:
 def notes(facts: Mapping[str, Any]) -> None:
     """Say what a person has to know of how the model is served."""
     for note in facts.get("model_weights_family", {}).get("notes", ()):
-        output.print(f"note: {escape(note)}", soft_wrap=True)
+        output.print(f"note: {note}", soft_wrap=True)
 
 
 def count(opened: Session, found: Changes) -> None:
