@@ -6,6 +6,7 @@ All connections to a host share one SSH session (ControlMaster), Ansible's among
 import contextlib
 import getpass
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -39,6 +40,22 @@ echo held
 while read -r -t 60 _; do :; done
 : > /run/lock/zorac-deploy.lock
 """
+
+# The lines by which ssh, which ends with 255, and sudo, which ends with 1, say why. Any other line is a warning.
+_SSH_FAULTS: dict[type[ZoracDeployError], re.Pattern[str]] = {
+    HostKeyChanged: re.compile("REMOTE HOST IDENTIFICATION HAS CHANGED|^Host key verification failed"),
+    KeyRefused: re.compile(r"Permission denied \(|Too many authentication failures"),
+}
+_SUDO_FAULTS: dict[type[ZoracDeployError], re.Pattern[str]] = {
+    SudoRefused: re.compile(
+        r"^sudo: (a password|a terminal) is required|^sudo: no password was provided|^sudo: \d+ incorrect password"
+        "|^sudo: no tty present|^sudo: sorry, you |^sudo: account validation|^sudo: .*password (is )?expired"
+        "|^sudo: Account expired|^sudo: PAM |^sudo: effective uid is not |must be owned by uid|no new privileges"
+        "|^sudo: Password expired|^sudo: no valid sudoers|is not in the sudoers file"
+        "|is not allowed to run sudo|may not run sudo"
+        "|^Sorry, user .* is not allowed to execute|sudo.?: (command not found|not found|No such file or directory)$"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +96,7 @@ class Connection:
         """The command line on this machine that runs `words` on the host, as root unless told otherwise."""
         if root and not (self.target.local and os.geteuid() == 0):
             asking = ["--stdin", "--prompt="] if self.sudo_password is not None else ["--non-interactive"]
-            words = ("sudo", *asking, "--", *words)
+            words = ("env", "LC_ALL=C.UTF-8", "sudo", *asking, "--", *words)  # what it says is read by us
         if self.target.local:
             return list(words)
         return [*self._ssh(), shlex.join(words)]
@@ -89,7 +106,9 @@ class Connection:
         password = f"{self.sudo_password}\n" if root and self.sudo_password is not None else ""
         command = self.command(*words, root=root)
         try:
-            return subprocess.run(command, input=password, capture_output=True, text=True, check=False)
+            return subprocess.run(
+                command, input=password, capture_output=True, text=True, errors="replace", check=False
+            )
         except FileNotFoundError:  # on this very machine there is no shell in between that would say so
             return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: command not found")
 
@@ -146,6 +165,7 @@ class Connection:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             start_new_session=True,  # Ctrl-C is for us: we let go in our own time
         )
         assert process.stdin is not None  # noqa: S101 - pipes were asked for
@@ -210,31 +230,33 @@ class Connection:
         return [*words, *more, target.address]
 
     def _fault(self, code: int, stderr: str) -> ZoracDeployError:
-        """What ssh or sudo meant by its exit code and its words."""
+        """What ssh or sudo meant by its exit code, and by the last line that says why: both warn of other things."""
         name, address = self.target.name, self.target.address
         said = stderr.strip()
-        if "sudo:" in said:
+        known = _SSH_FAULTS if code == 255 else _SUDO_FAULTS if code in (1, 127) else {}
+        why = [(kind, line) for line in said.splitlines() for kind, pattern in known.items() if pattern.search(line)]
+        kind, line = why[-1] if why else (None, said.splitlines()[-1] if said else "no reason given")
+        if kind is SudoRefused:
             return SudoRefused(
-                f"{self.target.user or 'the user'} on {name} may not become root: {said.splitlines()[-1]}. "
+                f"{self.target.user or 'the user'} on {name} may not become root: {line}. "
                 "Add --ask-become-pass if sudo wants a password there, or let the user use sudo."
             )
-        if code != 255:
-            return ZoracDeployError(f"a command on {name} failed with exit code {code}: {said[-500:]}")
-        if "IDENTIFICATION HAS CHANGED" in said or "Host key verification failed" in said:
-            known = f"'[{address}]:{self.target.port}'" if self.target.port not in (None, 22) else address
+        if kind is HostKeyChanged:
+            host = f"'[{address}]:{self.target.port}'" if self.target.port not in (None, 22) else address
             return HostKeyChanged(
                 f"{name} ({address}) shows another host key than before. If the machine was installed anew, type: "
-                f"ssh-keygen -R {known}. If not, somebody may stand in between: find out first."
+                f"ssh-keygen -R {host}. If not, somebody may stand in between: find out first."
             )
-        if "Permission denied" in said:
+        if kind is KeyRefused:
             return KeyRefused(
-                f"{name} ({address}) refuses the SSH key: {said.splitlines()[-1]}. "
+                f"{name} ({address}) refuses the SSH key: {line}. "
                 f"Bring your key there with: ssh-copy-id {self.target.user or getpass.getuser()}@{address}"
             )
-        return HostUnreachable(
-            f"{name} ({address}) does not answer: {said.splitlines()[-1] if said else 'no reason given'}. "
-            "Is it on, is the address right, and does its sshd listen?"
-        )
+        if code == 255:
+            return HostUnreachable(
+                f"{name} ({address}) does not answer: {line}. Is it on, is the address right, and does its sshd listen?"
+            )
+        return ZoracDeployError(f"a command on {name} failed with exit code {code}: {said[-500:]}")
 
 
 def _beat(process: subprocess.Popen[str], done: threading.Event) -> None:

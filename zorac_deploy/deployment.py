@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from zorac_deploy.chat import Endpoint
 from zorac_deploy.connection import Connection
-from zorac_deploy.errors import DeploymentFailed, NotDeployed, Refused, ZoracDeployError
+from zorac_deploy.errors import DeploymentFailed, NotDeployed, Refused, ZoracDeployError, refused_by_program
 
 Seconds: TypeAlias = Mapping[str, float]
 
@@ -15,7 +15,7 @@ Seconds: TypeAlias = Mapping[str, float]
 UNITS = ("vllm.service", "llama-cpp.service")
 KEY_FILE = "/etc/zorac-deploy/api-key"
 _PROGRAM = "/usr/local/lib/zorac-deploy/zorac-host"
-_REFUSED = "[generation-unknown] "
+_ABSENT = f"sudo: {_PROGRAM}: command not found"
 
 
 @dataclass(frozen=True)
@@ -237,13 +237,13 @@ def _ask(connection: Connection, *words: str) -> dict[str, Any]:
     """What the program on the host answers."""
     done = connection.run(_PROGRAM, *words)
     said = done.stderr.strip()
-    # ssh itself warns of files that it does not find, and goes on.
-    if done.returncode != 0 and ("command not found" in said or "No such file" in said):
+    # Only the shell's own exit code, or what sudo says of this very program: ssh, too, warns of files that it misses.
+    if done.returncode == 127 or (done.returncode == 1 and _ABSENT in said.splitlines()):
         name = connection.target.name
         raise NotDeployed(f"nothing is deployed on {name}. Type: zorac-deploy up, naming the host as you did now.")
-    if _REFUSED in said:
-        raise Refused(said.rpartition(_REFUSED)[2], "generation-unknown")
     if done.returncode != 0:
+        if refusal := refused_by_program(said):
+            raise refusal
         connection.check()
         raise ZoracDeployError(f"the host program of {connection.target.name} failed: {said[-500:]}")
     return dict(json.loads(done.stdout))

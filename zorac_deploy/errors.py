@@ -192,6 +192,12 @@ def refused(message: str) -> Refused | None:
     return Refused(message[found.end() :], found[1]) if found and found[1] in REFUSALS else None
 
 
+def refused_by_program(stderr: str) -> Refused | None:
+    """The refusal that a program ended with, after warnings of ssh, sudo or Python; None if there is none."""
+    lines = stderr.strip().splitlines(keepends=True)
+    return next((found for at in range(len(lines)) if (found := refused("".join(lines[at:])))), None)
+
+
 def exit_code_of(error: ZoracDeployError) -> int:
     """The process exit code for `error`."""
     if isinstance(error, Refused):

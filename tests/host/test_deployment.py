@@ -119,6 +119,13 @@ def _used(run, inside, served, inventory, tmp_path):
     assert broken.returncode == 41
     assert not json.loads(broken.stdout)["healthy"]
 
+    # An sshd that allows one session at a time, which the holder of the lock has: ssh warns and connects anew.
+    inside(served, "echo MaxSessions 1 | sudo tee /etc/ssh/sshd_config.d/one.conf && sudo systemctl reload ssh")
+    unknown = run("rollback", "99", "--inventory", inventory)
+    assert unknown.returncode == 33, unknown.stdout + unknown.stderr
+    assert "there is no generation 99" in unknown.stderr
+    inside(served, "sudo rm /etc/ssh/sshd_config.d/one.conf && sudo systemctl reload ssh")
+
     # A context that does not fit is refused before anything is stopped, in vLLM's own words.
     long = run("up", "--context", 999999, "--inventory", inventory)
     assert long.returncode == 38, long.stdout + long.stderr

@@ -6,6 +6,10 @@ from zorac_deploy import errors
 from zorac_deploy.connection import Connection
 from zorac_deploy.inventory import Target
 
+IDENTIFICATION = "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @"
+RESOLVE = "sudo: unable to resolve host tower: Name or service not known"
+WRONG = "Sorry, try again.\nsudo: no password was provided\nsudo: 1 incorrect password attempt"
+
 
 @pytest.fixture
 def connection(tmp_path):
@@ -20,8 +24,54 @@ def connection(tmp_path):
         (255, "", errors.HostUnreachable, "no reason given"),
         (255, "me@192.0.2.7: Permission denied (publickey).", errors.KeyRefused, "ssh-copy-id me@192.0.2.7"),
         (255, "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @", errors.HostKeyChanged, "ssh-keygen -R 192.0.2.7"),
+        (
+            255,
+            "bob@jump: Permission denied (publickey).\nConnection closed by UNKNOWN port 65535",
+            errors.KeyRefused,
+            "bob",
+        ),
+        (255, "Received disconnect from 192.0.2.7 port 22:2: Too many authentication failures", errors.KeyRefused, ""),
+        (
+            255,
+            'Load key "/k": Permission denied\nme@192.0.2.7: Permission denied (publickey).',
+            errors.KeyRefused,
+            "(pub",
+        ),
+        (
+            255,
+            "hostkeys_foreach: Permission denied\nssh: connect: No route to host",
+            errors.HostUnreachable,
+            "No route",
+        ),
+        (255, f"{IDENTIFICATION}\nHost key verification failed.", errors.HostKeyChanged, "ssh-keygen -R 192.0.2.7"),
+        (255, "sudo: x\nkex_exchange_identification: Connection closed", errors.HostUnreachable, "kex_exchange"),
+        (255, "Connection timed out during banner exchange", errors.HostUnreachable, "banner"),
         (1, "sudo: a password is required", errors.SudoRefused, "--ask-become-pass"),
+        (1, "sudo: a terminal is required to read the password; either use the -S option", errors.SudoRefused, "-S"),
+        (1, f"{RESOLVE}\nsudo: a password is required", errors.SudoRefused, "root: sudo: a password"),
+        (1, WRONG, errors.SudoRefused, "1 incorrect password attempt"),
+        (
+            1,
+            "Sorry, user me is not allowed to execute '/bin/true' as root on tower.",
+            errors.SudoRefused,
+            "not allowed",
+        ),
+        (1, "Sorry, user me may not run sudo on tower.", errors.SudoRefused, "may not run sudo"),
+        (1, "me is not in the sudoers file.  This incident will be reported.", errors.SudoRefused, "sudoers"),
+        (1, 'sudo: The "no new privileges" flag is set, which prevents sudo', errors.SudoRefused, "privileges"),
+        (1, "sudo: /usr/bin/sudo must be owned by uid 0 and have the setuid bit set", errors.SudoRefused, "setuid"),
+        (127, "bash: line 1: sudo: command not found", errors.SudoRefused, "may not become root"),
+        (127, "env: \u2018sudo\u2019: No such file or directory", errors.SudoRefused, "may not become root"),
+        (127, "sh: 1: sudo: not found", errors.SudoRefused, "may not become root"),
+        (
+            1,
+            f"{RESOLVE}\ncat: /etc/zorac-deploy/api-key: No such file or directory",
+            errors.ZoracDeployError,
+            "api-key",
+        ),
+        (1, "cat: /x: Permission denied (os error 13)", errors.ZoracDeployError, "exit code 1"),
         (3, "something else", errors.ZoracDeployError, "exit code 3"),
+        (2, "sudo: a password is required", errors.ZoracDeployError, "exit code 2"),  # a program's, not sudo's
     ],
 )
 def test_each_fault_is_known_and_has_its_cure(connection, code, said, kind, cure):
@@ -33,8 +83,8 @@ def test_each_fault_is_known_and_has_its_cure(connection, code, said, kind, cure
 def test_a_sudo_password_is_asked_for_on_standard_input(tmp_path, monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     target = Target("here", "headless", "localhost", local=True)
-    assert Connection(target, "secret", tmp_path).command("true")[:2] == ["sudo", "--stdin"]
-    assert Connection(target, None, tmp_path).command("true")[:2] == ["sudo", "--non-interactive"]
+    assert Connection(target, "secret", tmp_path).command("true")[2:4] == ["sudo", "--stdin"]
+    assert Connection(target, None, tmp_path).command("true")[2:4] == ["sudo", "--non-interactive"]
 
 
 def test_root_on_this_machine_needs_no_sudo(tmp_path, monkeypatch):

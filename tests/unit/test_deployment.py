@@ -106,6 +106,14 @@ def test_a_difference_is_what_changed_with_the_plans_numbers_one_by_one():
     assert one.difference(None)["model"] == (None, "m")
 
 
+NOISE = """\
+mux_client_request_session: session request failed: Session open refused by peer
+ControlSocket /run/user/0/zorac-deploy/x/ssh already exists, disabling multiplexing
+no such identity: /home/me/.ssh/id_dsa: No such file or directory
+Warning: Permanently added '[127.0.0.1]:2222' (ED25519) to the list of known hosts.
+sudo: unable to resolve host tower: Name or service not known"""
+
+
 def test_an_activation_tells_what_took_how_long():
     connection = FakeConnection({"changed": True, "generation": 2, **PROVED})
     assert deployment.activate(connection, 2, "me") == deployment.Activation(2, True, {"silent": 9.5})
@@ -135,10 +143,24 @@ def test_an_unknown_generation_is_refused():
     assert refused.value.refusal == "generation-unknown"
 
 
-@pytest.mark.parametrize("said", ["sudo: /usr/local/lib/zorac-deploy/zorac-host: command not found", "No such file"])
-def test_without_the_program_nothing_is_deployed(said):
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("sudo: /usr/local/lib/zorac-deploy/zorac-host: command not found", 1),
+        (f"{NOISE}\nsudo: /usr/local/lib/zorac-deploy/zorac-host: command not found\n", 1),
+        ("bash: line 1: /usr/local/lib/zorac-deploy/zorac-host: No such file or directory", 127),
+    ],
+)
+def test_without_the_program_nothing_is_deployed(said, code):
     with pytest.raises(NotDeployed, match="nothing is deployed on tower"):
-        deployment.read(FakeConnection(stderr=said, code=1))
+        deployment.read(FakeConnection(stderr=said, code=code))
+
+
+def test_what_ssh_says_of_its_files_does_not_hide_what_the_program_says():
+    said = f"{NOISE}\n[generation-unknown] there is no generation 99."
+    with pytest.raises(Refused, match=r"^there is no generation 99") as refused:
+        deployment.activate(FakeConnection(stderr=said, code=1), 99, "me")
+    assert refused.value.refusal == "generation-unknown"
 
 
 def test_a_warning_of_ssh_means_nothing():

@@ -14,7 +14,7 @@ import huggingface_hub
 import platformdirs
 
 from zorac_deploy import content, scratch
-from zorac_deploy.errors import ZoracDeployError, refused
+from zorac_deploy.errors import ZoracDeployError, refused_by_program
 from zorac_deploy.models.resolve import Resolved, endpoint
 
 
@@ -68,7 +68,7 @@ def _fetch(model: Resolved, path: Path, on_step: Callable[[str], None]) -> None:
                 if process.poll() is None:
                     process.send_signal(signal.SIGINT)
         if process.returncode != 0:
-            raise refused(message) or ZoracDeployError(f"{model.source} was not fetched: {message[-2000:]}")
+            raise refused_by_program(message) or ZoracDeployError(f"{model.source} was not fetched: {message[-2000:]}")
 
 
 def _job(model: Resolved, path: Path, progress: Path) -> dict[str, object]:

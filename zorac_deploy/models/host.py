@@ -7,7 +7,7 @@ from typing import Any
 
 from zorac_deploy import content
 from zorac_deploy.connection import Connection
-from zorac_deploy.errors import ZoracDeployError, refused
+from zorac_deploy.errors import ZoracDeployError, refused_by_program
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,5 @@ def _ask(connection: Connection, *words: str) -> Any:
         return json.loads(done.stdout)
     connection.check()
     said = done.stderr.strip()
-    # ssh itself may have warned of something before.
     message = f"the models of {connection.target.name} cannot be looked after: {said[-500:]}"
-    raise refused(said[said.find("[") :]) or ZoracDeployError(message)
+    raise refused_by_program(said) or ZoracDeployError(message)
