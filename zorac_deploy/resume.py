@@ -2,7 +2,7 @@
 
 import os
 import pwd
-import shlex
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,18 @@ from zorac_deploy.connection import Connection
 from zorac_deploy.errors import ZoracDeployError
 
 UNIT = "zorac-deploy-resume.service"
+_FOLDER = Path("/etc/systemd/system")
+_ENVIRONMENT = _FOLDER / "zorac-deploy-resume.env"
+# What a run reads of its environment: where files are, who it is at a hub, and the way to the network.
+_KEPT = re.compile(
+    "PATH|HOME|LANG|LC_.*|XDG_(CACHE|CONFIG|DATA|STATE)_HOME|ZORAC_DEPLOY_.*|ANSIBLE_(VAULT|INVENTORY|COLLECTIONS|HOME).*|"
+    "(HF|HUGGING_FACE|PIP|UV)_.*|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|(HTTPS?|ALL|NO|FTP)_PROXY",
+    re.IGNORECASE,
+)
 
 
 def schedule(connection: Connection, command: Sequence[str]) -> None:
-    """Have `command` run once at the next boot of this machine, as this user, in this folder.
+    """Have `command` run once at the next boot of this machine, as this user, in this folder, with this environment.
 
     Args:
         connection: The way to this machine, by which root's files are written.
@@ -24,21 +32,32 @@ def schedule(connection: Connection, command: Sequence[str]) -> None:
     Raises:
         ZoracDeployError: The unit could not be written.
     """
-    environment = {
-        name: value for name, value in os.environ.items() if name.startswith(("PATH", "HOME", "ZORAC_DEPLOY_"))
-    }
-    text = content.render(
+    kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+    unit = content.render(
         f"{UNIT}.j2",
-        command=shlex.join(command).replace("%", "%%"),
+        command=" ".join(map(_word, command)),
         user=pwd.getpwuid(os.geteuid()).pw_name,
-        folder=Path.cwd(),
-        environment={name: value.replace("%", "%%") for name, value in environment.items()},
+        folder=str(Path.cwd()).replace("%", "%%"),
+        environment=_ENVIRONMENT,
         unit=UNIT,
     )
+    variables = "".join(f"{name}={_value(value)}\n" for name, value in kept.items())
     for words, given in (
-        (["tee", f"/etc/systemd/system/{UNIT}"], text),
+        (["install", "--mode=0600", "/dev/stdin", str(_ENVIRONMENT)], variables),
+        (["install", "--mode=0644", "/dev/stdin", str(_FOLDER / UNIT)], unit),
         (["systemctl", "enable", "--quiet", UNIT], ""),
     ):
         done = subprocess.run(connection.command(*words), input=given, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ZoracDeployError(f"could not arrange to go on after the reboot: {done.stderr.strip()}")
+
+
+def _word(text: str) -> str:
+    """A word of a unit's command line."""
+    plain = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("%", "%%").replace("$", "$$")
+    return f'"{plain}"'
+
+
+def _value(text: str) -> str:
+    """A value of an environment file."""
+    return '"' + re.sub(r'[\\"`$]', r"\\\g<0>", text) + '"'

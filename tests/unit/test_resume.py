@@ -28,15 +28,37 @@ def typed(monkeypatch):
 
 def test_the_unit_runs_the_same_command_once_in_the_same_place(typed, monkeypatch, tmp_path):
     commands, _ = typed
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ZORAC_DEPLOY_INVENTORY", "a b.yml")
-    resume.schedule(HERE, ["/venv/bin/python", "-m", "zorac_deploy", "up", "--model", "/models/50% of it"])
-    unit = commands[0][1].splitlines()
-    assert "ExecStart=/venv/bin/python -m zorac_deploy up --model '/models/50%% of it'" in unit
-    assert f"WorkingDirectory={tmp_path}" in unit
-    assert 'Environment="ZORAC_DEPLOY_INVENTORY=a b.yml"' in unit
-    assert "ExecStopPost=+rm /etc/systemd/system/zorac-deploy-resume.service" in unit
-    assert commands[1][0][-3:] == ["enable", "--quiet", "zorac-deploy-resume.service"]
+    folder = tmp_path / "50%"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    resume.schedule(HERE, ["/venv/bin/python", "-m", "zorac_deploy", "up", "--model", "/models/50% of $it"])
+    unit = commands[1][1].splitlines()
+    assert 'ExecStart="/venv/bin/python" "-m" "zorac_deploy" "up" "--model" "/models/50%% of $$it"' in unit
+    assert f"WorkingDirectory={tmp_path}/50%%" in unit
+    files = "/etc/systemd/system/zorac-deploy-resume.service /etc/systemd/system/zorac-deploy-resume.env"
+    assert f"ExecStopPost=+rm --force {files}" in unit
+    assert commands[2][0][-3:] == ["enable", "--quiet", "zorac-deploy-resume.service"]
+
+
+def test_what_a_run_needs_of_its_environment_is_roots_alone(typed, monkeypatch):
+    commands, _ = typed
+    kept = {
+        "HF_TOKEN": "hf_x",
+        "https_proxy": "http://me:a$b@p",
+        "NO_PROXY": "box",
+        "ZORAC_DEPLOY_INVENTORY": 'a "b".yml',
+    }
+    for name, value in {**kept, "SSH_AUTH_SOCK": "/x", "XDG_RUNTIME_DIR": "/y"}.items():
+        monkeypatch.setenv(name, value)
+    resume.schedule(HERE, ["up"])
+    words, text = commands[0]
+    assert words[-4:-1] == ["install", "--mode=0600", "/dev/stdin"]
+    lines = text.splitlines()
+    assert {'HF_TOKEN="hf_x"', r'https_proxy="http://me:a\$b@p"', 'NO_PROXY="box"'} <= set(lines)
+    assert r'ZORAC_DEPLOY_INVENTORY="a \"b\".yml"' in lines
+    assert "SSH_AUTH_SOCK" not in text
+    assert "XDG_RUNTIME_DIR" not in text
+    assert "hf_x" not in commands[1][1]
 
 
 def test_a_unit_that_cannot_be_written_is_said(typed):
