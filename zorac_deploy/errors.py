@@ -125,6 +125,8 @@ REFUSALS: dict[str, int] = {
     "setting-slower": 85,
     "quantize-failed": 86,
     "bundle-unfit": 87,
+    "unit-foreign": 92,
+    "user-foreign": 93,
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -36,17 +37,35 @@ def inventory(served):
     return served.inventory
 
 
+# A unit of the engine's name, as a person may have made it before.
+_HAND_MADE = """
+cd /etc/systemd/system
+mkdir vllm.service.d
+printf '[Service]\\nExecStart=sleep infinity\\n[Install]\\nWantedBy=default.target\\n' > vllm.service
+printf '[Service]\\nEnvironment=LEAKED=yes\\n' > vllm.service.d/leaked.conf
+chmod 640 vllm.service
+systemctl enable --now --quiet vllm.service
+"""
+
+
 def snapshot(served):
     command = host.ssh_command(served, "sudo", "bash")
     return subprocess.run(command, input=_SNAPSHOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inventory, tmp_path):
+    inside(served, f"sudo sh -c {shlex.quote(_HAND_MADE)}")
     before = snapshot(served)
+
+    # A unit that somebody else made is not replaced without leave.
+    refusal = run("plan", "--inventory", inventory)
+    assert refusal.returncode == 92, refusal.stdout + refusal.stderr
+    assert "/etc/systemd/system/vllm.service.d/leaked.conf" in refusal.stderr.replace("\n", "")
+    assert snapshot(served) == before
 
     # Ctrl-C in the middle of the engine's installation.
     process = subprocess.Popen(
-        ["zorac-deploy", "up", "--inventory", str(inventory)],
+        ["zorac-deploy", "up", "--replace-unit", "--inventory", str(inventory)],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -67,9 +86,10 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
     assert "Type the same to go on" in rest.replace("\n", " ")
 
     # The same command goes on and converges; once more changes nothing, and says so.
-    first = run("up", "--inventory", inventory)
+    first = run("up", "--replace-unit", "--inventory", inventory)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "tokens/s" in first.stdout
+    assert "LEAKED" not in inside(served, "systemctl show vllm --property=Environment")
     again = run("up", "--json", "--inventory", inventory)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["changed"] == []
@@ -85,6 +105,7 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
     after = snapshot(served)
     assert [line for line in after if line not in set(before)] == []
     assert [line for line in before if line not in set(after)] == []
+    assert inside(served, "systemctl is-active vllm; systemctl is-enabled vllm").split() == ["active", "enabled"]
 
 
 def _used(run, inside, served, inventory, tmp_path):

@@ -113,6 +113,33 @@ def test_a_user_whose_sudo_wants_a_password(run, inventory, offline, inside):
     refused(run("up", "-K", "--inventory", source, input="opensesame\n"), 29, "is held by sshd")
 
 
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        (
+            "useradd --create-home --shell /bin/bash --uid 1500 vllm",
+            "user vllm (uid 1500, home /home/vllm, shell /bin/bash)",
+        ),
+        ("groupadd vllm", "group vllm"),
+    ],
+)
+def test_an_account_of_the_engines_name_is_left_alone(run, inventory, offline, inside, made, named):
+    accounts = "getent passwd vllm zorac-vllm; getent group vllm zorac-vllm; true"
+    inside(offline, f"sudo {made}")
+    before = inside(offline, accounts)
+    try:
+        for verb in (("up",), ("model", "pull", model.ensure())):
+            refused(
+                run(*verb, "--inventory", inventory()), 93, re.escape(f"has a {named} that zorac-deploy did not make")
+            )
+        assert run("down", "--yes", "--inventory", inventory()).returncode == 0
+        # With a free name it gets further.
+        refused(run("up", "--inventory", inventory(engine_user="zorac-vllm", engine_required_gib=9e6)), 23, "needs")
+        assert inside(offline, accounts) == before
+    finally:
+        inside(offline, "sudo userdel --remove vllm 2>/dev/null || sudo groupdel vllm")
+
+
 def test_check_shows_what_would_change_and_changes_nothing(run, inventory, offline, inside):
     model.ensure()
     source = inventory()

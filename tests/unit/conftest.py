@@ -4,7 +4,7 @@ import shutil
 import platformdirs
 import pytest
 from hypothesis import settings
-from zorac_host import activation, proof, service, store
+from zorac_host import activation, foreign, proof, service, store
 
 from tests.unit.generations import made
 from tests.unit.systemd import FakeSystemd
@@ -20,6 +20,10 @@ def disk(tmp_path, monkeypatch):
     for name in ("etc", "state", "units"):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(store, name.upper(), tmp_path / name)
+    monkeypatch.setattr(foreign, "ETC", tmp_path / "etc")
+    monkeypatch.setattr(foreign, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(foreign, "STORE", tmp_path / "state" / "replaced")
+    monkeypatch.setattr(foreign, "LOAD_PATH", {tmp_path / "units": True, tmp_path / "usr": False})
     monkeypatch.setattr(store, "CURRENT", tmp_path / "etc" / "current")
     monkeypatch.setattr(store, "KEY_FILE", tmp_path / "etc" / "api-key")
     monkeypatch.setattr(store, "_PENDING", tmp_path / "state" / "activation.json")

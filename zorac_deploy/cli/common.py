@@ -97,6 +97,9 @@ context_option = click.option(
     help="Tokens of a conversation: max for the most that surely fits, or a number. The next run without it takes the "
     "profile's again.",
 )
+replace_unit_option = click.option(
+    "--replace-unit", is_flag=True, help="Replace a vllm.service that zorac-deploy did not make. `down` restores it."
+)
 
 model_option = click.option(
     "--model",

@@ -106,7 +106,7 @@ def count(opened: Session, found: Changes) -> None:
     )
 
 
-def variables(model: str | None, context: str | int | None) -> dict[str, object]:
+def variables(model: str | None, context: str | int | None, replace_unit: bool = False) -> dict[str, object]:
     """What the command line says, as the inventory's variables.
 
     Raises:
@@ -115,6 +115,7 @@ def variables(model: str | None, context: str | int | None) -> dict[str, object]
     said = {
         "model_weights_source": str(source.parse(model)) if model is not None else None,
         "vllm_max_model_len": context,
+        "generations_unit_replaced": replace_unit or None,
     }
     return {name: value for name, value in said.items() if value is not None}
 

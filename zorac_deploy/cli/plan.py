@@ -6,7 +6,16 @@ from typing import Any
 import click
 
 from zorac_deploy.cli import deploying, picture
-from zorac_deploy.cli.common import context_option, host_options, model_option, output, print_json, session, words
+from zorac_deploy.cli.common import (
+    context_option,
+    host_options,
+    model_option,
+    output,
+    print_json,
+    replace_unit_option,
+    session,
+    words,
+)
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import Refused
 
@@ -15,11 +24,18 @@ from zorac_deploy.errors import Refused
 @host_options
 @model_option
 @context_option
+@replace_unit_option
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the plan.")
 def plan(
-    model: str | None, context: str | int | None, as_json: bool, verbose: bool, quiet: bool, **host: object
+    model: str | None,
+    context: str | int | None,
+    replace_unit: bool,
+    as_json: bool,
+    verbose: bool,
+    quiet: bool,
+    **host: object,
 ) -> None:
     """Look at HOST and say what `up` would do there: what goes where in the card's memory, what would change, and how.
 
@@ -32,7 +48,7 @@ def plan(
     """
     progress = Progress(output, verbose, quiet or as_json)
     facts: dict[str, Any] = {}
-    variables = deploying.variables(model, context)
+    variables = deploying.variables(model, context, replace_unit)
     with progress.shown("Connect to the host"), session(words(host), variables) as opened:
         try:
             found = deploying.changes(opened, progress, facts)

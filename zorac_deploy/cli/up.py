@@ -19,6 +19,7 @@ from zorac_deploy.cli.common import (
     model_option,
     output,
     print_json,
+    replace_unit_option,
     session,
     words,
 )
@@ -34,6 +35,7 @@ from zorac_deploy.errors import Refused
 )
 @click.option("--variant", is_flag=True, help="If the model does not fit, take its first quantized variant that does.")
 @context_option
+@replace_unit_option
 @click.option("--check", is_flag=True, help="Show what would change, with the files' differences, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every task.")
@@ -43,6 +45,7 @@ def up(
     bundle: Path | None,
     variant: bool,
     context: str | int | None,
+    replace_unit: bool,
     check: bool,
     as_json: bool,
     verbose: bool,
@@ -65,7 +68,7 @@ def up(
     if model and bundle:
         raise click.UsageError("--bundle holds a model: leave out --model.")
     progress = Progress(output, verbose, quiet or as_json)
-    variables = deploying.variables(model, context)
+    variables = deploying.variables(model, context, replace_unit)
     if bundle:
         with progress.shown("Look at the bundle"):
             variables |= bundles.unpack(bundle, progress.doing)

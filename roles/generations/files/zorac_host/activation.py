@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zorac_host import engine_log, proof, service, store
+from zorac_host import engine_log, foreign, proof, service, store
 from zorac_host.service import Failure
 from zorac_host.store import Generation
 
@@ -84,11 +84,13 @@ def begin(number: int, by: str, restart: bool = False) -> None:
     Raises:
         Busy: Another activation is under way.
         NoSuchGeneration: There is no such generation.
+        Foreign: Its unit is somebody else's.
     """
     target = store.generation(number)
     if target is None:
         there = ", ".join(str(each.number) for each in store.generations()) or "none"
         raise NoSuchGeneration(f"[generation-unknown] there is no generation {number}. There are: {there}.")
+    foreign.require_none(target.unit)
     with _locked():
         other = store.pending()
         if other:
@@ -176,6 +178,7 @@ def run() -> bool:
         _try(lambda: service.enable(target.unit, False))
         _try(lambda: store.forget_current(target.unit))
         service.systemctl("daemon-reload")
+        _try(lambda: foreign.restore(target.unit))
     if target:
         _end(record, target, "failed", course)
     else:
@@ -192,6 +195,8 @@ def _bring_up(target: Generation, previous: Generation | None, course: _Course, 
     active = service.shown(target.unit).get("ActiveState") in ("active", "activating")
     there = now is not None and now.number == target.number and active and service.running(target.unit) == target.number
     if restart or not there:
+        if found := foreign.look(target.unit):
+            raise Failure(foreign.refusal(target.unit, found))
         flip = store.Flip(target)
         if previous:
             store.Flip(previous)
@@ -203,11 +208,12 @@ def _bring_up(target: Generation, previous: Generation | None, course: _Course, 
             nonlocal last
             course.seconds[part], last = round(time.monotonic() - last, 3), time.monotonic()
 
-        units = store.units() | {target.unit}
+        units = {unit for unit in store.units() if not foreign.look(unit)} | {target.unit}
         former = {pid for unit in units for pid in service.processes(unit)}
         for unit in units:
             service.stop(unit, lambda: proof.idle(now.about if now else about))
         took("stop")
+        foreign.remove(target.unit)
         flip.now(units)
         service.systemctl("daemon-reload")
         service.wait_for_memory(former)

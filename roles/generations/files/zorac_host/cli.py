@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from zorac_host import PROTOCOL, __version__, activation, proof, service, store, watchdog
+from zorac_host import PROTOCOL, __version__, activation, foreign, proof, service, store, watchdog
 
 _NOT_PROVED = 3
 
@@ -15,7 +15,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         arguments.do(arguments)
-    except (activation.NoSuchGeneration, activation.Busy, service.Failure, OSError) as fault:
+    except (activation.NoSuchGeneration, activation.Busy, foreign.Foreign, service.Failure, OSError) as fault:
         sys.exit(str(fault))
 
 
@@ -34,6 +34,10 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("--by", required=True, help="who wants it, for those who ask meanwhile")
     word.add_argument("--check", action="store_true", help="only say whether there is anything to do")
     word.set_defaults(do=_activate)
+
+    word = words.add_parser("keep", help="store a copy of a unit that is not ours, before one of its name is activated")
+    word.add_argument("unit")
+    word.set_defaults(do=lambda given: print(json.dumps({"changed": foreign.keep(given.unit)})))
 
     word = words.add_parser("wait", help="wait until no activation is under way")
     word.set_defaults(do=lambda _: activation.wait())

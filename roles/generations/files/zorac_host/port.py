@@ -115,7 +115,7 @@ def _described(name: str, pid: int) -> str:
     if not pid:
         return "a process that cannot be seen"
     unit = _unit(pid)
-    return f"{name} (process {pid}{f' of {unit}' if unit else ''})"
+    return f"{name} (process {pid}{f' of {unit}, which zorac-deploy did not make' if unit else ''})"
 
 
 def _run(*command: str) -> str:

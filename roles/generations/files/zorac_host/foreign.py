@@ -1,0 +1,237 @@
+"""A unit of an engine's name that zorac-deploy did not make: find it, store it aside, and restore it.
+
+Part of the host program. It also runs alone, before anything is deployed and after everything is removed, so it imports
+nothing of the package. Usage: ``foreign.py look UNIT`` or ``foreign.py restore``; each prints one line of JSON.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ETC = Path(os.environ.get("ZORAC_HOST_ETC", "/etc/zorac-deploy"))
+STORE = Path(os.environ.get("ZORAC_HOST_STATE", "/var/lib/zorac-deploy")) / "replaced"
+UNITS = Path(os.environ.get("ZORAC_HOST_UNITS", "/etc/systemd/system"))
+# systemd's load path: a unit is read from the first folder that has it. Whether a file there can be moved: packages
+# own those under /usr, and generators write theirs again.
+LOAD_PATH = {
+    Path("/etc/systemd/system.control"): True,
+    Path("/run/systemd/system.control"): True,
+    Path("/run/systemd/transient"): True,
+    Path("/run/systemd/generator.early"): False,
+    UNITS: True,
+    Path("/etc/systemd/system.attached"): True,
+    Path("/run/systemd/system"): True,
+    Path("/run/systemd/system.attached"): True,
+    Path("/run/systemd/generator"): False,
+    Path("/usr/local/lib/systemd/system"): False,
+    Path("/usr/lib/systemd/system"): False,
+    Path("/run/systemd/generator.late"): False,
+}
+_MARK = "ZORAC_DEPLOY_GENERATION="
+_ADDED = (".d", ".wants", ".requires")
+_RUNNING = ("active", "activating", "reloading")
+_TAR = ("tar", "--absolute-names", "--numeric-owner", "--xattrs", "--acls")
+
+
+class Foreign(Exception):
+    """The unit is not ours, and no copy of it is stored."""
+
+
+def look(unit: str) -> list[Path]:
+    """What defines `unit` and is neither ours nor stored: its files, and what is added to them in ``UNIT.d``.
+
+    Drop-ins of a unit that is deployed came after us and are left alone.
+    """
+    fragments = [folder / unit for folder in LOAD_PATH if os.path.lexists(folder / unit)]
+    if fragments and _is_ours(fragments[0]):
+        return []
+    added = [] if _is_deployed(unit) else [path for folder in _added(unit) for path in sorted(folder.iterdir())]
+    stored = {Path(path) for path in _state(unit).get("stored", ())}
+    return [path for path in (*fragments, *added) if path not in stored]
+
+
+def refusal(unit: str, found: list[Path]) -> str:
+    """Why `unit`, which `found` defines, is not replaced, and what to do."""
+    earlier = STORE / unit
+    cure = (
+        f"An earlier one is stored in {earlier} already: move this one away by hand."
+        if earlier.is_dir()
+        else f"Move it away, or type: zorac-deploy up --replace-unit. It is then stored in {earlier}, and "
+        "zorac-deploy down restores it."
+    )
+    state = " and it is running" if _is_running(unit) else ""
+    return f"[unit-foreign] zorac-deploy did not make {unit}{state}: {', '.join(map(str, found))}. {cure}"
+
+
+def require_none(unit: str) -> None:
+    """Require that `unit` may be written.
+
+    Raises:
+        Foreign: It is somebody else's, and no copy is stored.
+    """
+    if found := look(unit):
+        raise Foreign(refusal(unit, found))
+
+
+def keep(unit: str) -> bool:
+    """Store a copy of what defines `unit`, with its state. Whether there was anything to store.
+
+    Raises:
+        Foreign: A copy of an earlier one is stored.
+    """
+    found = look(unit)
+    if not found:
+        return False
+    target, scratch = STORE / unit, STORE / f"{unit}.partial"
+    if target.is_dir():
+        raise Foreign(refusal(unit, found))
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    STORE.chmod(0o700)
+    files = [folder / unit for folder in LOAD_PATH if os.path.lexists(folder / unit)]
+    moved = [path for path in (*files, *_added(unit)) if LOAD_PATH[path.parent]] + _links(unit)
+    # What cannot be moved is masked, as systemd would have it. A unit file need not be: ours comes before it.
+    kept = [path for folder in _added(unit) if not LOAD_PATH[folder.parent] for path in sorted(folder.iterdir())]
+    masks = list(dict.fromkeys(UNITS / path.parent.name / path.name for path in kept))
+    _run(*_TAR, "--create", f"--file={scratch / 'files.tar'}", "--files-from=/dev/null", *map(str, moved))
+    state = {
+        "running": _is_running(unit),
+        "removed": False,
+        "boot": _boot(),
+        "moved": list(map(str, moved)),
+        "masks": list(map(str, masks)),
+        "stored": [str(path) for path in found],
+    }
+    _write(scratch / "state.json", state)
+    scratch.rename(target)
+    _run("sync", "--file-system", str(STORE))
+    return True
+
+
+def remove(unit: str) -> None:
+    """Remove what was stored of `unit`, which is stopped. Once; what appears later is somebody's again."""
+    state = _state(unit)
+    if state.get("removed", True):
+        return
+    for path in map(Path, state["moved"]):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for mask in map(Path, state["masks"]):
+        mask.parent.mkdir(exist_ok=True)
+        if not mask.is_symlink():
+            mask.symlink_to("/dev/null")
+    fixed = [path for path in state["stored"] if not LOAD_PATH.get(_folder(Path(path)), True)]
+    _write(STORE / unit / "state.json", state | {"removed": True, "stored": [*fixed, *state["masks"]]})
+
+
+def restore(unit: str) -> bool:
+    """Restore what was stored of `unit`, and start it if it was running. Whether anything was stored."""
+    state = _state(unit)
+    if not state:
+        return False
+    for mask in map(Path, state["masks"]):
+        if mask.is_symlink() and mask.readlink() == Path("/dev/null"):
+            mask.unlink()
+            if not any(mask.parent.iterdir()):
+                mask.parent.rmdir()
+    # What was in /run is gone after a reboot anyway.
+    rest = [] if state["boot"] == _boot() else ["--exclude=/run/*"]
+    archive = f"--file={STORE / unit / 'files.tar'}"
+    _run(*_TAR, "--extract", archive, "--skip-old-files", "--same-owner", "--preserve-permissions", *rest)
+    subprocess.run(["systemctl", "daemon-reload"], capture_output=True, check=False)
+    if state["running"]:
+        subprocess.run(["systemctl", "start", "--no-block", unit], capture_output=True, check=False)
+    shutil.rmtree(STORE / unit)
+    if not any(STORE.iterdir()):
+        STORE.rmdir()
+    return True
+
+
+def stored() -> list[str]:
+    """The units of which a copy is stored."""
+    return sorted(path.parent.name for path in STORE.glob("*/state.json") if path.parent.suffix != ".partial")
+
+
+def _is_ours(fragment: Path) -> bool:
+    try:
+        return _MARK in fragment.read_text(errors="replace")
+    except OSError:
+        return False
+
+
+def _is_deployed(unit: str) -> bool:
+    return _read(ETC / "current" / "generation.json").get("unit") == unit
+
+
+def _added(unit: str) -> list[Path]:
+    """The folders that add to `unit`, such as ``UNIT.d``."""
+    folders = [folder / f"{unit}{kind}" for folder in LOAD_PATH for kind in _ADDED]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _links(unit: str) -> list[Path]:
+    """The links that start `unit` at boot, and its aliases."""
+    links = [path for folder, movable in LOAD_PATH.items() if movable for path in folder.glob(f"*.[wr]*s/{unit}")]
+    names = [path for path in UNITS.glob("*.service") if path.is_symlink() and path.name != unit]
+    return sorted(links) + sorted(path for path in names if path.readlink().name == unit)
+
+
+def _folder(path: Path) -> Path:
+    """The folder of the load path that `path` is in."""
+    return next((folder for folder in path.parents if folder in LOAD_PATH), path.parent)
+
+
+def _is_running(unit: str) -> bool:
+    command = ["systemctl", "show", "--property=ActiveState", "--value", unit]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() in _RUNNING
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _state(unit: str) -> dict[str, Any]:
+    return _read(STORE / unit / "state.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_text(json.dumps(state, indent=2) + "\n")
+    scratch.rename(path)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise OSError(f"{' '.join(command[:1])}: {done.stderr.strip()[-500:]}")
+
+
+def main() -> None:
+    """Do what the command line says."""
+    try:
+        if sys.argv[1] == "look":
+            found = look(sys.argv[2])
+            told: object = {"found": list(map(str, found)), "refusal": refusal(sys.argv[2], found) if found else ""}
+        else:
+            told = [unit for unit in stored() if restore(unit)]
+        sys.stdout.write(json.dumps(told) + "\n")
+    except OSError as fault:
+        sys.exit(str(fault))
+
+
+if __name__ == "__main__":
+    main()

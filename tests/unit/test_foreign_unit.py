@@ -1,0 +1,217 @@
+"""zorac_host/foreign.py: a unit that zorac-deploy did not make is found, stored aside with its state, and restored."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from zorac_host import activation, foreign, store
+
+from tests.unit.generations import OTHER, UNIT, become, made
+from tests.unit.systemd import activate, serves
+
+_HAND_MADE = "[Service]\nExecStart=/home/me/serve\n"
+
+
+class FakeSystemctl:
+    """systemctl, with its calls and the state of the foreign unit; all other programs run."""
+
+    def __init__(self):
+        self.calls, self.state, self._run = [], "active", subprocess.run
+
+    def run(self, command, **how):
+        if command[0] != "systemctl":
+            return self._run(command, **how)
+        self.calls.append(list(command[1:]))
+        return subprocess.CompletedProcess(command, 0, stdout=f"{self.state}\n", stderr="")
+
+
+@pytest.fixture(autouse=True)
+def systemctl(disk, monkeypatch):
+    assert disk.is_dir()
+    fake = FakeSystemctl()
+    monkeypatch.setattr(foreign.subprocess, "run", fake.run)
+    return fake
+
+
+@pytest.fixture
+def hand_made(disk):
+    """A unit as a person may have it: with drop-ins, dependencies, started at boot, and one drop-in from a package."""
+    files = {
+        disk / "units" / UNIT: _HAND_MADE,
+        disk / "units" / f"{UNIT}.d" / "limits.conf": "[Service]\nLimitCORE=0\n",
+        disk / "units" / f"{UNIT}.d" / ".hidden": "mine\n",
+        disk / "usr" / f"{UNIT}.d" / "package.conf": "[Service]\nNice=5\n",
+    }
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (disk / "units" / UNIT).chmod(0o600)
+    (disk / "units" / f"{UNIT}.d").chmod(0o711)
+    for folder in ("default.target.wants", f"{UNIT}.wants"):
+        (disk / "units" / folder).mkdir()
+    (disk / "units" / "default.target.wants" / UNIT).symlink_to(disk / "units" / UNIT)
+    (disk / "units" / f"{UNIT}.wants" / "other.service").symlink_to("/usr/lib/systemd/system/other.service")
+    (disk / "units" / "llm.service").symlink_to(disk / "units" / UNIT)
+    return disk / "units" / UNIT
+
+
+def tree(disk):
+    """Every path under the units' folders, with its type, mode, times and text."""
+    found = {}
+    for folder in ("units", "usr"):
+        for path in sorted((disk / folder).rglob("*")):
+            info = path.lstat()
+            text = str(path.readlink()) if path.is_symlink() else path.read_text() if path.is_file() else ""
+            modified = 0 if path.is_dir() else int(info.st_mtime)
+            found[str(path)] = (stat.filemode(info.st_mode), info.st_uid, info.st_gid, modified, text)
+    return found
+
+
+def test_a_unit_of_ours_is_not_foreign_and_neither_are_later_drop_ins(disk):
+    become(made(1))
+    (disk / "units" / f"{UNIT}.d").mkdir()
+    (disk / "units" / f"{UNIT}.d" / "later.conf").write_text("[Service]\n")
+    assert foreign.look(UNIT) == []
+    # Without the link to the current generation, as between two steps of a removal, its text still tells.
+    store.CURRENT.unlink()
+    assert foreign.look(UNIT) == []
+
+
+def test_a_host_without_such_a_unit_has_nothing_foreign():
+    assert foreign.look(UNIT) == []
+    assert not foreign.keep(UNIT)
+    assert not foreign.STORE.exists()
+
+
+@pytest.mark.parametrize("where", ["units", "usr"])
+def test_every_kind_of_definition_is_found(disk, where):
+    (disk / where / f"{UNIT}.d").mkdir(parents=True)
+    drop_in = disk / where / f"{UNIT}.d" / "limits.conf"
+    drop_in.write_text("[Service]\n")
+    assert foreign.look(UNIT) == [drop_in]
+    (disk / where / UNIT).symlink_to("/dev/null")  # masked
+    assert foreign.look(UNIT) == [disk / where / UNIT, drop_in]
+    assert foreign.look(OTHER) == []
+
+
+def test_a_unit_put_in_the_place_of_ours_is_foreign(disk):
+    become(made(1))
+    (disk / "units" / UNIT).write_text(_HAND_MADE)
+    assert foreign.look(UNIT) == [disk / "units" / UNIT]
+
+
+def test_the_refusal_names_what_is_there_and_what_to_type(hand_made):
+    message = foreign.refusal(UNIT, foreign.look(UNIT))
+    assert message.startswith(f"[unit-foreign] zorac-deploy did not make {UNIT} and it is running: {hand_made}, ")
+    assert "package.conf" in message
+    assert "zorac-deploy up --replace-unit" in message
+
+
+def test_nothing_of_a_replaced_unit_is_left_and_all_of_it_is_restored(disk, hand_made, systemctl):
+    before = tree(disk)
+    assert foreign.keep(UNIT)
+    assert tree(disk) == before
+    assert foreign.look(UNIT) == []
+    assert stat.S_IMODE(foreign.STORE.stat().st_mode) == 0o700
+
+    foreign.remove(UNIT)
+    left = tree(disk)
+    assert [path for path in left if UNIT in path and "/usr/" not in path] == [
+        f"{disk}/units/{UNIT}.d",
+        f"{disk}/units/{UNIT}.d/package.conf",
+    ]
+    assert (disk / "units" / f"{UNIT}.d" / "package.conf").readlink() == Path("/dev/null")
+    assert not (disk / "units" / "llm.service").is_symlink()
+
+    become(made(1))
+    foreign.remove(UNIT)  # again, as after a kill
+    assert foreign.look(UNIT) == []
+    hand_made.unlink()
+    assert foreign.restore(UNIT)
+    assert tree(disk) == before
+    assert systemctl.calls[-2:] == [["daemon-reload"], ["start", "--no-block", UNIT]]
+    assert not foreign.STORE.exists()
+    assert not foreign.restore(UNIT)
+
+
+def test_a_unit_of_a_package_is_overridden_and_may_be_again(disk):
+    (disk / "usr").mkdir()
+    (disk / "usr" / UNIT).write_text(_HAND_MADE)
+    assert foreign.keep(UNIT)
+    foreign.remove(UNIT)
+    # As where an engine of another kind was switched to: ours is gone, the package's is there, and was agreed to.
+    assert foreign.look(UNIT) == []
+    assert (disk / "usr" / UNIT).read_text() == _HAND_MADE
+    assert foreign.restore(UNIT)
+    assert foreign.look(UNIT) == [disk / "usr" / UNIT]
+
+
+def test_what_a_person_changed_meanwhile_is_not_overwritten(hand_made):
+    foreign.keep(UNIT)
+    hand_made.write_text("[Service]\nExecStart=/home/me/new\n")
+    foreign.restore(UNIT)
+    assert hand_made.read_text() == "[Service]\nExecStart=/home/me/new\n"
+
+
+def test_a_second_unit_is_not_stored_over_the_first(hand_made):
+    foreign.keep(UNIT)
+    foreign.remove(UNIT)
+    hand_made.write_text("[Service]\nExecStart=/home/me/second\n")
+    with pytest.raises(foreign.Foreign, match=r"An earlier one is stored in .*move this one away by hand"):
+        foreign.keep(UNIT)
+    assert hand_made.read_text() == "[Service]\nExecStart=/home/me/second\n"
+
+
+@pytest.mark.usefixtures("host")
+def test_an_activation_refuses_a_foreign_unit_and_takes_a_stored_one(disk, hand_made):
+    with pytest.raises(foreign.Foreign):
+        activate(1)
+    assert (store.pending(), hand_made.read_text()) == ({}, _HAND_MADE)
+    foreign.keep(UNIT)
+    assert activate(1)
+    assert activation.settled(store.generation(1))
+    assert "LimitCORE" not in "".join(path.read_text() for path in (disk / "units" / f"{UNIT}.d").iterdir())
+
+
+@pytest.mark.usefixtures("hand_made")
+@pytest.mark.parametrize("fault", ["broken", "mute"])
+def test_where_the_first_fails_the_replaced_unit_is_restored(host, disk, systemctl, fault):
+    (disk / "units" / "multi-user.target.wants").mkdir()
+    before = tree(disk)
+    foreign.keep(UNIT)
+    getattr(host, fault).add(1)
+    assert not activate(1)
+    assert tree(disk) == before
+    assert ["start", "--no-block", UNIT] in systemctl.calls
+
+
+def test_a_unit_of_another_engines_name_is_neither_stopped_nor_removed(host, disk):
+    made(4, unit=OTHER)
+    assert activate(1)
+    assert activate(4)
+    (disk / "units" / UNIT).write_text(_HAND_MADE)
+    assert activate(4, restart=True)
+    assert (disk / "units" / UNIT).read_text() == _HAND_MADE
+    (disk / "units" / UNIT).unlink()
+    assert serves(host, 4)
+
+
+@pytest.mark.usefixtures("hand_made")
+def test_a_restored_unit_that_did_not_run_is_not_started(systemctl):
+    systemctl.state = "inactive"
+    foreign.keep(UNIT)
+    foreign.remove(UNIT)
+    foreign.restore(UNIT)
+    assert [call for call in systemctl.calls if "start" in call] == []
+
+
+def test_it_runs_alone(disk):
+    """As a role runs it before the host program is installed."""
+    (disk / "units" / UNIT).write_text(_HAND_MADE)
+    folders = {f"ZORAC_HOST_{name.upper()}": str(disk / name) for name in ("etc", "state", "units")}
+    command = ["python3", "-I", foreign.__file__, "look", UNIT]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **folders})
+    assert str(disk / "units" / UNIT) in done.stdout
+    assert "unit-foreign" in done.stdout
