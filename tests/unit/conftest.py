@@ -22,6 +22,7 @@ def disk(tmp_path, monkeypatch):
         monkeypatch.setattr(store, name.upper(), tmp_path / name)
     monkeypatch.setattr(foreign, "ETC", tmp_path / "etc")
     monkeypatch.setattr(foreign, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(foreign, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(foreign, "STORE", tmp_path / "state" / "replaced")
     monkeypatch.setattr(foreign, "LOAD_PATH", {tmp_path / "units": True, tmp_path / "usr": False})
     monkeypatch.setattr(store, "CURRENT", tmp_path / "etc" / "current")

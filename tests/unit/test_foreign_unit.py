@@ -136,6 +136,20 @@ def test_nothing_of_a_replaced_unit_is_left_and_all_of_it_is_restored(disk, hand
     assert not foreign.restore(UNIT)
 
 
+def test_the_cache_of_a_replaced_unit_is_not_ours_to_use_or_remove(disk, hand_made):
+    theirs = disk / "cache" / "vllm"
+    theirs.mkdir(parents=True)
+    (theirs / "compiled").write_text("theirs")
+    foreign.keep(UNIT)
+    foreign.remove(UNIT)
+    assert not theirs.exists()
+    theirs.mkdir()
+    (theirs / "compiled").write_text("ours")
+    foreign.restore(UNIT)
+    assert hand_made.is_file()
+    assert [path.read_text() for path in (disk / "cache").rglob("compiled")] == ["theirs"]
+
+
 def test_a_unit_of_a_package_is_overridden_and_may_be_again(disk):
     (disk / "usr").mkdir()
     (disk / "usr" / UNIT).write_text(_HAND_MADE)

@@ -14,6 +14,7 @@ from typing import Any
 
 ETC = Path(os.environ.get("ZORAC_HOST_ETC", "/etc/zorac-deploy"))
 STORE = Path(os.environ.get("ZORAC_HOST_STATE", "/var/lib/zorac-deploy")) / "replaced"
+CACHE = Path("/var/cache")  # ours has the unit's name, and systemd would give one that is there to our user
 UNITS = Path(os.environ.get("ZORAC_HOST_UNITS", "/etc/systemd/system"))
 # systemd's load path: a unit is read from the first folder that has it. Whether a file there can be moved: packages
 # own those under /usr, and generators write theirs again.
@@ -122,6 +123,9 @@ def remove(unit: str) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    cache, aside = _caches(unit)
+    if cache.is_dir() and not aside.exists():
+        cache.rename(aside)
     for mask in map(Path, state["masks"]):
         mask.parent.mkdir(exist_ok=True)
         if not mask.is_symlink():
@@ -140,6 +144,10 @@ def restore(unit: str) -> bool:
             mask.unlink()
             if not any(mask.parent.iterdir()):
                 mask.parent.rmdir()
+    cache, aside = _caches(unit)
+    if aside.is_dir():
+        shutil.rmtree(cache, ignore_errors=True)
+        aside.rename(cache)
     # What was in /run is gone after a reboot anyway.
     rest = [] if state["boot"] == _boot() else ["--exclude=/run/*"]
     archive = f"--file={STORE / unit / 'files.tar'}"
@@ -148,8 +156,9 @@ def restore(unit: str) -> bool:
     if state["running"]:
         subprocess.run(["systemctl", "start", "--no-block", unit], capture_output=True, check=False)
     shutil.rmtree(STORE / unit)
-    if not any(STORE.iterdir()):
-        STORE.rmdir()
+    for folder in (STORE, STORE.parent):
+        if not any(folder.iterdir()):
+            folder.rmdir()
     return True
 
 
@@ -180,6 +189,12 @@ def _links(unit: str) -> list[Path]:
     links = [path for folder, movable in LOAD_PATH.items() if movable for path in folder.glob(f"*.[wr]*s/{unit}")]
     names = [path for path in UNITS.glob("*.service") if path.is_symlink() and path.name != unit]
     return sorted(links) + sorted(path for path in names if path.readlink().name == unit)
+
+
+def _caches(unit: str) -> tuple[Path, Path]:
+    """The unit's cache, and where a replaced unit's cache is meanwhile."""
+    name = unit.removesuffix(".service")
+    return CACHE / name, CACHE / f"{name}.replaced"
 
 
 def _folder(path: Path) -> Path:
