@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -33,8 +34,27 @@ def served():
 
 
 @pytest.fixture
-def inventory(served):
-    return served.inventory
+def snapshot_folder(tmp_path):
+    """The model as a hub's cache has it: links to blobs, and beside them what is no part of a model."""
+    whole = model.ensure()
+    cache = tmp_path / f"models--zorac--{whole.name}"
+    folder = cache / "snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    shutil.copytree(whole, cache / "blobs")
+    for file in whole.iterdir():
+        (folder / file.name).symlink_to(f"../../blobs/{file.name}")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("url = https://me:secret@example.com/model")
+    (folder / ".env").write_text("SECRET=1")
+    return folder
+
+
+@pytest.fixture
+def inventory(served, snapshot_folder, tmp_path):
+    text = served.inventory.read_text()
+    source = tmp_path / "inventory.yml"
+    source.write_text(re.sub("model_weights_source:.*", f"model_weights_source: {snapshot_folder}", text))
+    return source
 
 
 # A unit of the engine's name, as a person may have made it before.
@@ -53,7 +73,7 @@ def snapshot(served):
     return subprocess.run(command, input=_SNAPSHOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inventory, tmp_path):
+def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inventory, snapshot_folder, tmp_path):
     inside(served, f"sudo sh -c {shlex.quote(_HAND_MADE)}")
     before = snapshot(served)
 
@@ -90,6 +110,7 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
     assert first.returncode == 0, first.stdout + first.stderr
     assert "tokens/s" in first.stdout
     assert "LEAKED" not in inside(served, "systemctl show vllm --property=Environment")
+    _repaired(run, inside, served, inventory, snapshot_folder)
     again = run("up", "--json", "--inventory", inventory)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["changed"] == []
@@ -106,6 +127,23 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
     assert [line for line in after if line not in set(before)] == []
     assert [line for line in before if line not in set(after)] == []
     assert inside(served, "systemctl is-active vllm; systemctl is-enabled vllm").split() == ["active", "enabled"]
+
+
+def _repaired(run, inside, served, inventory, snapshot_folder):
+    """A model that was kept is made readable again, and what an earlier version copied with it is removed."""
+    names = "sudo sh -c 'cd /var/lib/zorac-deploy/models/SmolLM2-135M-Instruct-*/ && find . -printf \"%P %m %u %g\\n\"'"
+    before = sorted(inside(served, names).splitlines())
+    assert ".git" not in str(before)
+    assert ".env" not in str(before)
+    inside(
+        served,
+        "sudo sh -c 'cd /var/lib/zorac-deploy/models && chgrp -R daemon . && chmod 700 . && cd SmolLM2-* && mkdir .git "
+        "&& touch .env .git/config'",
+    )
+    pulled = run("model", "pull", snapshot_folder, "--json", "--inventory", inventory)
+    assert pulled.returncode == 0, pulled.stderr
+    assert len(json.loads(pulled.stdout)["changed"]) == 3
+    assert sorted(inside(served, names).splitlines()) == before
 
 
 def _used(run, inside, served, inventory, tmp_path):

@@ -186,3 +186,15 @@ def test_a_model_that_changes_while_it_is_read(tmp_path, model_folder):
     with pytest.raises(Refused, match="changed while it was read"):
         bundles.create(wish(model_folder), tmp_path / "out", 500, change)
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.usefixtures("downloads")
+def test_a_gguf_file_of_a_hubs_cache_is_bundled_by_its_name(tmp_path):
+    repository = tmp_path / "models--org--small"
+    for folder in ("blobs", "snapshots/0123abc"):
+        (repository / folder).mkdir(parents=True)
+    (repository / "blobs" / "4567").write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(16))
+    file = repository / "snapshots" / "0123abc" / "small.gguf"
+    file.symlink_to("../../blobs/4567")
+    bundles.create(wish(file, engine="llama-cpp-cpu-0.3.36"), tmp_path / "out", 500)
+    assert Path(str(bundles.unpack(tmp_path / "out")["model_weights_source"])).name == "small.gguf"

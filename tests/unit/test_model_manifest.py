@@ -1,6 +1,8 @@
 """roles/model_weights/files/model_manifest.py: whole folders have a manifest, all others a refusal with its cure."""
 
 import json
+import os
+import stat
 
 import pytest
 
@@ -114,3 +116,46 @@ def test_pickles_alone_are_refused_unless_allowed(model_folder):
     with pytest.raises(model_manifest.Fault, match=r"^\[model-unsafe\] .*pytorch_model.bin"):
         model_manifest.manifest(model_folder)
     assert model_manifest.manifest(model_folder, pickle=True)["format"] == "pickle"
+
+
+def test_hidden_files_are_no_part_of_a_model(model_folder):
+    before = model_manifest.manifest(model_folder)
+    (model_folder / ".env").write_text("SECRET=1")
+    (model_folder / ".git").mkdir()
+    (model_folder / ".git" / "config").write_text("url = https://user:secret@example.com")
+    assert model_manifest.manifest(model_folder) == before
+
+
+def test_the_snapshot_of_a_hubs_cache_is_a_model(model_folder, tmp_path):
+    snapshot = tmp_path / "models--org--small" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    blobs = tmp_path / "models--org--small" / "blobs"
+    blobs.mkdir()
+    for number, file in enumerate(sorted(model_folder.iterdir())):
+        file.rename(blobs / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    assert set(model_manifest.manifest(snapshot)["files"]) == {"config.json", "model.safetensors", "tokenizer.json"}
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../secret.json", "/dev/zero", "gone.json"])
+def test_a_link_that_is_no_file_of_the_model_is_refused(model_folder, target):
+    (model_folder.parent / "secret.json").write_text("{}")
+    (model_folder / "notes.json").symlink_to(target)
+    with pytest.raises(model_manifest.Fault, match=r"^\[model-unsafe\] .*notes.json is"):
+        model_manifest.manifest(model_folder)
+
+
+def test_a_linked_folder_is_refused(model_folder):
+    (model_folder / "more").mkdir()
+    (model_folder / "other").symlink_to("more")
+    with pytest.raises(model_manifest.Fault, match=r"^\[model-unsafe\] .*other is not a regular file"):
+        model_manifest.manifest(model_folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "extra", "model.safetensors.index.json"])
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK])
+def test_what_is_no_file_is_refused_and_not_waited_for(model_folder, name, kind):
+    (model_folder / name).unlink(missing_ok=True)
+    os.mknod(model_folder / name, 0o644 | kind)
+    with pytest.raises(model_manifest.Fault, match=r"^\[model-(unsafe|incomplete)\] "):
+        model_manifest.manifest(model_folder)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.templates.render import render
 from zorac_deploy.errors import Refused
-from zorac_deploy.models.source import Hub, Web, parse
+from zorac_deploy.models.source import Hub, Web, local_name, parse
 
 _COMMIT = "3feeddf0190a33980c97668836b10f71ccd2d4f4"
 
@@ -61,3 +62,20 @@ def test_only_a_commit_is_pinned():
     assert Hub("org/name", _COMMIT).pinned
     assert not Hub("org/name", "main").pinned
     assert not Hub("org/name", _COMMIT[:12]).pinned
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/models/small", "small"),
+        ("/cache/models--org--small-7B/snapshots/0123abc", "small-7B"),
+        ("/cache/models--gpt2/snapshots/0123abc", "gpt2"),
+        ("/cache/models--org--small/snapshots/0123abc/small-Q4.gguf", "small-Q4.gguf"),
+        ("/models/snapshots/small", "small"),
+    ],
+)
+def test_a_model_of_a_hubs_cache_has_the_name_of_its_repository(path, name):
+    assert local_name(Path(path)) == name
+    # As the role names it, for which a GGUF file's ending is no part of the name.
+    named = render("model_weights", "{{ model_weights_name }}", model_weights_source=path)
+    assert named == name.removesuffix(".gguf")

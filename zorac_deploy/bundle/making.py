@@ -31,6 +31,7 @@ from zorac_deploy.bundle.unpacking import require_room
 from zorac_deploy.errors import Refused, ZoracDeployError
 from zorac_deploy.models import resolve
 from zorac_deploy.models.fetched import fetched
+from zorac_deploy.models.source import local_name
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
     absent = _absent(wish)
     on_step("read the model", wish.model)
     resolved = resolve(wish.model)
-    name, manifest = Path(resolved.folder).resolve().name, resolved.manifest
+    name, manifest = local_name(Path(resolved.folder).absolute()), resolved.manifest
     _require_plain(name)
     _require_together(wish.engine, name, manifest["format"])
     engine = wheels.engine(wish.engine)
@@ -79,7 +80,7 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
     try:
         _make(output, partial)
         names = _download(wish, engine, settings, downloads, on_step)
-        model = fetched(resolved, lambda note: on_step("fetch the model", note)).resolve()
+        model = fetched(resolved, lambda note: on_step("fetch the model", note)).absolute()
         sources = _sources(downloads, model, name, manifest["files"])
         require_room(partial, sum(path.stat().st_size + 2048 for path in sources.values()), "the bundle")
         parts, files = _write(sources, partial, part_size, on_step)

@@ -82,6 +82,14 @@ def parse(text: str) -> Hub | Web | Path:
     return Path(text).expanduser().absolute()
 
 
+def local_name(path: Path) -> str:
+    """What the model in the folder `path` is called: in a hub's cache, by its repository rather than its commit."""
+    cache = path.parent.parent.name
+    if path.parent.name == "snapshots" and cache.startswith("models--"):
+        return cache.rpartition("--")[2]
+    return path.name
+
+
 def _hub(text: str) -> Hub:
     from huggingface_hub import parse_hf_uri  # here, for it takes its time, and a folder does not need it
     from huggingface_hub.errors import HfUriError

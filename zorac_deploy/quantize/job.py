@@ -11,6 +11,7 @@ from typing import Any, Literal
 from zorac_deploy import content, environments
 from zorac_deploy.errors import Refused
 from zorac_deploy.models import Resolved, resolve
+from zorac_deploy.models.source import local_name
 from zorac_deploy.quantize import recipe as recipes
 
 Device = Literal["cpu", "cuda"]
@@ -79,8 +80,10 @@ def prepare(
     found = recipes.read(recipe, group_size)
     model = resolve(source)
     folder = Path(model.folder)
-    beside = folder.parent if model.kind == "copy" else Path()
-    output = (output or beside / f"{folder.name}-{found.name}").expanduser().absolute()
+    name = local_name(folder)
+    # A hub's cache is no place for what is made.
+    beside = folder.parent if model.kind == "copy" and name == folder.name else Path()
+    output = (output or beside / f"{name}-{found.name}").expanduser().absolute()
     if output.exists():
         raise Refused(f"{output} is there already. Remove it, or name another with --output.", "settings-invalid")
     if calibration and not calibration.startswith("hf://"):

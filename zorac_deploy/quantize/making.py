@@ -16,6 +16,7 @@ from zorac_deploy import __version__, content, environments, scratch
 from zorac_deploy.errors import REFUSALS, Refused
 from zorac_deploy.models import Resolved
 from zorac_deploy.models.fetched import fetched
+from zorac_deploy.models.source import local_name
 from zorac_deploy.quantize.job import Job
 
 _PROGRAM = Path(__file__).with_name("program.py")
@@ -187,7 +188,7 @@ def _complete(source: Path, partial: Path) -> None:
     """Add what the source has beside weights, as it is: what transformers writes anew, an older one may not read."""
     skipped = {path for pattern in _NOT_COPIED for path in source.glob(pattern)}
     for path in source.iterdir():
-        if path.is_file() and path not in skipped:
+        if path.is_file() and path not in skipped and not path.name.startswith("."):
             shutil.copyfile(path, partial / path.name)
     (partial / "recipe.yaml").unlink(missing_ok=True)  # stands in the card
     written = json.loads((partial / "config.json").read_text(encoding="utf-8"))
@@ -219,7 +220,7 @@ def _card(job: Job, found: dict[str, Any], partial: Path, seconds: float) -> dic
 
 def _told_source(model: Resolved) -> str:
     """Where the model is from, for everybody to read: a folder's path is nobody's business."""
-    return model.source if model.kind == "fetch" else Path(model.folder).name
+    return model.source if model.kind == "fetch" else local_name(Path(model.folder))
 
 
 def _check(partial: Path) -> None:

@@ -61,8 +61,31 @@ def digest(files: dict[str, dict[str, Any]]) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
+    """The model's own files.
+
+    Raises:
+        Fault: One is not a regular file, or links to something outside of the model, which would be copied too.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if any(part[0] == "." for part in path.relative_to(folder).parts) or (path.is_dir() and not path.is_symlink()):
+            continue
+        target = path.resolve()
+        # A hub's cache keeps the files of a model elsewhere.
+        blob = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
+        if not blob and not target.is_relative_to(folder.resolve()):
+            raise Fault(
+                f"[model-unsafe] {path} is a link to {target}, outside of the model. Put the file itself there."
+            )
+        _require_file(path)
+        found.append(path)
+    return found
+
+
+def _require_file(path: Path) -> None:
+    """Require that `path` is a file: a pipe would be waited for, and a device has no end."""
+    if not path.is_file():
+        raise Fault(f"[model-unsafe] {path} is not a regular file, and a model consists of files. Remove it.")
 
 
 def check(model: Path, tekken: bool, pickle: bool = False) -> str:
@@ -113,6 +136,7 @@ def gguf_files(model: Path) -> list[Path]:
 def _check_gguf(files: list[Path]) -> None:
     """Require that each of `files` begins as a GGUF file does. How long it must be, only its reader knows."""
     for path in files:
+        _require_file(path)
         with path.open("rb") as file:
             start = file.read(8)
         if start[:4] != b"GGUF" or len(start) < 8 or not 2 <= struct.unpack("<I", start[4:])[0] <= 3:
@@ -167,6 +191,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _read_json(folder: Path, name: str) -> object:
+    if (folder / name).exists():
+        _require_file(folder / name)
     try:
         return json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -183,6 +209,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         Fault: The file is not as long as its header says.
     """
+    _require_file(path)
     size = path.stat().st_size
     damaged = f"[model-damaged] {path} is {size} bytes long"
     with path.open("rb") as file:
