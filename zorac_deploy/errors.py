@@ -127,6 +127,7 @@ REFUSALS: dict[str, int] = {
     "bundle-unfit": 87,
     "unit-foreign": 92,
     "user-foreign": 93,
+    "disk-no-space": 94,
 }
 
 

@@ -81,7 +81,6 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
     refusal = run("plan", "--inventory", inventory)
     assert refusal.returncode == 92, refusal.stdout + refusal.stderr
     assert "/etc/systemd/system/vllm.service.d/leaked.conf" in refusal.stderr.replace("\n", "")
-    assert snapshot(served) == before
 
     # Ctrl-C in the middle of the engine's installation.
     process = subprocess.Popen(

@@ -164,6 +164,7 @@ def test_what_was_unpacked_serves_again_and_needs_no_parts(tmp_path):
     assert Path(first["model_weights_source"], "config.json").read_bytes() == b"{}"
     assert first["engine_wheels_for"]["python"] == "3.11"
     assert first["offline_packages_names"] == ["libnuma1"]
+    assert first["offline_packages_bytes"] > 0
 
 
 def test_unpacking_that_is_stopped_leaves_nothing(tmp_path, cache):

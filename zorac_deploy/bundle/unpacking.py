@@ -103,6 +103,7 @@ def _variables(about: About, unpacked: Path) -> dict[str, object]:
         },
         "llama_cpp_archive": "".join(map(str, (unpacked / SOURCES).glob("*"))),
         "offline_packages_archive": str(unpacked / f"{PACKAGES}.tar"),
+        "offline_packages_bytes": (unpacked / f"{PACKAGES}.tar").stat().st_size,
         "offline_packages_system": about.system,
         "offline_packages_names": list(about.packages),
     }
