@@ -2,6 +2,7 @@
 
 import yaml
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import add_all_plugin_dirs
 from ansible.template import Templar, trust_as_template
 
 from zorac_deploy import content
@@ -10,6 +11,7 @@ from zorac_deploy import content
 def render(role, expression, **variables):
     """What `expression` is in `role`, with the role's defaults and vars, and `variables` above them."""
     folder = content.root() / "roles" / role
+    add_all_plugin_dirs(str(folder))
     known = {"ansible_managed": "Ansible managed"}
     for source in ("defaults/main.yml", "vars/main.yml"):
         if (folder / source).is_file():

@@ -1,6 +1,7 @@
 """The unit of the engine_service role, rendered as Ansible renders it, without a host."""
 
 import pytest
+from ansible.errors import AnsibleError
 
 from tests.templates.render import render, render_file
 
@@ -8,7 +9,7 @@ _PROGRAM = {
     "name": "vllm",
     "title": "vLLM",
     "documentation": "https://docs.vllm.ai",
-    "command": "/opt/engines/cuda-0.26.0/bin/python @GENERATION@/vllm-serve @GENERATION@/vllm.yaml",
+    "command": ["/opt/engines/cuda-0.26.0/bin/python", "@GENERATION@/vllm-serve", "@GENERATION@/vllm.yaml"],
     "environment": {"A": "one two"},
     "stop_seconds": 20,
 }
@@ -41,11 +42,33 @@ def test_two_engines_have_the_same_walls(unit):
     def walls(lines):
         return lines[lines.index("ProtectSystem=strict") :]
 
-    assert walls(unit()) == walls(unit({**_PROGRAM, "name": "llama-cpp", "command": "/bin/llama-server"}))
+    assert walls(unit()) == walls(unit({**_PROGRAM, "name": "llama-cpp", "command": ["/bin/llama-server"]}))
 
 
-def test_the_environment_is_quoted(unit):
-    assert 'Environment="A=one two"' in unit()
+def test_what_systemd_would_expand_or_unquote_is_escaped(unit):
+    command = ["/opt/50%/llama-server", "--api-key-file", "@CREDENTIALS@/api-key", "--kwargs", '{"a":"$b"}', "\\", ""]
+    environment = {"A": "one two", "B": "50%h", "C": 'a"b\\', "D": "$HOME", "E": ""}
+    lines = unit({**_PROGRAM, "title": "100 %", "command": command, "environment": environment})
+    assert "Description=100 %% (custom)" in lines
+    assert r'ExecStart=/opt/50%%/llama-server --api-key-file %d/api-key --kwargs "{\"a\":\"$$b\"}" "\\" ""' in lines
+    for line in ('"A=one two"', "B=50%%h", r'"C=a\"b\\"', "D=$HOME", "E="):
+        assert f"Environment={line}" in lines
+
+
+def test_a_path_with_spaces_is_one_word(unit):
+    lines = unit(engine_service_engine_path="/opt/my engines/e", engine_service_path=["/opt/cu da/50%"])
+    assert (
+        'ExecStartPost="/opt/my engines/e/bin/python" @GENERATION@/engine-ready http://127.0.0.1:8000/health' in lines
+    )
+    assert any(line.startswith('Environment="PATH=/opt/my engines/e/bin:/opt/cu da/50%%:/usr/') for line in lines)
+
+
+@pytest.mark.parametrize("value", ["a\nUser=root", "\x1b[31m", "\u2028", "\x85"])
+def test_a_line_end_is_never_written(unit, value):
+    with pytest.raises(AnsibleError, match="which a systemd unit cannot hold"):
+        unit({**_PROGRAM, "environment": {"A": value}})
+    with pytest.raises(AnsibleError, match="which a systemd unit cannot hold"):
+        unit(engine_service_profile=value)
 
 
 def test_stopping_leaves_running_requests_their_time(unit):
@@ -54,7 +77,7 @@ def test_stopping_leaves_running_requests_their_time(unit):
 
 def test_the_unit_names_only_files_of_its_own_generation(unit):
     lines = unit()
-    assert f"ExecStart={_PROGRAM['command']}" in lines
+    assert f"ExecStart={' '.join(_PROGRAM['command'])}" in lines
     assert not any("/current" in line for line in lines)
 
 

@@ -1,22 +1,26 @@
 """What the llama_cpp role hands to llama-server and to its build, rendered as Ansible renders it, without a host."""
 
-from tests.templates.render import render, render_file
+from tests.templates.render import render
 
 _PATH = "/opt/engines/llama-cpp-0.3.36"
 
 
-def arguments(**flags):
-    return render_file("llama_cpp", "arguments.j2", llama_cpp_flags=flags).strip()
+def words(**flags):
+    return render("llama_cpp", "{{ flags | flag_words }}", flags=flags)
 
 
 def test_flags_have_dashes_in_the_order_of_their_names():
-    assert (
-        arguments(model="/m/a b.gguf", ctx_size=4096, jinja=True) == '--ctx-size "4096" --jinja --model "/m/a b.gguf"'
-    )
+    found = words(model="/m/a b.gguf", ctx_size=4096, jinja=True)
+    assert found == ["--ctx-size", "4096", "--jinja", "--model", "/m/a b.gguf"]
 
 
 def test_what_is_null_or_false_is_left_out():
-    assert arguments(ctx_size=None, jinja=False, n_gpu_layers=0) == '--n-gpu-layers "0"'
+    assert words(ctx_size=None, jinja=False, n_gpu_layers=0) == ["--n-gpu-layers", "0"]
+
+
+def test_a_mapping_is_json():
+    assert words(kwargs={"a": "ä", "b": [1, None]}) == ["--kwargs", '{"a": "ä", "b": [1, null]}']
+    assert words(kwargs='{"a":1}') == ["--kwargs", '{"a":1}']
 
 
 def settings(compute):

@@ -1,0 +1,100 @@
+"""Ansible filters that write values into a systemd unit so that the process gets exactly what was given.
+
+See systemd.syntax(7) for quotes and backslashes, systemd.unit(5) for ``%`` and systemd.service(5) for ``$``.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from ansible.errors import AnsibleFilterError
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FLAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+# Control characters, line ends, halves of pairs, and what is no character: systemd drops a line that has one.
+_UNFIT = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+    + "]"
+)
+# What stands for a folder in the files of a generation.
+_PLACE = re.compile("@(GENERATION|CREDENTIALS)@")
+_PLAIN = re.compile(r"[A-Za-z0-9_@%:,./=$+-]+")
+
+
+def unit_text(value: object) -> str:
+    """The rest of a line that systemd takes as it is, such as Description."""
+    text = str(value)
+    fault = _fault(text)
+    if fault:
+        raise AnsibleFilterError(f"{text!r} {fault}")
+    return text.replace("%", "%%")
+
+
+def unit_word(value: object) -> str:
+    """One word, in quotes if it needs them."""
+    text = unit_text(value)
+    if _PLAIN.fullmatch(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def unit_command(words: Sequence[object]) -> str:
+    """A command line for ExecStart: its program and the arguments, in which nothing stands for a variable."""
+    program, *arguments = words
+    return " ".join([unit_word(program), *(unit_word(str(each).replace("$", "$$")) for each in arguments)])
+
+
+def unit_faults(settings: Mapping[str, object]) -> list[str]:
+    """What a unit cannot hold of `settings`, a message for each.
+
+    Names in a setting that ends in ``environment`` are those of variables, and in one that ends in ``flags`` of flags.
+    """
+    return list(_faults(settings))
+
+
+def _faults(settings: Mapping[str, object]) -> Iterator[str]:
+    for setting, value in settings.items():
+        pattern, needed = (
+            (_FLAG, "a flag has ASCII letters, digits, and . _ - after the first")
+            if setting.endswith("flags")
+            else (_NAME, "a variable has ASCII letters, digits and _, and no digit first")
+        )
+        for place, text in _texts(setting, value):
+            fault = _fault(text)
+            place_name = _PLACE.search(text)
+            if fault:
+                yield f"{place} {fault}. Remove it."
+            if place_name:
+                yield f"{place} has {place_name[0]}, which stands for a folder in a unit. Remove it."
+        for name in value if isinstance(value, Mapping) else ():
+            if not pattern.fullmatch(str(name)):
+                yield f"{setting} has the name {str(name)!r}, and the name of {needed}. Rename it."
+
+
+def _texts(place: str, value: object) -> Iterator[tuple[str, str]]:
+    """Every text in `value`, with its place."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _texts(f"{place}.{_shown(str(name))}", each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(place, each)
+    else:
+        yield place, str(value)
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
+
+
+def _fault(text: str) -> str:
+    found = _UNFIT.search(text)
+    return f"has the character U+{ord(found[0]):04X}, which a systemd unit cannot hold" if found else ""
+
+
+class FilterModule:
+    """The filters by name."""
+
+    def filters(self) -> dict[str, Callable[..., object]]:
+        """Every filter of this file."""
+        return {each.__name__: each for each in (unit_text, unit_word, unit_command, unit_faults)}
