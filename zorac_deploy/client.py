@@ -39,9 +39,14 @@ def config_file() -> Path:
     return Path(os.environ.get("ZORAC_CONFIG_FILE") or folder / "config.json")
 
 
+def needs_tunnel(connection: Connection, found: Deployment) -> bool:
+    """Whether the endpoint listens where this machine cannot reach it."""
+    return not connection.target.local and found.listen in _LOOPBACK
+
+
 def settings(connection: Connection, found: Deployment, api_key: str) -> dict[str, str]:
     """Zorac's settings for the deployment `found`, as its configuration file spells them."""
-    if connection.target.local or found.listen in _LOOPBACK:
+    if connection.target.local or needs_tunnel(connection, found):
         address = "localhost"
     else:
         address = connection.target.address if found.listen in _ANYWHERE else found.listen

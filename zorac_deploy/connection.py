@@ -196,18 +196,27 @@ class Connection:
             process.wait()
 
     @contextlib.contextmanager
-    def forward(self, port: int, address: str = "127.0.0.1") -> Iterator[int]:
+    def forward(self, port: int, address: str = "127.0.0.1", here: int = 0) -> Iterator[int]:
         """Bring `port` of the host to this machine for as long as the context lasts, and yield its number here.
+
+        Args:
+            port: The port on the host.
+            address: The address on which the host listens.
+            here: The port on this machine; 0 for any that is free.
 
         Raises:
             HostUnreachable: The tunnel could not be made.
+            ZoracDeployError: The port on this machine is in use.
         """
         if self.target.local:
             yield port
             return
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            here = probe.getsockname()[1]
+        try:
+            with socket.create_server(("127.0.0.1", here)) as probe:
+                here = probe.getsockname()[1]
+        except OSError as fault:
+            message = f"port {here} of this machine cannot be used: {fault.strerror}. Choose another with --port N."
+            raise ZoracDeployError(message) from None
         tunnel = f"127.0.0.1:{here}:{address}:{port}"
         self.check()  # opens the shared session, which carries the tunnel
         made = subprocess.run(self._ssh("-O", "forward", "-L", tunnel), capture_output=True, text=True, check=False)
@@ -217,6 +226,10 @@ class Connection:
             yield here
         finally:
             subprocess.run(self._ssh("-O", "cancel", "-L", tunnel), capture_output=True, check=False)
+
+    def connected(self) -> bool:
+        """Whether the shared SSH session is up. It asks nothing of the host."""
+        return subprocess.run(self._ssh("-O", "check"), capture_output=True, check=False).returncode == 0
 
     def _ssh(self, *more: str) -> list[str]:
         target = self.target

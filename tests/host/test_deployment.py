@@ -5,8 +5,10 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
@@ -145,6 +147,23 @@ def _repaired(run, inside, served, inventory, snapshot_folder):
     assert sorted(inside(served, names).splitlines()) == before
 
 
+def _tunnelled(inventory, tmp_path, key):
+    """The endpoint on a port of this machine, twice, for the first tunnel must leave nothing in the way."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    for _ in range(2):
+        command = ["zorac-deploy", "tunnel", "--port", str(port), "--inventory", str(inventory)]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        assert f"http://localhost:{port}/v1" in process.stdout.readline()
+        request = urllib.request.Request(
+            f"http://localhost:{port}/v1/models", headers={"Authorization": f"Bearer {key}"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own address
+            assert json.load(answer)["data"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
 def _used(run, inside, served, inventory, tmp_path):
     smoke = json.loads(run("smoke", "--json", "--inventory", inventory).stdout)
     assert smoke["passed"], smoke
@@ -159,6 +178,8 @@ def _used(run, inside, served, inventory, tmp_path):
 
     zorac = json.loads(run("client-config", "--inventory", inventory).stdout)
     assert int(zorac["MAX_INPUT_TOKENS"]) + int(zorac["MAX_OUTPUT_TOKENS"]) < 4096
+
+    _tunnelled(inventory, tmp_path, zorac["VLLM_API_KEY"])
 
     reply = run("chat", "-m", "What is the capital of France?", "--max-tokens", 60, "--inventory", inventory)
     assert len(reply.stdout) > 20, reply.stderr  # a real reply; what a small model says is its own affair

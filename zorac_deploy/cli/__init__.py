@@ -23,6 +23,7 @@ from zorac_deploy.cli import (
     smoke,
     status,
     switch,
+    tunnel,
     up,
 )
 from zorac_deploy.cli.common import errors
@@ -88,6 +89,7 @@ for command in (
     logs.logs,
     fit.fit,
     client_config.client_config,
+    tunnel.tunnel,
     gpus.gpus,
     model.model,
     bundle.bundle,

@@ -3,7 +3,7 @@
 import click
 
 from zorac_deploy import client, deployment
-from zorac_deploy.cli.common import host_options, output, print_json, session, words
+from zorac_deploy.cli.common import errors, host_options, output, print_json, session, words
 
 
 @click.command("client-config")
@@ -19,10 +19,18 @@ def client_config(write: bool, **host: object) -> None:
       zorac-deploy client-config tower
       zorac-deploy client-config tower --write
     """
-    with session(words(host)) as opened:
+    named = words(host)
+    with session(named) as opened:
         found = deployment.read(opened.connection)
+        tunnel = client.needs_tunnel(opened.connection, found)
         fitting = client.settings(opened.connection, found, deployment.api_key(opened.connection))
     if write:
         output.print(client.write(fitting, always=True), soft_wrap=True)
     else:
         print_json(fitting)
+    if tunnel:
+        errors.print(
+            f"{found.host} serves its own loopback address only. Keep a tunnel open while you use the client: "
+            f"zorac-deploy tunnel {named.again()}",
+            soft_wrap=True,
+        )

@@ -1,0 +1,45 @@
+"""`zorac-deploy tunnel`."""
+
+import time
+
+import click
+
+from zorac_deploy import deployment
+from zorac_deploy.cli.common import host_options, output, session, words
+from zorac_deploy.errors import HostUnreachable
+
+_LOOK_SECONDS = 2
+
+
+@click.command()
+@host_options
+@click.option(
+    "-p", "--port", type=click.IntRange(1, 65535), help="The port on this machine. Default: the endpoint's own."
+)
+def tunnel(port: int | None, **host: object) -> None:
+    """Open a tunnel to HOST's endpoint.
+
+    It brings the endpoint to localhost, prints its URL, and stays open until Ctrl-C. The settings that client-config
+    writes are for such a tunnel where the endpoint listens on the host's loopback address.
+
+    \b
+    Examples:
+      zorac-deploy tunnel tower
+      zorac-deploy tunnel tower --port 9000
+    """
+    with session(words(host)) as opened:
+        found = deployment.read(opened.connection)
+        with opened.connection.forward(found.port, found.local_address, port or found.port) as here:
+            if opened.connection.target.local:
+                url = f"http://{found.local_address}:{here}/v1"
+                output.print(f"{opened.name} is this machine and needs no tunnel: {url}", soft_wrap=True)
+                return
+            url = f"http://localhost:{here}/v1"
+            output.print(f"{url} is {found.model} on {opened.name}. Close with Ctrl-C.", soft_wrap=True)
+            try:
+                while opened.connection.connected():
+                    time.sleep(_LOOK_SECONDS)
+            except KeyboardInterrupt:
+                output.print("tunnel closed.")
+                return
+        raise HostUnreachable(f"the connection to {opened.name} was lost. Re-run the command to open it again.")
