@@ -45,6 +45,7 @@ def host(disk, monkeypatch):
     monkeypatch.setattr(proof, "prove", host.prove)
     monkeypatch.setattr(activation, "_LOCK", disk / "lock")
     monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of disks are made here, and none loses its power
+    store.KEY_FILE.write_text("old")
     for number in (1, 2, 3):
         made(number)
     return host

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from zorac_host import activation, store
+from zorac_host import activation, proof, store
 from zorac_host.service import Failure
 
 from tests.unit.generations import OTHER, UNIT
@@ -16,6 +16,7 @@ class FakeSystemd:
 
     def __init__(self):
         self.unit, self.state, self.runs, self.loaded = UNIT, "inactive", None, {}
+        self.key = None  # a credential: read at the start
         self.broken, self.mute, self.open, self.stopped, self.lines = set(), set(), set(), 0, "ERROR out of memory\n"
 
     def systemctl(self, *words):
@@ -41,16 +42,19 @@ class FakeSystemd:
         assert unit == self.unit or self.runs is None
         if self.runs is None and unit in self.loaded:
             self.unit, self.state, self.runs = unit, "activating", int(Path(self.loaded[unit].strip()).name)
+            self.key = store.KEY_FILE.read_text()
 
     def wait_until_serving(self, *_):
-        if self.state == "inactive" or self.runs in self.broken:
+        if self.state == "inactive" or {self.runs, self.key} & self.broken:
             self.state, self.runs = "failed", None
             raise Failure("the engine ended before it answered (exit-code)")
         self.state = "active"
 
     def prove(self, about, _, closed):
-        if self.state != "active" or about["number"] != self.runs or self.runs in self.mute:
+        if self.state != "active" or about["number"] != self.runs or {self.runs, self.key} & self.mute:
             raise Failure("the reply is '!!!!', which is no text")
+        if self.key != store.KEY_FILE.read_text():
+            raise proof.KeyRefused("/v1/models")
         if closed and self.runs in self.open:
             raise Failure("POST /invocations answered 200 without the key, and 401 is needed")
 
@@ -66,9 +70,16 @@ def enabled(unit):
     return (store.UNITS / "multi-user.target.wants" / unit).is_symlink()
 
 
-def activate(number, restart=False):
-    activation.begin(number, "me", restart)
+def activate(number, restart=False, key=None):
+    """Activate a generation as the command does, with a new key if one is given; whether an engine is proved."""
+    activation.begin(number, "me", restart, staged(key) if key else None)
     return activation.run()
+
+
+def staged(key):
+    path = store.ETC / "api-key.staged"
+    path.write_text(key)
+    return path
 
 
 def serves(host, number):
@@ -77,6 +88,7 @@ def serves(host, number):
     assert list(store.ETC.glob(".*")) + list(store.UNITS.glob(".*")) == []
     return (
         activation.settled(store.generation(number))
+        and host.key == store.KEY_FILE.read_text()
         and (host.state, host.runs, store.current().number) == ("active", number, number)
         and [unit for unit in (UNIT, OTHER) if enabled(unit)] == [host.unit]
         and {path.name for path in store.UNITS.glob("*.service")} == {host.unit}

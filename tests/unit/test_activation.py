@@ -1,6 +1,7 @@
 """zorac_host/activation.py: an activation ends with the new engine proved, or with the old one proved again."""
 
 import json
+import os
 import shutil
 import sys
 from types import SimpleNamespace
@@ -352,3 +353,65 @@ def test_the_journal_is_read_once_and_one_that_cannot_be_read_is_no_failure(monk
     assert activate(1)
     assert read == [(UNIT, "here")]
     assert store.outcome(1)["engine"] == {}
+
+
+def test_a_new_key_is_in_force_with_its_activation_and_stays_after_a_rollback(host):
+    activate(1)
+    assert activate(2, key="new")
+    assert serves(host, 2)
+    assert (store.key(), store.KEY_FILE.stat().st_mode & 0o777) == ("new", 0o600)
+    assert activate(1)
+    assert serves(host, 1)
+    assert (store.key(), host.stopped) == ("new", 2)
+
+
+def test_a_new_key_alone_is_one_restart_and_is_undone_by_one(host):
+    activate(1)
+    assert activate(1, key="new")
+    assert (store.key(), host.stopped, serves(host, 1)) == ("new", 1, True)
+    host.mute = {"newer"}
+    assert activate(1, key="newer")
+    assert (store.key(), host.stopped, serves(host, 1)) == ("new", 3, True)
+    told = store.outcome(1)
+    assert (told["state"], told["previous"], told["key"]) == ("proved", 1, True)
+    assert told["reason"] == "the reply is '!!!!', which is no text"
+
+
+def test_where_nothing_is_stopped_yet_the_key_stays_and_the_engine_too(host, monkeypatch):
+    activate(1)
+
+    def taken(*_):
+        raise service.Failure("port 8000 of 127.0.0.1 is in use by nginx")
+
+    monkeypatch.setattr(service, "require_free_port", taken)
+    assert activate(2, key="new")
+    assert (store.key(), host.stopped, serves(host, 1)) == ("old", 0, True)
+
+
+def test_where_the_first_fails_with_a_new_key_the_old_one_is_there_again(host):
+    host.broken = {"new"}
+    assert not activate(1, key="new")
+    assert (store.key(), list(store.ETC.glob(".*"))) == ("old", [])
+
+
+def test_where_both_fail_the_key_is_the_old_one(host):
+    activate(1)
+    host.broken = {"new", 1}
+    assert not activate(2, key="new")
+    assert (store.key(), list(store.ETC.glob(".*"))) == ("old", [])
+
+
+@pytest.mark.usefixtures("host")
+def test_keys_are_for_root_alone_from_their_first_moment_on(monkeypatch):
+    activate(1)
+    before, modes = os.umask(0), set()
+    stop = service.stop
+
+    def look(*how):
+        modes.update(path.stat().st_mode & 0o777 for path in store.ETC.glob(".api-key*"))
+        stop(*how)
+
+    monkeypatch.setattr(service, "stop", look)
+    activate(2, key="new")
+    os.umask(before)
+    assert modes == {0o600}

@@ -259,3 +259,9 @@ def test_with_a_key_that_cannot_be_sent_there_is_no_proof_either(engine, held):
     store.KEY_FILE.write_text(held)
     with pytest.raises(Failure, match="is empty, or has other characters"):
         proof.one_token(engine[1], 30)
+
+
+def test_an_engine_with_another_key_is_told_from_one_that_fails(engine):
+    store.KEY_FILE.write_text("another")
+    with pytest.raises(proof.KeyRefused, match="another API key than the one in"):
+        proof.prove(engine[1], 30)

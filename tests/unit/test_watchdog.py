@@ -113,6 +113,18 @@ def test_an_idle_engine_in_doubt_is_asked_at_once(host):
     assert host.later(1) == "restarts it: no token came"
 
 
+def test_an_engine_that_refuses_the_key_lives_and_is_not_restarted(host, monkeypatch):
+    def refused(*_):
+        raise proof.KeyRefused("/v1/chat/completions")
+
+    host.later(0)
+    monkeypatch.setattr(proof, "one_token", refused)
+    told = {host.later(IDLE) for _ in range(20)}
+    assert told == {f"in doubt: {proof.KeyRefused('/v1/chat/completions')}. Restart it with: zorac-deploy up"}
+    assert (host.restarted, host.gone_back) == ([], [])
+    assert store.watch()["doubt"].startswith("/v1/chat/completions answered 401")
+
+
 def test_an_engine_that_systemd_gave_up_is_helped_at_once(host):
     assert host.later(0, state="failed").startswith("restarts it: the engine ended again and again")
 

@@ -73,13 +73,14 @@ def settled(target: Generation) -> bool:
     )
 
 
-def begin(number: int, by: str, restart: bool = False) -> None:
+def begin(number: int, by: str, restart: bool = False, key: Path | None = None) -> None:
     """Put the activation of the generation `number` on record and start the unit that does it.
 
     Args:
         number: The generation.
         by: Who wants it, for those who ask meanwhile.
         restart: Start the engine anew even if it is the one that runs.
+        key: A file with a new API key, which the activation puts in force; it is renamed. The way back has the old one.
 
     Raises:
         Busy: Another activation is under way.
@@ -98,7 +99,11 @@ def begin(number: int, by: str, restart: bool = False) -> None:
             raise Busy(f"generation {other['target']} is being activated, for {other['by']}")
         now = store.current()
         proved = now is not None and store.outcome(now.number).get("state") == "proved"
-        previous = now if now and proved and now.number != number else store.last_good(number)
+        # With a new key, the way back from a generation is the same one with the old key.
+        previous = now if now and proved and (key or now.number != number) else store.last_good(number)
+        store.KeyChange().forget()
+        if key:
+            store.KeyChange().take(key)
         service.enable(UNIT, True)
         store.set_pending(
             {
@@ -106,6 +111,7 @@ def begin(number: int, by: str, restart: bool = False) -> None:
                 "previous": previous.number if previous else None,
                 "by": by,
                 "restart": restart,
+                "key": key is not None,
                 "attempts": 0,
                 "failure": "",
                 "since": int(time.time()),
@@ -140,7 +146,7 @@ def run() -> bool:
         return True
     target = store.generation(record["target"])
     previous = store.generation(record["previous"]) if record["previous"] else None
-    course, back = _Course(), _Course()
+    course, back, key = _Course(), _Course(), store.KeyChange()
     if target and not record["failure"]:
         record["attempts"] += 1
         try:
@@ -150,7 +156,7 @@ def run() -> bool:
                 _require_space()
             service.require_free_port(target.about, store.units())
             store.set_pending(record)
-            _bring_up(target, previous, course, restart=record["restart"], patient=False)
+            _bring_up(target, previous, course, restart=record["restart"], back=False)
             _judge(target, course, record)
         except Exception as failure:  # noqa: BLE001 - whatever it is, an engine that served before serves again
             service.stay_if_host_stops()
@@ -163,10 +169,12 @@ def run() -> bool:
     _say(f"generation {record['target']} failed: {record['failure']}")
     _try(lambda: store.set_pending(record))
     went_back = False
+    if key.is_ahead():
+        _try(key.forget)
     if previous:
         _say(f"going back to generation {previous.number}")
         try:
-            _bring_up(previous, None, back, restart=False, patient=True)
+            _bring_up(previous, None, back, restart=False, back=True)
             course.answers()
             went_back = True
             _keep_logged(previous, back)
@@ -180,27 +188,32 @@ def run() -> bool:
         _try(lambda: store.forget_current(target.unit))
         service.systemctl("daemon-reload")
         _try(lambda: foreign.restore(target.unit))
+    _try(key.undo)  # where the way back did not come to it
     if target:
-        _end(record, target, "failed", course)
+        same = went_back and previous is not None and previous.number == target.number
+        _end(record, target, "proved" if same else "failed", course)
     else:
         _end_record()
     return went_back
 
 
-def _bring_up(target: Generation, previous: Generation | None, course: _Course, restart: bool, patient: bool) -> None:
+def _bring_up(target: Generation, previous: Generation | None, course: _Course, restart: bool, back: bool) -> None:
     """Have `target` be current, started and proved, with the way back to `previous` prepared.
 
-    How it goes is put into `course`.
+    How it goes is put into `course`. A new API key is put in force with it; on the way `back`, the one of before.
     """
+    key = store.KeyChange()
     about, now = target.about, store.current()
     active = service.shown(target.unit).get("ActiveState") in ("active", "activating")
     there = now is not None and now.number == target.number and active and service.running(target.unit) == target.number
-    if restart or not there:
+    if restart or not there or (key.is_made() if back else key.is_ahead()):
         if found := foreign.look(target.unit):
             raise Failure(foreign.refusal(target.unit, found))
         flip = store.Flip(target)
         if previous:
             store.Flip(previous)
+        if not back:
+            key.prepare()
         if now:
             _warm(about, now)
         course.silent_since = last = time.monotonic()
@@ -215,6 +228,7 @@ def _bring_up(target: Generation, previous: Generation | None, course: _Course, 
             service.stop(unit, lambda: proof.idle(now.about if now else about))
         took("stop")
         foreign.remove(target.unit)
+        (key.undo if back else key.make)()
         flip.now(units)
         service.systemctl("daemon-reload")
         service.wait_for_memory(former)
@@ -225,10 +239,10 @@ def _bring_up(target: Generation, previous: Generation | None, course: _Course, 
         course.cursor = service.cursor()
         service.start(target.unit)
     last = time.monotonic()
-    service.wait_until_serving(target.unit, float(about["start_timeout_seconds"]), patient)
+    service.wait_until_serving(target.unit, float(about["start_timeout_seconds"]), back)
     course.seconds["start"], last = round(time.monotonic() - last, 3), time.monotonic()
     # What was proved before may serve again, even if an earlier zorac-deploy left routes of it open.
-    proof.prove(about, float(about["proof_timeout_seconds"]), closed=not (patient or restart))
+    proof.prove(about, float(about["proof_timeout_seconds"]), closed=not (back or restart))
     course.seconds["proof"] = round(time.monotonic() - last, 3)
     course.answers()
 
@@ -260,6 +274,7 @@ def _end(record: dict[str, Any], target: Generation, state: str, course: _Course
                 "by": record["by"],
                 "previous": record["previous"],
                 "reason": record["failure"],
+                "key": record.get("key", False),
                 "back_failure": record.get("back_failure", ""),
                 "cause": record.get("cause", ""),
                 "lines": record.get("lines", []),
@@ -274,6 +289,7 @@ def _end(record: dict[str, Any], target: Generation, state: str, course: _Course
     if record["by"] != WATCHDOG:
         _try(lambda: store.set_watch({}))
     _try(store.tidy)
+    _try(store.KeyChange().forget)
     _end_record()
     _say(f"generation {target.number} is {state}")
     return state == "proved"

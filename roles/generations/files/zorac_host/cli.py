@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from zorac_host import PROTOCOL, __version__, activation, foreign, proof, service, store, watchdog
@@ -32,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     word = words.add_parser("activate", help="have a generation run, proved, and wait for it")
     word.add_argument("number", type=int)
     word.add_argument("--by", required=True, help="who wants it, for those who ask meanwhile")
+    word.add_argument("--key", type=Path, help="a file with a new API key, put in force with it; the file is renamed")
     word.add_argument("--check", action="store_true", help="only say whether there is anything to do")
     word.set_defaults(do=_activate)
 
@@ -71,13 +73,16 @@ def _activate(given: argparse.Namespace) -> None:
     activation.wait()
     target = store.generation(given.number)
     there = target is not None and activation.settled(target)
-    if target and there and _answers(target):
+    # An activation that nobody waited for may have put it in force already.
+    key = None if given.key and _in_force(_bytes(given.key)) else given.key
+    if target and there and not key and _answers(target):
         print(json.dumps({"changed": False, "generation": given.number, **store.outcome(given.number)}))
     elif given.check:
         print(json.dumps({"changed": True, "generation": given.number}))
     else:
-        # One that runs and does not answer is started anew: it hangs, or its API key was changed.
-        activation.begin(given.number, given.by, restart=there)
+        # One that runs and does not answer is started anew: it hangs, or its API key was changed by hand.
+        wanted = _bytes(key) if key else b""
+        activation.begin(given.number, given.by, restart=there, key=key)
         activation.wait()
         found: dict[str, Any] = {
             "reason": "the disk took no outcome",
@@ -86,9 +91,21 @@ def _activate(given: argparse.Namespace) -> None:
             "back_failure": "",
         }
         found |= store.outcome(given.number)
-        proved = target is not None and activation.settled(target)
+        # After a new key failed, the same generation serves again, with the old key.
+        proved = target is not None and activation.settled(target) and (not key or _in_force(wanted))
         state = "proved" if proved else "failed"
         print(json.dumps({"changed": True, "generation": given.number, **found, "state": state}))
+
+
+def _bytes(key: Path) -> bytes:
+    try:
+        return key.read_bytes().strip()
+    except OSError:
+        return b""
+
+
+def _in_force(key: bytes) -> bool:
+    return key == _bytes(store.KEY_FILE)
 
 
 def _answers(target: store.Generation) -> bool:

@@ -1,5 +1,6 @@
 """Prove that an engine lives: by what a client does, for a health check says 200 while the engine hangs."""
 
+import contextlib
 import http.client
 import json
 import time
@@ -99,7 +100,8 @@ def progress(about: Mapping[str, Any], limit: float) -> tuple[bool, float] | Non
         name, _, value = line.rpartition(" ")
         name = name.partition("{")[0]
         if name.startswith(("vllm:", "llamacpp:")):
-            totals[name] = totals.get(name, 0) + float(value)
+            with contextlib.suppress(ValueError):  # another program's words
+                totals[name] = totals.get(name, 0) + float(value)
     for requests, tokens in _METRICS:
         if tokens[0] in totals:
             return any(totals.get(name, 0) > 0 for name in requests), sum(totals.get(name, 0) for name in tokens)
@@ -171,6 +173,16 @@ class _Status(Failure):
         self.found = found
 
 
+class KeyRefused(_Status):
+    """The engine lives, and has another key than the one in force."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, 401, 200)
+        self.args = (
+            f"{path} answered 401: the engine was started with another API key than the one in {store.KEY_FILE}",
+        )
+
+
 def _expect(
     about: Mapping[str, Any], path: str, key: str | None, status: int, deadline: float, body: object = None
 ) -> str:
@@ -221,6 +233,8 @@ def _lines(request: urllib.request.Request, deadline: float, status: int = 200) 
         if isinstance(reason, TimeoutError):
             raise Failure(f"{path} did not answer in time") from None
         raise Failure(f"{path} did not answer: {reason}") from None
+    if (found, status) == (401, 200) and request.has_header("Authorization"):
+        raise KeyRefused(path)
     if found != status:
         raise _Status(path, found, status)
 

@@ -116,6 +116,53 @@ class Flip:
         _sync(ETC)
 
 
+class KeyChange:
+    """A change of the API key, which is part of the activation under way.
+
+    Its files say how far it is, wherever it is cut off: first the new key has a name of its own, then the old one is
+    kept under another, then the new one is renamed into force.
+    """
+
+    def __init__(self) -> None:
+        self._new, self._old = (KEY_FILE.with_name(f".api-key.{each}") for each in ("new", "old"))
+
+    def take(self, staged: Path) -> None:
+        """Have the key in the file `staged` be the new one."""
+        staged.chmod(0o600)
+        staged.rename(self._new)
+        _sync(ETC)
+
+    def is_ahead(self) -> bool:
+        """Whether the key has to be changed yet."""
+        return self._new.exists()
+
+    def is_made(self) -> bool:
+        """Whether the key was changed, and the one of before is known."""
+        return self._old.exists() and not self._new.exists()
+
+    def prepare(self) -> None:
+        """Keep the key in force, for the way back."""
+        if self.is_ahead() and KEY_FILE.exists():
+            write(self._old, KEY_FILE.read_text(), 0o600)
+
+    def make(self) -> None:
+        """Put the new key in force, if that is ahead."""
+        if self.is_ahead():
+            self._new.rename(KEY_FILE)
+            _sync(ETC)
+
+    def undo(self) -> None:
+        """Put the key of before in force again, if it was changed."""
+        if self.is_made():
+            self._old.rename(KEY_FILE)
+            _sync(ETC)
+
+    def forget(self) -> None:
+        """Keep no other key than the one in force."""
+        self._old.unlink(missing_ok=True)
+        self._new.unlink(missing_ok=True)
+
+
 def tidy() -> None:
     """Remove what was prepared and not used."""
     for folder in (ETC, UNITS):
@@ -250,17 +297,22 @@ def write(path: Path, text: str, mode: int) -> None:
     """Have `text` in the file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
+    scratch.unlink(missing_ok=True)
     try:
-        with scratch.open("w") as file:
+        with open(scratch, "x", opener=_for_root) as file:
             file.write(text)
             file.flush()
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        scratch.chmod(mode)
         scratch.rename(path)
     except OSError:
         scratch.unlink(missing_ok=True)
         raise
     _sync(path.parent)
+
+
+def _for_root(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _sync(folder: Path) -> None:

@@ -44,6 +44,10 @@ def look(idle_seconds: float, stall_seconds: float, answer_seconds: float) -> st
     if not reason:
         try:
             found = _alive(target, kept, now, idle_seconds, stall_seconds, answer_seconds)
+        except proof.KeyRefused as refused:  # it lives, and a restart is for a person to want
+            doubt = f"{refused}. Restart it with: zorac-deploy up"
+            store.set_watch({**kept, "doubt": doubt})
+            return f"in doubt: {doubt}"
         except Failure as failure:
             if not kept["doubt"]:  # once may be chance
                 store.set_watch({**kept, "doubt": str(failure)})
