@@ -1,17 +1,17 @@
 """The settings of the chat client Zorac that fit what a host serves."""
 
+import ipaddress
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from zorac_deploy.connection import Connection
+from zorac_deploy.connection import Connection, bracketed
 from zorac_deploy.deployment import Deployment
 from zorac_deploy.errors import ZoracDeployError
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+from zorac_deploy.inventory import Target
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,37 @@ def config_file() -> Path:
 
 def needs_tunnel(connection: Connection, found: Deployment) -> bool:
     """Whether the endpoint listens where this machine cannot reach it."""
-    return not connection.target.local and found.listen in _LOOPBACK
+    return not connection.target.local and _kind(found.listen) == "loopback"
 
 
 def settings(connection: Connection, found: Deployment, api_key: str) -> dict[str, str]:
     """Zorac's settings for the deployment `found`, as its configuration file spells them."""
-    if connection.target.local or needs_tunnel(connection, found):
-        address = "localhost"
-    else:
-        address = connection.target.address if found.listen in _ANYWHERE else found.listen
+    address = bracketed(_address(connection.target, found.listen))
     fitting = {"VLLM_BASE_URL": f"http://{address}:{found.port}/v1", "VLLM_API_KEY": api_key, "VLLM_MODEL": found.model}
     if found.max_model_len:
         limit = limits(found.max_model_len)
         fitting |= {"MAX_INPUT_TOKENS": str(limit.max_input_tokens), "MAX_OUTPUT_TOKENS": str(limit.max_output_tokens)}
     return fitting
+
+
+def _address(target: Target, listen: str) -> str:
+    """The address of the server for a client on this machine."""
+    kind = _kind(listen)
+    if kind == "all":
+        return "localhost" if target.local else target.address
+    # Through a tunnel, or on this machine, where localhost may be the IPv4 address alone.
+    if kind == "loopback" and not (target.local and ":" in listen):
+        return "localhost"
+    return listen
+
+
+def _kind(listen: str) -> Literal["all", "loopback", "one"]:
+    """Which addresses a server on `listen` has."""
+    try:
+        found = ipaddress.ip_address(listen)
+    except ValueError:
+        return "loopback" if listen == "localhost" else "one"
+    return "all" if found.is_unspecified else "loopback" if found.is_loopback else "one"
 
 
 def write(fitting: Mapping[str, str], always: bool = False) -> str:

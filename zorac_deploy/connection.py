@@ -58,6 +58,11 @@ _SUDO_FAULTS: dict[type[ZoracDeployError], re.Pattern[str]] = {
 }
 
 
+def bracketed(address: str) -> str:
+    """The address as it is written before a colon and a port: one of IPv6 has brackets."""
+    return f"[{address}]" if ":" in address else address
+
+
 @dataclass(frozen=True)
 class Connection:
     """The way to one host.
@@ -217,7 +222,7 @@ class Connection:
         except OSError as fault:
             message = f"port {here} of this machine cannot be used: {fault.strerror}. Choose another with --port N."
             raise ZoracDeployError(message) from None
-        tunnel = f"127.0.0.1:{here}:{address}:{port}"
+        tunnel = f"127.0.0.1:{here}:{bracketed(address)}:{port}"
         self.check()  # opens the shared session, which carries the tunnel
         made = subprocess.run(self._ssh("-O", "forward", "-L", tunnel), capture_output=True, text=True, check=False)
         if made.returncode != 0:

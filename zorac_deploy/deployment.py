@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from zorac_deploy.chat import Endpoint
-from zorac_deploy.connection import Connection
+from zorac_deploy.connection import Connection, bracketed
 from zorac_deploy.errors import DeploymentFailed, NotDeployed, Refused, ZoracDeployError, refused_by_program
 
 Seconds: TypeAlias = Mapping[str, float]
@@ -102,9 +102,9 @@ class Deployment:
     logged: Mapping[str, Any]
 
     @property
-    def local_address(self) -> str:
-        """The address by which the host itself reaches the server."""
-        return "127.0.0.1" if self.listen == "0.0.0.0" else self.listen  # noqa: S104 - compared, not bound
+    def url(self) -> str:
+        """The server's address on the host, which takes a connection to 0.0.0.0 or :: for one to its loopback."""
+        return f"http://{bracketed(self.listen)}:{self.port}"
 
     def summary(self) -> dict[str, object]:
         """What `status --json` prints."""
@@ -229,8 +229,8 @@ def api_key(connection: Connection) -> str:
 def endpoint(connection: Connection, deployment: Deployment, port: int) -> Endpoint:
     """The deployment as a client reaches it through `port` of this machine."""
     key = api_key(connection)
-    address = deployment.local_address if connection.target.local else "127.0.0.1"
-    return Endpoint(f"http://{address}:{port}", deployment.model, key)
+    url = deployment.url if connection.target.local else f"http://127.0.0.1:{port}"
+    return Endpoint(url, deployment.model, key)
 
 
 def _ask(connection: Connection, *words: str) -> dict[str, Any]:

@@ -108,13 +108,19 @@ def one_host(address: str, profile: str) -> str:
     if profile not in shipped_profiles():
         raise UnknownProfile(f"there is no profile {profile}. Choose one of: {', '.join(shipped_profiles())}.")
     user, _, place = address.rpartition("@")
-    host, _, port = place.partition(":") if place.count(":") == 1 else (place, "", "")
+    bracketed = re.fullmatch(r"\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\](?::(\w+))?", place, re.ASCII)
+    if bracketed:
+        host, port = bracketed[1], bracketed[2] or ""
+    else:
+        host, _, port = place.partition(":") if place.count(":") == 1 else (place, "", "")
     if (
         not _HOST.fullmatch(host)
         or ("@" in address and not _USER.fullmatch(user))
         or (port and not (port.isascii() and port.isdecimal()))
     ):
-        raise InventoryError(f"{address!r} is not a host. Write it as user@address or user@address:port.")
+        raise InventoryError(
+            f"{address!r} is not a host. Write it as user@address or user@address:port, IPv6 as user@[address]:port."
+        )
     ssh: dict[str, object] = {"ansible_host": host}
     if host == "localhost":
         ssh = {"ansible_connection": "local"}

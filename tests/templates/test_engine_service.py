@@ -57,9 +57,7 @@ def test_what_systemd_would_expand_or_unquote_is_escaped(unit):
 
 def test_a_path_with_spaces_is_one_word(unit):
     lines = unit(engine_service_engine_path="/opt/my engines/e", engine_service_path=["/opt/cu da/50%"])
-    assert (
-        'ExecStartPost="/opt/my engines/e/bin/python" @GENERATION@/engine-ready http://127.0.0.1:8000/health' in lines
-    )
+    assert 'ExecStartPost="/opt/my engines/e/bin/python" @GENERATION@/engine-ready 127.0.0.1 8000' in lines
     assert any(line.startswith('Environment="PATH=/opt/my engines/e/bin:/opt/cu da/50%%:/usr/') for line in lines)
 
 

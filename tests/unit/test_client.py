@@ -49,6 +49,14 @@ def test_the_settings_are_where_zorac_looks_for_them(tmp_path, monkeypatch):
         (False, "127.0.0.1", "localhost"),
         (False, "0.0.0.0", "192.0.2.7"),  # noqa: S104
         (False, "192.0.2.8", "192.0.2.8"),
+        (False, "tower.lan", "tower.lan"),
+        (True, "192.0.2.8", "192.0.2.8"),  # it does not listen on the loopback address
+        (True, "127.0.0.1", "localhost"),
+        (True, "::", "localhost"),
+        (True, "::1", "[::1]"),
+        (False, "::1", "localhost"),
+        (False, "::", "192.0.2.7"),
+        (False, "2001:db8::8", "[2001:db8::8]"),
     ],
 )
 def test_the_address_is_one_that_this_machine_reaches(local, listen, address):

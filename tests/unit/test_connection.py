@@ -1,5 +1,7 @@
 """What ssh and sudo say is told apart. The real ones are asked in tests/host."""
 
+import subprocess
+
 import pytest
 
 from zorac_deploy import errors
@@ -94,3 +96,19 @@ def test_root_on_this_machine_needs_no_sudo(tmp_path, monkeypatch):
 
 def test_the_password_is_not_in_the_connections_own_words(tmp_path):
     assert "secret" not in repr(Connection(Target("t", "p", "a"), "secret", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("address", "place"), [("::1", "[::1]:8000"), ("::", "[::]:8000"), ("192.0.2.8", "192.0.2.8:8000")]
+)
+def test_a_tunnel_leads_to_an_address_of_either_kind(connection, monkeypatch, address, place):
+    asked = []
+
+    def run(words, **_):
+        asked.append(words)
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr("subprocess.run", run)
+    with connection.forward(8000, address) as here:
+        (tunnel,) = [words[words.index("-L") + 1] for words in asked if "-L" in words]
+    assert tunnel == f"127.0.0.1:{here}:{place}"

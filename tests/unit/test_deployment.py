@@ -64,8 +64,15 @@ def test_what_is_deployed_is_the_current_generation():
     found = deployment.read(FakeConnection(STATUS))
     assert (found.generation, found.profile, found.port, found.state) == (2, "headless", 8000, "active")
     assert (found.healthy, found.activating, found.watchdog) == (True, "", "")
-    assert found.local_address == "127.0.0.1"
+    assert found.url == "http://0.0.0.0:8000"
     assert (found.plan, found.logged) == ({"max_num_seqs": 16}, LOGGED)
+
+
+@pytest.mark.parametrize("listen", ["::1", "::", "2001:db8::7"])
+def test_an_address_of_ipv6_has_brackets_in_a_url(listen):
+    generations = [{**each, "host": listen} for each in STATUS["generations"]]
+    found = deployment.read(FakeConnection({**STATUS, "generations": generations}))
+    assert found.url == f"http://[{listen}]:8000"
 
 
 @pytest.mark.parametrize(

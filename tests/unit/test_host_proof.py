@@ -1,6 +1,7 @@
 """zorac_host/proof.py: an engine that does not do what a client relies on is told from one that does."""
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -109,6 +110,17 @@ def test_an_engine_that_does_all_of_it_is_proved(engine):
     stand_in, about = engine
     proof.prove(about, 30)
     assert [message["role"] for message in stand_in.asked[0]["messages"]] == ["system", "system", "assistant", "user"]
+
+
+@pytest.mark.parametrize(("bound", "listen"), [("::1", "::1"), ("::1", "::"), ("::", "::"), ("127.0.0.1", "0.0.0.0")])  # noqa: S104
+def test_an_engine_is_reached_wherever_it_listens(engine, bound, listen):
+    stand_in, about = engine
+    family = socket.AF_INET6 if ":" in bound else socket.AF_INET
+    server = type("Server", (ThreadingHTTPServer,), {"address_family": family})((bound, 0), stand_in)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    proof.prove({**about, "host": listen, "port": server.server_address[1]}, 30)
+    server.shutdown()
+    server.server_close()
 
 
 _CHAT = "/v1/chat/completions"

@@ -85,6 +85,9 @@ def test_the_host_must_be_named_where_there_are_several(tmp_path):
         ("me@box:2222", inventory.Target("box", "headless", "box", 2222, "me")),
         ("box", inventory.Target("box", "headless", "box")),
         ("me@127.0.0.1:22", inventory.Target("loopback", "headless", "127.0.0.1", 22, "me")),
+        ("me@2001:db8::7", inventory.Target("2001:db8::7", "headless", "2001:db8::7", None, "me")),
+        ("me@[2001:db8::7]:2222", inventory.Target("2001:db8::7", "headless", "2001:db8::7", 2222, "me")),
+        ("[::1]", inventory.Target("loopback", "headless", "::1")),
         ("localhost", inventory.Target("localhost", "headless", "localhost", local=True)),
     ],
 )
@@ -93,7 +96,9 @@ def test_one_host_without_an_inventory(tmp_path, address, expected):
     assert inventory.read([source]).target(None) == expected
 
 
-@pytest.mark.parametrize("address", ["", "me@", "me@box:ssh", "-oProxyCommand=x", "me@box name", "box\n"])
+@pytest.mark.parametrize(
+    "address", ["", "me@", "me@box:ssh", "-oProxyCommand=x", "me@box name", "box\n", "[box]:22", "[::1]:x", "[::1]x"]
+)
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(InventoryError, match="is not a host"):
         inventory.one_host(address, "headless")

@@ -35,7 +35,7 @@ def host(monkeypatch):
         target = Target("tower", "headless", "192.0.2.7", local=local)
         connection = SimpleNamespace(target=target, forward=forward, connected=connected)
         served = SimpleNamespace(
-            host="tower", listen=listen, local_address=listen, port=8000, model="m[odel]", max_model_len=None
+            host="tower", listen=listen, url=f"http://{listen}:8000", port=8000, model="m[odel]", max_model_len=None
         )
 
         @contextlib.contextmanager

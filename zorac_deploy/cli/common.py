@@ -175,7 +175,7 @@ def _sources(options: HostOptions, scratch: Path) -> list[Path]:
 def reached(session: Session) -> Iterator[tuple[deployment.Deployment, chat.Endpoint]]:
     """What the session's host serves, and the way to talk to it from here."""
     found = deployment.read(session.connection)
-    with session.connection.forward(found.port, found.local_address) as port:
+    with session.connection.forward(found.port, found.listen) as port:
         yield found, deployment.endpoint(session.connection, found, port)
 
 

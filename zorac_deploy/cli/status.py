@@ -60,7 +60,7 @@ def _show(found: deployment.Deployment) -> None:
         "model": f"{found.model} ({found.model_path})",
         "context": f"{found.max_model_len or 'of the model'} tokens",
         "engine": found.engine,
-        "endpoint": f"http://{found.listen}:{found.port}/v1",
+        "endpoint": f"{found.url}/v1",
         "at boot": "starts" if found.enabled else "does not start",
     }
     if found.logged.get("kernels"):

@@ -29,10 +29,9 @@ def tunnel(port: int | None, **host: object) -> None:
     """
     with session(words(host)) as opened:
         found = deployment.read(opened.connection)
-        with opened.connection.forward(found.port, found.local_address, port or found.port) as here:
+        with opened.connection.forward(found.port, found.listen, port or found.port) as here:
             if opened.connection.target.local:
-                url = f"http://{found.local_address}:{here}/v1"
-                output.print(f"{opened.name} is this machine and needs no tunnel: {url}", soft_wrap=True)
+                output.print(f"{opened.name} is this machine and needs no tunnel: {found.url}/v1", soft_wrap=True)
                 return
             url = f"http://localhost:{here}/v1"
             output.print(f"{url} is {found.model} on {opened.name}. Close with Ctrl-C.", soft_wrap=True)

@@ -131,7 +131,7 @@ def _report(done: deploying.Deployed) -> None:
     changes = f"{len(result.changed)} changes" if result.changed else "nothing to change"
     rows = {
         "host": f"{found.host} ({changes}, {result.seconds:.0f} s)",
-        "endpoint": f"http://{found.listen}:{found.port}/v1 on the host",
+        "endpoint": f"{found.url}/v1 on the host",
         "model": f"{found.model}, context {found.max_model_len or 'of the model'} tokens",
         "profile": f"{found.profile}, engine {found.engine}, generation {found.generation}",
     }

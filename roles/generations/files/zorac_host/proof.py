@@ -202,7 +202,8 @@ def _status(about: Mapping[str, Any], route: routes.Route, deadline: float) -> i
 
 
 def _request(about: Mapping[str, Any], path: str, key: str | None, body: object = None) -> urllib.request.Request:
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(str(about["host"]), str(about["host"]))  # noqa: S104 - compared
+    # Linux takes a connection to 0.0.0.0 or :: for one to the loopback address.
+    host = f"[{about['host']}]" if ":" in str(about["host"]) else str(about["host"])
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     data = json.dumps(body).encode() if body is not None else None
     return urllib.request.Request(f"http://{host}:{about['port']}{path}", data, headers)

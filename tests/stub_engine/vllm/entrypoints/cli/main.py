@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -36,6 +37,10 @@ def main() -> None:
     Engine(flags, getattr(importlib.import_module(module), name)).serve()
 
 
+class Server(ThreadingHTTPServer):
+    """Listens on an address of IPv4 or IPv6."""
+
+
 class Engine:
     """The stub, with its flags."""
 
@@ -56,7 +61,9 @@ class Engine:
         if self.fault == "exits later":
             threading.Timer(3, os._exit, [0]).start()
         signal.signal(signal.SIGTERM, self._ignore if self.fault == "ignores the signal" else self._stop)
-        server = ThreadingHTTPServer((str(self.flags["host"]), int(str(self.flags["port"]))), handler(self))
+        host = str(self.flags["host"])
+        Server.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        server = Server((host, int(str(self.flags["port"]))), handler(self))
         if self.fault == "leaves a child on the port":
             os.set_inheritable(server.fileno(), True)
             subprocess.Popen(["sleep", "3600"], close_fds=False, start_new_session=True)
