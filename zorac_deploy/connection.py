@@ -22,6 +22,7 @@ from zorac_deploy.errors import (
     HostKeyChanged,
     HostUnreachable,
     KeyRefused,
+    Refused,
     SudoRefused,
     ZoracDeployError,
 )
@@ -29,16 +30,33 @@ from zorac_deploy.inventory import Target
 
 _CONNECT_LIMIT_SECONDS = 10
 _HEARTBEAT_SECONDS = 10
+_LOCK_LINE = 500
+
+# Root's alone, and in a folder where nobody else can make files or links.
+_LOCK_FOLDER = "/run/zorac-deploy"
 
 # Held by a process on the host that lives only as long as lines keep coming: it dies with the one who started it,
-# at the end of the connection, or a minute after the network went silent.
+# at the end of the connection, or a minute after the network went silent. Exit code 75: somebody holds it; 76: the
+# folder or the lock is not what it has to be.
 _LOCK_HOLDER = """
-exec 9>>/run/lock/zorac-deploy.lock
-if ! flock --nonblock 9; then cat /run/lock/zorac-deploy.lock; exit 75; fi
-printf '%s\\n' "$1" > /run/lock/zorac-deploy.lock
+umask 077
+export LC_ALL=C
+lock=$2/lock
+mkdir "$2" 2> /dev/null
+[ "$(stat --format=%F:%u "$2")" = "directory:$EUID" ] || { stat --format='%N is a %F of %U' "$2"; exit 76; }
+chmod 0700 "$2" || exit
+if [ -e "$lock" ] || [ -L "$lock" ]; then
+  case "$(stat --format=%F:%u "$lock")" in
+    "regular file:$EUID" | "regular empty file:$EUID") ;;
+    *) stat --format='%N is a %F of %U' "$lock"; exit 76 ;;
+  esac
+fi
+exec 9>> "$lock"
+if ! flock --nonblock 9; then cat "$lock"; exit 75; fi
+printf '%s\\n' "$1" > "$lock"
 echo held
 while read -r -t 60 _; do :; done
-: > /run/lock/zorac-deploy.lock
+: > "$lock"
 """
 
 # The lines by which ssh, which ends with 255, and sudo, which ends with 1, say why. Any other line is a warning.
@@ -160,12 +178,13 @@ class Connection:
 
         Raises:
             HostBusy: Somebody holds it; the message says who, since when and for what.
+            Refused: The lock's folder on the host is not root's alone.
         """
         holder = f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()}) for '{purpose}' since " + (
             time.strftime("%Y-%m-%d %H:%M:%S %Z")
         )
         process = subprocess.Popen(
-            self.command("bash", "-c", _LOCK_HOLDER, "zorac-deploy-lock", holder),
+            self.command("bash", "-c", _LOCK_HOLDER, "zorac-deploy-lock", holder, _LOCK_FOLDER),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -179,13 +198,19 @@ class Connection:
         if self.sudo_password is not None:
             process.stdin.write(f"{self.sudo_password}\n")
             process.stdin.flush()
-        answer = process.stdout.readline().strip()
+        answer = "".join(sign for sign in process.stdout.readline(_LOCK_LINE) if sign.isprintable())
         if answer != "held":
             code = process.wait()
             if code == 75:
                 raise HostBusy(
                     f"another run is at work on {self.target.name}: {answer or 'its holder left no name'}. "
                     "Wait until it is done, or end it there, and type the same again."
+                )
+            if code == 76:
+                raise Refused(
+                    f"the lock on {self.target.name} is not safe: {answer}, and a folder and a regular file of "
+                    f"root are needed. Remove it there, and run the command again: sudo rm -r {_LOCK_FOLDER}",
+                    "lock-unsafe",
                 )
             raise self._fault(code, process.stderr.read())
         done = threading.Event()

@@ -10,7 +10,7 @@
     │   ├── HostKeyChanged       12   it is not the machine that was known by this address
     │   └── SudoRefused          13   the user may not become root
     ├── HostBusy                 14   another run holds the host's lock
-    ├── Refused        20-39, 60-79   a role looked and said no; see REFUSALS
+    ├── Refused        20-39, 60-99   a role looked and said no; see REFUSALS
     ├── DeploymentFailed         40   a role failed while it changed the host
     ├── SmokeFailed              41   the endpoint does not answer as it must
     ├── NotDeployed              42   there is no deployment on the host
@@ -125,6 +125,7 @@ REFUSALS: dict[str, int] = {
     "setting-slower": 85,
     "quantize-failed": 86,
     "bundle-unfit": 87,
+    "lock-unsafe": 90,
     "unit-foreign": 92,
     "user-foreign": 93,
     "disk-no-space": 94,

@@ -95,5 +95,8 @@ def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetchi
     assert json.loads(run("model", "list", "--json").stdout) == []
     assert run("down", "--yes", "--purge").returncode == 0
     assert (
-        inside(sandbox, "sh", "-c", "'ls -d /opt/zorac-deploy /run/zorac-deploy /var/lib/zorac-deploy || true'") == ""
+        inside(
+            sandbox, "sh", "-c", "'sudo ls -d /opt/zorac-deploy /run/zorac-deploy/fetch /var/lib/zorac-deploy || true'"
+        )
+        == ""
     )

@@ -47,3 +47,16 @@ def test_a_killed_holder_leaves_no_lock(offline, opened):
         except HostBusy:
             time.sleep(0.2)
     pytest.fail("the lock outlived its holder")
+
+
+def test_a_user_of_the_host_can_neither_hold_the_lock_nor_be_in_its_way(opened, offline, inside):
+    # Where the lock was once, anybody may make a file. `inside` is a user without root's rights.
+    inside(offline, "mkfifo /run/lock/zorac-deploy.lock /run/lock/zorac-deploy-activation.lock")
+    try:
+        with opened.lock("a test"):
+            held = inside(offline, "flock --nonblock /run/zorac-deploy/lock echo held || echo refused")
+            assert held.strip() == "refused"
+            with pytest.raises(HostBusy, match="for 'a test' since"), opened.lock("another"):
+                pass
+    finally:
+        inside(offline, "rm /run/lock/zorac-deploy.lock /run/lock/zorac-deploy-activation.lock")

@@ -43,7 +43,7 @@ def host(disk, monkeypatch):
     monkeypatch.setattr(service, "cursor", lambda: "here")
     monkeypatch.setattr(service, "journal", lambda *_: host.lines)
     monkeypatch.setattr(proof, "prove", host.prove)
-    monkeypatch.setattr(activation, "_LOCK", disk / "lock")
+    monkeypatch.setattr(activation, "_RUN", disk / "run")
     monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of disks are made here, and none loses its power
     store.KEY_FILE.write_text("old")
     for number in (1, 2, 3):

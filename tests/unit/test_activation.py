@@ -415,3 +415,30 @@ def test_keys_are_for_root_alone_from_their_first_moment_on(monkeypatch):
     activate(2, key="new")
     os.umask(before)
     assert modes == {0o600}
+
+
+@pytest.mark.usefixtures("host")
+def test_the_lock_is_for_its_user_alone(disk):
+    (disk / "run").mkdir()
+    (disk / "run").chmod(0o777)
+    activate(1)
+    assert [(disk / name).stat().st_mode & 0o777 for name in ("run", "run/activation.lock")] == [0o700, 0o600]
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize("name", ["run", "run/activation.lock"])
+def test_a_lock_that_is_a_link_is_refused_and_not_followed(disk, name):
+    victim = disk / "victim"
+    (disk / name).parent.mkdir(mode=0o700, exist_ok=True)
+    (disk / name).symlink_to(victim)
+    with pytest.raises((service.Failure, OSError)):
+        activate(1)
+    assert (victim.exists(), store.pending()) == (False, {})
+
+
+@pytest.mark.usefixtures("host")
+def test_a_lock_that_is_a_fifo_is_refused_at_once(disk):
+    (disk / "run").mkdir(mode=0o700)
+    os.mkfifo(disk / "run/activation.lock")
+    with pytest.raises(service.Failure, match="lock-unsafe"):
+        activate(1)

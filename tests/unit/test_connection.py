@@ -1,9 +1,11 @@
 """What ssh and sudo say is told apart. The real ones are asked in tests/host."""
 
+import os
 import subprocess
 
 import pytest
 
+from zorac_deploy import connection as connections
 from zorac_deploy import errors
 from zorac_deploy.connection import Connection
 from zorac_deploy.inventory import Target
@@ -112,3 +114,59 @@ def test_a_tunnel_leads_to_an_address_of_either_kind(connection, monkeypatch, ad
     with connection.forward(8000, address) as here:
         (tunnel,) = [words[words.index("-L") + 1] for words in asked if "-L" in words]
     assert tunnel == f"127.0.0.1:{here}:{place}"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A connection to this machine, whose lock is in a folder of the test."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(connections, "_LOCK_FOLDER", str(tmp_path / "run"))
+    return Connection(Target("here", "headless", "localhost", local=True), None, tmp_path)
+
+
+def test_the_lock_is_for_its_user_alone_and_names_its_holder(here, tmp_path):
+    with here.lock("zorac-deploy up"):
+        assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("run", "run/lock")] == [0o700, 0o600]
+        with pytest.raises(errors.HostBusy, match=r"for 'zorac-deploy up' since "), here.lock("another"):
+            pass
+    with here.lock("the next"):
+        pass
+
+
+def test_a_folder_that_others_could_open_is_closed(here, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(0o777)
+    with here.lock("mine"):
+        assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_holders_name_has_no_control_characters(here, tmp_path):
+    with here.lock("mine"):
+        (tmp_path / "run/lock").write_text("\x1b]0;owned\x07eve\x9b31m\x7f\n")
+        with pytest.raises(errors.HostBusy) as busy, here.lock("another"):
+            pass
+    assert str(busy.value).isprintable()
+    assert "eve" in str(busy.value)
+
+
+@pytest.mark.parametrize("what", ["folder", "lock"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "other"])
+def test_what_is_not_a_folder_or_a_file_of_its_user_is_refused_and_left_alone(here, tmp_path, what, kind):
+    victim, place = tmp_path / "victim", tmp_path / ("run" if what == "folder" else "run/lock")
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    if what == "folder":
+        victim.mkdir()
+    else:
+        victim.write_text("precious")
+    if kind == "link":
+        place.symlink_to(victim)
+    elif kind == "fifo":
+        os.mkfifo(place)
+    elif what == "folder":
+        place.write_text("")
+    else:
+        place.mkdir()
+    with pytest.raises(errors.Refused, match="is not safe") as refused, here.lock("mine"):
+        pass
+    assert refused.value.refusal == "lock-unsafe"
+    assert list(victim.iterdir()) == [] if what == "folder" else victim.read_text() == "precious"

@@ -7,11 +7,12 @@ unit may be killed, the host may lose its power: the unit is started again and g
 import fcntl
 import os
 import shutil
+import stat
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from zorac_host.store import Generation
 
 UNIT = "zorac-deploy-activate.service"
 WATCHDOG = "the watchdog"
-_LOCK = Path("/run/lock/zorac-deploy-activation.lock")
+# Root's alone: what others can open, they can hold.
+_RUN = Path("/run/zorac-deploy")
 # Killed that often in the middle of one generation's start, it is taken for the cause.
 _ATTEMPTS = 3
 _TICK_SECONDS = 0.2
@@ -360,6 +362,29 @@ def _say(text: str) -> None:
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    with _LOCK.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Hold the lock of those who begin and end an activation.
+
+    Raises:
+        Failure: The lock or its folder is a link, somebody else's, or of another kind.
+    """
+    lock = _RUN / "activation.lock"
+    with suppress(FileExistsError):
+        _RUN.mkdir(mode=0o700)
+    _require_own(_RUN, _RUN.lstat(), stat.S_ISDIR)
+    _RUN.chmod(0o700)
+    # Not through a link, and without waiting for the other end of a FIFO.
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        _require_own(lock, os.fstat(handle), stat.S_ISREG)
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+def _require_own(path: Path, found: os.stat_result, kind: Callable[[int], bool]) -> None:
+    if not kind(found.st_mode) or found.st_uid != os.geteuid():
+        raise Failure(
+            f"[lock-unsafe] {path} is {stat.filemode(found.st_mode)} of user {found.st_uid}, and a folder of root with "
+            f"regular files of root is needed. Remove it: sudo rm -r {_RUN}"
+        )
