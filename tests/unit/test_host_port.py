@@ -75,7 +75,7 @@ def test_what_our_own_unit_holds_will_be_free_and_what_is_not_in_the_way_does_no
     monkeypatch.setattr(port, "_unit", lambda pid: {7: "vllm.service", 8: "nginx.service"}[pid])
     assert port.fault("127.0.0.1", number, ["vllm.service"]) == ""
     found = port.fault(_ALL, number, ["vllm.service"])
-    assert found.startswith(f"[port-taken] port {number} of 0.0.0.0 is in use by nginx (process 8 of nginx.service). ")
+    assert found.startswith(f"[port-taken] port {number} of 0.0.0.0 is in use by nginx (process 8 of nginx.service, ")
 
 
 @pytest.mark.parametrize("shown", ["LISTEN 0 128 127.0.0.1:{0} 0.0.0.0:*\n", ""])

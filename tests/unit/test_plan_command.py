@@ -116,7 +116,7 @@ def test_for_machines(run):
 )
 def test_a_context_on_the_command_line_is_the_inventorys_word_for_it(run, monkeypatch, context, said):
     seen = []
-    monkeypatch.setattr(deploying, "variables", lambda _, context: seen.append(context) or {})
+    monkeypatch.setattr(deploying, "variables", lambda _model, context, _replace_unit: seen.append(context) or {})
     run("--context", context)
     monkeypatch.undo()
     assert deploying.variables(None, seen[0]) == said
