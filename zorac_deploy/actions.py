@@ -35,6 +35,7 @@ class ModelArguments(_Strict):
     source: str
     tekken: bool = False
     pickle: bool = False
+    refresh: bool = False
     hub: str = ""
     token: str = ""
 

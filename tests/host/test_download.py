@@ -91,6 +91,19 @@ def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetchi
     assert damaged.returncode == 27
     assert "model.safetensors" in damaged.stderr
 
+    # The newest, of the hub that the inventory names.
+    hub.commit({**_FILES, "tokenizer.json": b'{"version": "2"}'})
+    monkeypatch.delenv("HF_ENDPOINT")
+    source = tmp_path / "inventory.yml"
+    setting = f"model_weights_hub_endpoint: {hub.endpoint}"
+    source.write_text(
+        sandbox.inventory.read_text().replace("model_weights_source:", f"{setting}\n      model_weights_source:")
+    )
+    newest = run("model", "pull", _SOURCE, "--refresh", "--inventory", source)
+    assert newest.returncode == 0, newest.stdout + newest.stderr
+    listed = json.loads(run("model", "list", "--json").stdout)
+    assert f"{_SOURCE}@{hub.head}" in [each["source"] for each in listed]
+
     assert run("model", "remove", "small").returncode == 0
     assert json.loads(run("model", "list", "--json").stdout) == []
     assert run("down", "--yes", "--purge").returncode == 0

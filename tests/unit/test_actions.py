@@ -6,10 +6,15 @@ import sys
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import zorac_deploy
+from tests.conftest import safetensors
+from tests.hub_server import Hub
 from tests.unit import models
 from zorac_deploy import actions, content, runner
+from zorac_deploy.cli import cli
+from zorac_deploy.cli import model as model_command
 from zorac_deploy.connection import Connection
 from zorac_deploy.errors import Refused
 from zorac_deploy.inventory import Target
@@ -146,3 +151,31 @@ def test_without_the_package_a_plugin_says_what_to_install(plugin, monkeypatch):
     result = module.ActionModule(*[None] * 6).run()
     assert result["failed"]
     assert f"{sys.executable}, cannot import zorac_deploy" in result["msg"]
+
+
+@pytest.mark.usefixtures("new_user")
+def test_the_newest_files_come_from_the_hub_of_the_host(monkeypatch):
+    files = {"config.json": b'{"model_type": "llama"}', "tokenizer.json": b"{}", "model.safetensors": safetensors()}
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with Hub("org/name", files) as hub:
+        asked = {"source": "hf://org/name", "hub": hub.endpoint}
+        first = actions.resolve_model(asked)
+        hub.commit({**files, "tokenizer.json": b'{"new": 1}'})
+        assert actions.resolve_model(asked)["source"] == first["source"]
+        newest = actions.resolve_model({**asked, "refresh": True})
+        assert newest["source"] == f"hf://org/name@{hub.head}" != first["source"]
+        assert actions.resolve_model(asked)["source"] == newest["source"]
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+def test_pull_leaves_the_question_for_the_newest_to_the_role(monkeypatch, refresh):
+    seen = []
+
+    def session(_, variables):
+        seen.append(variables)
+        raise Refused("that is enough", "model-missing")
+
+    monkeypatch.setattr(model_command, "session", session)
+    words = ["model", "pull", "hf://org/name", "--quiet", *(["--refresh"] if refresh else [])]
+    assert CliRunner().invoke(cli, words).exit_code == 25
+    assert seen[0]["model_weights_refreshed"] is refresh

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import click
 from rich.table import Table
 
-from zorac_deploy import models, runner
+from zorac_deploy import runner
 from zorac_deploy.cli import deploying, model_find
 from zorac_deploy.cli.common import host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
@@ -51,11 +51,10 @@ def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, 
       zorac-deploy model pull hf://Qwen/Qwen3-8B-GGUF/Qwen3-8B-Q4_K_M.gguf tower
     """
     progress = Progress(output, verbose, quiet or as_json)
-    if refresh:
-        models.resolve(source, pickle=True, refresh=True)  # whether pickles are allowed, the host's inventory says
+    variables = deploying.variables(source, None) | {"model_weights_refreshed": refresh}
     with (
         progress.shown("Connect to the host"),
-        session(words(host), deploying.variables(source, None)) as opened,
+        session(words(host), variables) as opened,
         opened.connection.lock("zorac-deploy model pull"),
     ):
         result = runner.run(
