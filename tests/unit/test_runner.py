@@ -32,7 +32,7 @@ with connection.opened(target, sys.stdin.readline().strip()) as opened:
     runner.run("up", [Path("box.yml").absolute()], opened, Path("run.log"), on_step=shown)
 """
 
-SLEEPER = "sleep 1234.5"
+SLEEPER = f"sleep {10**6 + os.getpid()}"  # told from that of another run of the tests
 
 
 @pytest.fixture
