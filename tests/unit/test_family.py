@@ -8,6 +8,7 @@ import yaml
 
 from zorac_deploy import content, runner
 from zorac_deploy.connection import Connection
+from zorac_deploy.errors import Refused
 from zorac_deploy.inventory import Target
 from zorac_deploy.models.family import FAMILIES, chat_template, served
 
@@ -126,6 +127,12 @@ def test_what_a_person_sets_goes_before_the_family(tmp_path, monkeypatch, model)
         ("cpu", PLAIN, {}, ("auto", False, None)),  # the model of the sandbox, as before
         ("headless", OTHER, {}, ("auto", True, "hermes")),
         ("display", PLAIN, {}, ("auto", False, None)),
+        (
+            "display",
+            PLAIN,
+            {"vllm_enable_auto_tool_choice": True},
+            ("auto", True, None),
+        ),  # and refused, as the last one
     ]
     groups, names = {}, ("tokenizer_mode", "enable_auto_tool_choice", "tool_call_parser")
     for number, (profile, made, variables, _) in enumerate(cases):
@@ -136,13 +143,17 @@ def test_what_a_person_sets_goes_before_the_family(tmp_path, monkeypatch, model)
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump(groups))
     role = {"ansible.builtin.import_role": {"name": "model_weights", "tasks_from": "preflight"}}
     told = {"{{ inventory_hostname }}": [f"{{{{ vllm_service_flags.{name} }}}}" for name in names]}
-    tasks = [{"name": "Look", **role}, {"name": "Tell", "ansible.builtin.set_fact": told}]
-    play = [{"name": "Try", "hosts": "all", "gather_facts": False, "tasks": tasks}]
+    look = {"ansible.builtin.import_role": {"name": "vllm_service", "tasks_from": "preflight"}}
+    tasks = [{"name": "Look", **role}, {"name": "Tell", "ansible.builtin.set_fact": told}, {"name": "Check", **look}]
+    known = {"engine_path": "/nowhere", "gpu_compatibility_result": {"selected": []}}
+    play = [{"name": "Try", "hosts": "all", "gather_facts": False, "vars": known, "tasks": tasks}]
     (tmp_path / "try.yml").write_text(yaml.safe_dump(play))
     monkeypatch.setattr(content, "playbook", lambda _: tmp_path / "try.yml")
     everyone, steps = Connection(Target("all", "cpu", "here", local=True)), []
     sources = [content.profiles(), tmp_path / "hosts.yml"]
-    runner.run("try", sources, everyone, tmp_path / "log", on_step=steps.append)
+    with pytest.raises(Refused, match="there is no parser for this model's tool calls"):
+        runner.run("try", sources, everyone, tmp_path / "log", on_step=steps.append)
+    assert [step.task for step in steps if step.outcome == "failed"] == ["Require a parser for tool calls"]
     facts = {name: value for step in steps for name, value in step.facts.items()}
     for number, (*_, expected) in enumerate(cases):
         assert tuple(facts[f"host{number}"]) == expected, cases[number]
