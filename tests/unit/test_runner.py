@@ -154,7 +154,7 @@ def processes(*words):
 
 
 def sleepers():
-    return processes(SLEEPER.split()[1])
+    return processes(f"{SLEEPER} ")
 
 
 def held(folder, *texts):
@@ -179,8 +179,10 @@ def test_secrets_are_on_no_disk_and_in_no_command_line_and_what_a_killed_run_lef
         for number in sleepers():
             os.kill(number, signal.SIGKILL)
     assert not held(folder, PASSWORD, TOKEN)
-    while processes("ansible-playbook", str(folder)):
-        time.sleep(0.1)  # with nobody to tell, it ends itself
+    until = time.monotonic() + 60
+    while processes("ansible-playbook", str(folder)):  # with nobody to tell, it ends itself
+        assert time.monotonic() < until
+        time.sleep(0.1)
     assert left(folder)
     with scratch.folder() as ours:
         assert left(folder) == [ours]
