@@ -1,21 +1,20 @@
 """What is deployed on a host: its generations, as the program on the host itself tells of them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
+from zorac_deploy import host_program
 from zorac_deploy.chat import Endpoint
 from zorac_deploy.connection import Connection, bracketed
-from zorac_deploy.errors import DeploymentFailed, NotDeployed, Refused, ZoracDeployError, refused_by_program
+from zorac_deploy.errors import DeploymentFailed, NotDeployed, Refused
+from zorac_deploy.host_program import Activated, Collected, Status, ask
 
 Seconds: TypeAlias = Mapping[str, float]
 
 # The units of the engines, of which a host has one.
 UNITS = ("vllm.service", "llama-cpp.service")
 KEY_FILE = "/etc/zorac-deploy/api-key"
-_PROGRAM = "/usr/local/lib/zorac-deploy/zorac-host"
-_ABSENT = f"sudo: {_PROGRAM}: command not found"
 
 
 @dataclass(frozen=True)
@@ -132,30 +131,29 @@ def read(connection: Connection) -> Deployment:
     Raises:
         NotDeployed: Nothing is.
     """
-    found = _ask(connection, "status")
+    status = ask(connection, Status, "status")
     name = connection.target.name
-    pending, watchdog = found["pending"], found["watchdog"]
-    current = next((each for each in found["generations"] if each["number"] == found["current"]), None)
-    if current is None:
+    current = next((each for each in status.generations if each.number == status.current), None)
+    if current is None or status.unit is None:
         raise NotDeployed(
-            f"nothing is deployed on {name}.{_why_not(found)} Type: zorac-deploy up, naming the host as now."
+            f"nothing is deployed on {name}.{_why_not(status)} Type: zorac-deploy up, naming the host as now."
         )
     return Deployment(
         host=name,
-        generation=current["number"],
-        profile=current["profile"],
-        engine=current["engine"],
-        model=current["model"],
-        model_path=current["model_path"],
-        max_model_len=current["max_model_len"],
-        listen=current["host"],
-        port=int(current["port"]),
-        **found["unit"],
-        healthy=not found["health"],
-        activating=f"generation {pending['target']}, for {pending['by']}" if pending else "",
-        watchdog=_watchdog(watchdog),
-        plan=current["plan"],
-        logged=current["outcome"].get("engine", {}),
+        generation=current.number,
+        profile=current.profile,
+        engine=current.engine,
+        model=current.model,
+        model_path=current.model_path,
+        max_model_len=current.max_model_len,
+        listen=current.host,
+        port=current.port,
+        **status.unit.model_dump(),
+        healthy=not status.health,
+        activating=f"generation {status.pending.target}, for {status.pending.by}" if status.pending else "",
+        watchdog=_watchdog(status.watchdog),
+        plan=current.plan,
+        logged=current.outcome.engine,
     )
 
 
@@ -165,8 +163,8 @@ def generations(connection: Connection) -> list[Generation]:
     Raises:
         NotDeployed: There are none.
     """
-    found = _ask(connection, "status")
-    return [_generation(each, each["number"] == found["current"]) for each in found["generations"]]
+    status = ask(connection, Status, "status")
+    return [_generation(each, each.number == status.current) for each in status.generations]
 
 
 def generation(connection: Connection, number: int) -> Generation:
@@ -174,27 +172,27 @@ def generation(connection: Connection, number: int) -> Generation:
     return next(each for each in generations(connection) if each.number == number)
 
 
-def _generation(told: dict[str, Any], current: bool) -> Generation:
-    outcome = told["outcome"]
+def _generation(told: host_program.Generation, current: bool) -> Generation:
+    outcome = told.outcome
     return Generation(
-        number=told["number"],
-        created=told["created"],
+        number=told.number,
+        created=told.created,
         current=current,
-        about={name: value for name, value in told.items() if name not in ("number", "created", "digest", "outcome")},
-        state=outcome.get("state", ""),
-        at=outcome.get("at"),
-        by=outcome.get("by", ""),
-        reason=outcome.get("reason", ""),
-        cause=outcome.get("cause", ""),
-        logged=outcome.get("engine", {}),
-        order=outcome.get("order", 0),
-        seconds=outcome.get("seconds", {}),
+        about=told.model_dump(exclude={"number", "created", "digest", "outcome"}),
+        state=outcome.state,
+        at=outcome.at,
+        by=outcome.by,
+        reason=outcome.reason,
+        cause=outcome.cause,
+        logged=outcome.engine,
+        order=outcome.order,
+        seconds=outcome.seconds,
     )
 
 
 def settle(connection: Connection) -> None:
     """Wait until no activation is under way on the host: an earlier run may have left it to itself."""
-    done = connection.run(_PROGRAM, "wait")
+    done = connection.run(host_program.PATH, "wait")
     if done.returncode not in (0, 1, 127):
         connection.read("true")  # says what is wrong with the connection
 
@@ -206,19 +204,19 @@ def activate(connection: Connection, number: int, by: str) -> Activation:
         Refused: There is no such generation, or it failed and the one before serves again.
         DeploymentFailed: It failed, and so did the one before.
     """
-    found = _ask(connection, "activate", str(number), "--by", by)
-    if found.get("state", "proved") != "proved":
-        said = "".join(f"\n  {line}" for line in found["lines"])
-        failed = f"generation {number} does not serve on {connection.target.name}: {found['reason']}."
-        if found["back_failure"] or not found["previous"]:
-            raise DeploymentFailed(f"{failed} {found['back_failure']} Nothing answers now.{said}")
-        raise Refused(f"{failed} Generation {found['previous']} serves again and is proved.{said}", "rolled-back")
-    return Activation(number, bool(found["changed"]), found.get("seconds", {}))
+    done = ask(connection, Activated, "activate", str(number), "--by", by)
+    if done.state != "proved":
+        lines = "".join(f"\n  {line}" for line in done.lines)
+        failed = f"generation {number} does not serve on {connection.target.name}: {done.reason}."
+        if done.back_failure or not done.previous:
+            raise DeploymentFailed(f"{failed} {done.back_failure} Nothing answers now.{lines}")
+        raise Refused(f"{failed} Generation {done.previous} serves again and is proved.{lines}", "rolled-back")
+    return Activation(number, done.changed, done.seconds)
 
 
-def collect(connection: Connection, keep: int, check: bool) -> dict[str, Any]:
+def collect(connection: Connection, keep: int, check: bool) -> Collected:
     """Remove generations that are of no use any more, and say which, with the paths and bytes that went with them."""
-    return _ask(connection, "collect", "--keep", str(keep), *(["--check"] if check else []))
+    return ask(connection, Collected, "collect", "--keep", str(keep), *(["--check"] if check else []))
 
 
 def api_key(connection: Connection) -> str:
@@ -233,35 +231,19 @@ def endpoint(connection: Connection, deployment: Deployment, port: int) -> Endpo
     return Endpoint(url, deployment.model, key)
 
 
-def _ask(connection: Connection, *words: str) -> dict[str, Any]:
-    """What the program on the host answers."""
-    done = connection.run(_PROGRAM, *words)
-    said = done.stderr.strip()
-    # Only the shell's own exit code, or what sudo says of this very program: ssh, too, warns of files that it misses.
-    if done.returncode == 127 or (done.returncode == 1 and _ABSENT in said.splitlines()):
-        name = connection.target.name
-        raise NotDeployed(f"nothing is deployed on {name}. Type: zorac-deploy up, naming the host as you did now.")
-    if done.returncode != 0:
-        if refusal := refused_by_program(said):
-            raise refusal
-        connection.check()
-        raise ZoracDeployError(f"the host program of {connection.target.name} failed: {said[-500:]}")
-    return dict(json.loads(done.stdout))
+def _why_not(status: Status) -> str:
+    if status.pending:
+        return f" Generation {status.pending.target} is being activated."
+    failed = [each for each in status.generations if each.outcome.state == "failed"]
+    return f" Generation {failed[-1].number} failed: {failed[-1].outcome.reason}." if failed else ""
 
 
-def _why_not(found: Mapping[str, Any]) -> str:
-    if found["pending"]:
-        return f" Generation {found['pending']['target']} is being activated."
-    failed = [each for each in found["generations"] if each["outcome"].get("state") == "failed"]
-    return f" Generation {failed[-1]['number']} failed: {failed[-1]['outcome']['reason']}." if failed else ""
-
-
-def _watchdog(kept: Mapping[str, Any]) -> str:
-    if kept.get("gave_up"):
-        return f"gave up: {kept['gave_up']}"
-    if kept.get("doubt"):
-        return f"in doubt: {kept['doubt']}"
-    return f"restarted it {len(kept['helped'])} times" if kept.get("helped") else ""
+def _watchdog(kept: host_program.Watchdog) -> str:
+    if kept.gave_up:
+        return f"gave up: {kept.gave_up}"
+    if kept.doubt:
+        return f"in doubt: {kept.doubt}"
+    return f"restarted it {len(kept.helped)} times" if kept.helped else ""
 
 
 def _flat(about: Mapping[str, Any]) -> dict[str, object]:

@@ -11,6 +11,8 @@
     │   └── SudoRefused          13   the user may not become root
     ├── HostBusy                 14   another run holds the host's lock
     ├── Refused        20-39, 60-99   a role looked and said no; see REFUSALS
+    ├── HostProgramUnusable      15   the program on the host is another version, damaged, or not ours
+    ├── Refused        20-39, 60-79   a role looked and said no; see REFUSALS
     ├── DeploymentFailed         40   a role failed while it changed the host
     ├── SmokeFailed              41   the endpoint does not answer as it must
     ├── NotDeployed              42   there is no deployment on the host
@@ -73,6 +75,20 @@ class HostBusy(ZoracDeployError):
     """Another run of zorac-deploy holds the lock on the host."""
 
     exit_code = 14
+
+
+class HostProgramUnusable(ZoracDeployError):
+    """The program on the host does not answer as this version of zorac-deploy expects.
+
+    Attributes:
+        newer: Whether it is of a later version, so that this one is to be upgraded rather than the host.
+    """
+
+    exit_code = 15
+
+    def __init__(self, message: str, newer: bool = False) -> None:
+        super().__init__(message)
+        self.newer = newer
 
 
 # A role that refuses begins its message with one of these ids in brackets, as in "[port-taken] …".

@@ -52,6 +52,8 @@ class FakeConnection:
         self.unreachable = unreachable
 
     def run(self, *words):
+        if words[1:] == ("version",):
+            return subprocess.CompletedProcess([], 0, '{"version": "0.1.0", "protocol": 1}', "")
         self.asked = words
         return self.done
 
@@ -184,5 +186,5 @@ def test_other_faults_are_the_connections_or_the_programs():
 
 def test_collecting_says_how_many_to_keep():
     connection = FakeConnection({"generations": [1], "paths": [], "bytes": 0})
-    assert deployment.collect(connection, 2, True)["generations"] == [1]
+    assert deployment.collect(connection, 2, True).generations == (1,)
     assert connection.asked[1:] == ("collect", "--keep", "2", "--check")

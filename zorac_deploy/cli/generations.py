@@ -43,16 +43,16 @@ def generations(collect: bool, keep: int, check: bool, as_json: bool, **host: ob
         with opened.connection.lock("zorac-deploy generations --collect"):
             removed = deployment.collect(opened.connection, keep, check)
     if as_json:
-        print_json({"host": opened.name, "check": check, **removed})
+        print_json({"host": opened.name, "check": check, **removed.model_dump()})
         return
-    numbers = ", ".join(map(str, removed["generations"])) or "none"
+    numbers = ", ".join(map(str, removed.generations)) or "none"
     output.print(
         marked(
             "[bold]{}:[/] {} generations: {}; {:.1f} GiB",
-            *(opened.name, "would remove" if check else "removed", numbers, removed["bytes"] / 2**30),
+            *(opened.name, "would remove" if check else "removed", numbers, removed.bytes / 2**30),
         )
     )
-    for path in removed["paths"]:
+    for path in removed.paths:
         output.print(f"  {path}", soft_wrap=True)
 
 

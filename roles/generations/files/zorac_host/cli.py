@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zorac_host import PROTOCOL, __version__, activation, foreign, proof, service, store, watchdog
+from zorac_host import PROTOCOL, __version__, activation, foreign, proof, restore, service, store, verify, watchdog
 
 _NOT_PROVED = 3
 
@@ -53,6 +53,19 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("--answer-seconds", type=float, required=True)
     word.set_defaults(do=_watch)
 
+    word = words.add_parser("verify", help="compare the host with the document that was applied last")
+    word.add_argument("--deep", action="store_true", help="also read every byte of engine and model")
+    word.add_argument("--reply", action="store_true", help="also ask the engine for a real reply, and say what runs")
+    word.set_defaults(do=_verify)
+
+    word = words.add_parser("restore", help="put back modes, owners, added files and drop-ins")
+    word.add_argument("--check", action="store_true", help="only say what would be put back")
+    word.set_defaults(do=_restore)
+
+    word = words.add_parser("apply", help="record the document on standard input as what this host should be")
+    word.add_argument("--check", action="store_true", help="only say what differs from it")
+    word.set_defaults(do=_apply)
+
     word = words.add_parser("collect", help="remove generations that are of no use any more")
     word.add_argument("--keep", type=int, required=True, help="how many good ones to keep beside the current one")
     word.add_argument("--check", action="store_true", help="only say what would be removed")
@@ -67,6 +80,26 @@ def _watch(given: argparse.Namespace) -> None:
 def _collect(given: argparse.Namespace) -> None:
     activation.wait()
     print(json.dumps(store.collect(given.keep, given.check)))
+
+
+def _verify(given: argparse.Namespace) -> None:
+    print(json.dumps(verify.look(given.deep, given.reply) | ({"status": _state()} if given.reply else {})))
+
+
+def _restore(given: argparse.Namespace) -> None:
+    try:
+        document = verify.read()
+    except verify.Unusable:
+        print(json.dumps(restore.summary([])))
+        return
+    if not given.check:
+        verify.begin()
+    found = verify.differences(document["parts"], deep=False)
+    print(json.dumps(restore.summary(restore.restore(document["parts"], found, given.check))))
+
+
+def _apply(given: argparse.Namespace) -> None:
+    print(json.dumps(verify.apply(json.load(sys.stdin), given.check)))
 
 
 def _activate(given: argparse.Namespace) -> None:
@@ -118,6 +151,11 @@ def _answers(target: store.Generation) -> bool:
 
 
 def _status(_: argparse.Namespace) -> None:
+    print(json.dumps(_state()))
+
+
+def _state() -> dict[str, Any]:
+    """What runs, what is under way, and every generation."""
     now = store.current()
     found: dict[str, Any] = {
         "current": now.number if now else None,
@@ -133,4 +171,4 @@ def _status(_: argparse.Namespace) -> None:
             proof.health(now.about, 5)
         except service.Failure as failure:
             found["health"] = str(failure)
-    print(json.dumps(found))
+    return found

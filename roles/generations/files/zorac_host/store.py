@@ -293,14 +293,14 @@ def write_json(path: Path, what: Mapping[str, Any]) -> None:
     write(path, json.dumps(what, indent=2) + "\n", 0o644)
 
 
-def write(path: Path, text: str, mode: int) -> None:
-    """Have `text` in the file, whole or not at all."""
+def write(path: Path, content: str | bytes, mode: int) -> None:
+    """Have `content` in the file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
     scratch.unlink(missing_ok=True)
     try:
-        with open(scratch, "x", opener=_for_root) as file:
-            file.write(text)
+        with open(scratch, "xb", opener=_for_root) as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())

@@ -1,0 +1,352 @@
+"""The kinds of parts that a desired state consists of, and how each looks at the host.
+
+A look takes all parts of its kind at once, so that one command answers for all of them, and yields what differs. It
+knows nothing of roles: what to expect is in the parts.
+"""
+
+import fnmatch
+import grp
+import os
+import pwd
+import re
+import stat
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from zorac_host import activation, service, store, tree
+
+Part: TypeAlias = Mapping[str, Any]
+# Of a folder that was changed as a whole, the first names say enough.
+_NAMED = 20
+_RUN_FROM = re.compile(r"\.pth$|(^|/)(site|user)customize\.py$")
+_TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it was asked for.
+
+    Attributes:
+        owner: Who heals it: the role that the part belongs to.
+        kind: The part's kind.
+        part: What is looked at: a path, a unit, a package.
+        aspect: What of it differs.
+        expected: What was asked for.
+        found: What is there.
+        names: The files concerned, where the part is a folder.
+        packages: The Python packages that these files came with.
+    """
+
+    owner: str
+    kind: str
+    part: str
+    aspect: str
+    expected: str
+    found: str
+    names: list[str] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """As it is printed."""
+        return asdict(self)
+
+
+def files(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
+    """A regular file: its mode, owner and content."""
+    for part in parts:
+        seen = _lstat(part["path"])
+        if seen is None or not stat.S_ISREG(seen.st_mode):
+            yield _differs(part, "type", "file", _type(seen))
+            continue
+        yield from _access(part, seen)
+        if part.get("sha256"):
+            found = tree.sha256(Path(part["path"]))
+            if found != part["sha256"]:
+                yield _differs(part, "content", part["sha256"][:12], found[:12])
+
+
+def folders(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
+    """A folder of ours: its mode and owner, and its names where no others may be in it."""
+    for part in parts:
+        seen = _lstat(part["path"])
+        if seen is None or not stat.S_ISDIR(seen.st_mode):
+            yield _differs(part, "type", "folder", _type(seen))
+            continue
+        yield from _access(part, seen)
+        if part.get("names") is not None:
+            wanted, found = set(part["names"]), {path.name for path in Path(part["path"]).iterdir()}
+            if found - wanted:
+                yield _differs(part, "added", "nothing", _listed(found - wanted), sorted(found - wanted))
+            if wanted - found:
+                yield _differs(part, "missing", _listed(wanted - found), "nothing", sorted(wanted - found))
+
+
+def absent(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
+    """A path at which nothing may be."""
+    for part in parts:
+        seen = _lstat(part["path"])
+        if seen is not None:
+            yield _differs(part, "type", "nothing", _type(seen))
+
+
+def links(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
+    """A symbolic link: where it leads, and that something is there."""
+    for part in parts:
+        path = Path(part["path"])
+        found = str(path.readlink()) if path.is_symlink() else _type(_lstat(str(path)))
+        if found != part["target"]:
+            yield _differs(part, "target", part["target"], found)
+        elif not path.exists():
+            yield _differs(part, "target", part["target"], "nothing is there")
+
+
+def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
+    """A folder with many files, compared with the record that was made when it was installed."""
+    for part in parts:
+        folder = Path(part["path"])
+        if not folder.is_dir() or folder.is_symlink():
+            yield _differs(part, "type", "folder", _type(_lstat(str(folder))))
+            continue
+        yield from _access(part, folder.lstat())
+        if "fingerprint" not in part:
+            yield _differs(part, "record", "made", "missing")
+            continue
+        by_aspect: dict[str, list[tree.Change]] = {}
+        for change in tree.changes(folder, part, deep):
+            by_aspect.setdefault(change.aspect, []).append(change)
+        for aspect, changes in by_aspect.items():
+            names = [change.name for change in changes if change.name]
+            # What is run without being asked for comes first.
+            names.sort(key=lambda name: (not _RUN_FROM.search(name), name))
+            first = changes[0]
+            expected, found = (first.expected, first.found) if len(changes) == 1 else ("", _listed(names))
+            if len(changes) == 1 and first.name:
+                found = f"{first.name}: {first.found}"
+            yield _differs(part, aspect, expected, found, names, tree.packages(folder, names))
+
+
+def packages(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
+    """Packages of the distribution: installed, in which version, and held."""
+    names = [name for part in parts for name in part["names"]]
+    fields = "${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\n"
+    shown = _output("dpkg-query", "--show", f"--showformat={fields}", *names)
+    found = {}
+    for line in shown.splitlines():
+        name, version, want, state = line.split("\t")
+        if state != "not-installed":
+            found[name] = (version, want, state)
+    for part, name in [(each, name) for each in parts for name in each["names"]]:
+        version, want, state = found.get(name, ("", "", "not installed"))
+        if state != "installed":
+            yield _differs(part, "state", "installed", state, label=name)
+            continue
+        if part.get("version") and not fnmatch.fnmatchcase(version, part["version"]):
+            yield _differs(part, "version", part["version"], version, label=name)
+        if part.get("hold") and want != "hold":
+            yield _differs(part, "hold", "held", want, label=name)
+
+
+def units(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
+    """Units of systemd: enabled, active, from which files, and the settings that are in force."""
+    names = sorted({name for part in parts for name in part.get("properties", {})})
+    wanted = ["Id", "LoadState", "UnitFileState", "ActiveState", "FragmentPath", "DropInPaths", "NeedDaemonReload"]
+    shown = _output("systemctl", "show", f"--property={','.join(wanted + names)}", *(part["name"] for part in parts))
+    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n")]
+    for part, seen in zip(parts, blocks, strict=False):
+        yield from _unit(part, seen)
+    for part in parts[len(blocks) :]:
+        yield _differs(part, "state", "known to systemd", "systemctl did not answer")
+
+
+def _unit(part: Part, seen: Mapping[str, str]) -> Iterator[Difference]:
+    if part.get("active") is False and seen.get("ActiveState") in ("inactive", "failed"):
+        return
+    if seen.get("LoadState") != "loaded":
+        yield _differs(part, "loaded", "loaded", seen.get("LoadState", "unknown"))
+        return
+    own = [path for path in seen.get("DropInPaths", "").split() if f"/{part['name']}.d/" in path]
+    if sorted(own) != sorted(part.get("drop_ins", [])):
+        yield _differs(part, "drop-ins", _listed(part.get("drop_ins", [])), _listed(own), own)
+    if part.get("path") and seen.get("FragmentPath") != part["path"]:
+        yield _differs(part, "unit file", part["path"], seen.get("FragmentPath", ""))
+    if seen.get("NeedDaemonReload") == "yes":
+        yield _differs(part, "daemon-reload", "done", "needed")
+    if part.get("enabled") is not None:
+        expected, found = "enabled" if part["enabled"] else "disabled", seen.get("UnitFileState", "")
+        if found != expected:
+            yield _differs(part, "at boot", expected, found)
+    if part.get("active") is not None and (seen.get("ActiveState") == "active") != part["active"]:
+        yield _differs(part, "state", "active" if part["active"] else "inactive", seen.get("ActiveState", ""))
+    for name, value in part.get("properties", {}).items():
+        if seen.get(name) != value:
+            yield _differs(part, name, value, seen.get(name, ""))
+
+
+def users(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
+    """Users: their group, home and shell."""
+    for part in parts:
+        try:
+            user = pwd.getpwnam(part["name"])
+        except KeyError:
+            yield _differs(part, "account", "present", "absent")
+            continue
+        seen = {"group": _group(user.pw_gid), "home": user.pw_dir, "shell": user.pw_shell}
+        for aspect, found in seen.items():
+            if aspect in part and part[aspect] != found:
+                yield _differs(part, aspect, part[aspect], found)
+
+
+def kernel(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
+    """Kernel modules, by the version that is loaded and that on the disk, and settings of the kernel."""
+    for part in parts:
+        if "setting" in part:
+            found = _text(Path("/proc/sys") / part["setting"].replace(".", "/"))
+            if found.split() != str(part["value"]).split():
+                yield _differs(part, "value", str(part["value"]), found or "absent")
+            continue
+        loaded = _text(Path("/sys/module") / part["module"].replace("-", "_") / "version")
+        disk = _output("modinfo", "--field", "version", part["module"]).strip()
+        for aspect, found in (("loaded", loaded), ("on the disk", disk)):
+            if aspect.replace("on the ", "") in part and found != part[aspect.replace("on the ", "")]:
+                yield _differs(part, aspect, part[aspect.replace("on the ", "")], found or "none")
+
+
+def cards(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
+    """NVIDIA GPUs, by their UUIDs: present, with which driver, power limit and persistence."""
+    fields = ("uuid", "name", "memory.total", "driver_version", "power.limit", "persistence_mode")
+    shown = _output("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
+    rows = [dict(zip(fields, map(str.strip, line.split(",")), strict=False)) for line in shown.splitlines()]
+    found = {row["uuid"]: row for row in rows}
+    for part in parts:
+        seen = found.get(part["uuid"])
+        if seen is None:
+            yield _differs(part, "GPU", part["uuid"], _listed(found) if found else "no GPU that nvidia-smi sees")
+            continue
+        for aspect, expected in part["expected"].items():
+            if not _equal(seen.get(aspect, ""), expected):
+                yield _differs(part, aspect, str(expected), seen.get(aspect, ""))
+
+
+def generations(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
+    """The generation that the host serves: current, verified, its own unit's file in place, and what runs is it."""
+    for part in parts:
+        now = store.current()
+        if now is None or now.number != part["number"]:
+            yield _differs(
+                part, "current", f"generation {part['number']}", f"generation {now.number}" if now else "none"
+            )
+            continue
+        if now.about.get("digest") != part["digest"]:
+            yield _differs(part, "digest", part["digest"][:12], str(now.about.get("digest"))[:12])
+        if store.outcome(now.number).get("state") != "proved":
+            yield _differs(part, "health check", "passed", store.outcome(now.number).get("state", "never activated"))
+        if service.shown(now.unit).get("ActiveState") == "active" and not activation.settled(now):
+            yield _differs(part, "running", f"generation {now.number}", f"generation {service.running(now.unit)}")
+
+
+LOOKS: dict[str, Callable[[Sequence[Part], bool], Iterator[Difference]]] = {
+    "file": files,
+    "folder": folders,
+    "absent": absent,
+    "link": links,
+    "tree": trees,
+    "package": packages,
+    "unit": units,
+    "user": users,
+    "kernel": kernel,
+    "card": cards,
+    "generation": generations,
+}
+
+
+def named(part: Part) -> str:
+    """What a person calls the part."""
+    for name in ("path", "name", "setting", "module", "uuid", "number"):
+        if name in part and not (name == "path" and part["kind"] == "unit"):
+            return str(part[name])
+    return str(part["kind"])
+
+
+def _differs(
+    part: Part,
+    aspect: str,
+    expected: str,
+    found: str,
+    names: Sequence[str] = (),
+    packages: Sequence[str] = (),
+    label: str = "",
+) -> Difference:
+    place = label or named(part)
+    return Difference(part["owner"], part["kind"], place, aspect, expected, found, list(names), list(packages))
+
+
+def _access(part: Part, seen: os.stat_result) -> Iterator[Difference]:
+    mode = f"{stat.S_IMODE(seen.st_mode):04o}"
+    if "mode" in part and mode != part["mode"]:
+        yield _differs(part, "mode", part["mode"], mode)
+    for aspect, found in (("user", _user(seen.st_uid)), ("group", _group(seen.st_gid))):
+        if aspect in part and part[aspect] != found:
+            yield _differs(part, aspect, part[aspect], found)
+    if "mode" in part and "system.posix_acl_access" in os.listxattr(part["path"]):
+        yield _differs(part, "access list", "none", "further users or groups (getfacl shows them)")
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _type(seen: os.stat_result | None) -> str:
+    if seen is None:
+        return "nothing"
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symbolic link"}
+    return kinds.get(stat.S_IFMT(seen.st_mode), "special file")
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _listed(names: Any) -> str:
+    names = [str(name) for name in names]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more if names else "none"
+
+
+def _equal(found: str, expected: object) -> bool:
+    """Whether they are the same, as numbers where they are numbers: nvidia-smi writes 450.00 for 450."""
+    try:
+        return float(found) == float(str(expected))
+    except ValueError:
+        return found == str(expected)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _output(*command: str) -> str:
+    """What the command prints; nothing where it is not installed or does not end."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout

@@ -1,0 +1,222 @@
+"""A folder with many files, an engine or a model: what it held when it was installed, and what differs from that now.
+
+The record names every file with its mode, owner, size, time and SHA-256. Comparing all but the SHA-256 takes a look at
+each file and reads none; ``deep`` reads them all.
+"""
+
+import base64
+import csv
+import gzip
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from zorac_host import store
+
+# Path relative to the folder -> kind, mode, user id, group id, size, time of change in ns, link's target.
+Entries: TypeAlias = dict[str, list[Any]]
+_ASPECTS = ("type", "mode", "owner", "group", "size", "time of change", "target")
+_WHEELS = "lib/python3*/site-packages/*.dist-info/RECORD"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs in one file of a folder.
+
+    Attributes:
+        name: The file, relative to the folder.
+        aspect: What of it differs: ``missing``, ``added``, ``mode``, ``content``, …
+        expected: What was recorded.
+        found: What is there.
+    """
+
+    name: str
+    aspect: str
+    expected: str
+    found: str
+
+
+def entries(folder: Path) -> Entries:
+    """Every file, link and folder below `folder`, by what a look at it tells."""
+    found: Entries = {}
+    waiting = [(str(folder), "")]
+    while waiting:
+        path, prefix = waiting.pop()
+        with os.scandir(path) as listing:
+            for entry in listing:
+                seen = entry.stat(follow_symlinks=False)
+                name = f"{prefix}{entry.name}"
+                mode = seen.st_mode
+                if stat.S_ISDIR(mode):
+                    # Its size and time follow from its files.
+                    found[name] = ["d", stat.S_IMODE(mode), seen.st_uid, seen.st_gid, 0, 0, ""]
+                    waiting.append((entry.path, f"{name}/"))
+                elif stat.S_ISLNK(mode):
+                    found[name] = ["l", 0, seen.st_uid, seen.st_gid, 0, 0, str(Path(entry.path).readlink())]
+                else:
+                    kind = "f" if stat.S_ISREG(mode) else "other"
+                    found[name] = [
+                        kind, stat.S_IMODE(mode), seen.st_uid, seen.st_gid, seen.st_size, seen.st_mtime_ns, ""
+                    ]  # fmt: skip
+    return found
+
+
+def fingerprint(found: Mapping[str, list[Any]]) -> str:
+    """What tells one state of a folder from another, without its content."""
+    lines = "\n".join(f"{name}\0{found[name]}" for name in sorted(found))
+    return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def describe(folder: Path, record: Path, create: bool, renewed: bool = False) -> dict[str, Any]:
+    """What a desired state says of `folder`: its record's digest and what follows from it.
+
+    A record that is there stays, unless the folder was installed anew: what differs from it is a difference.
+
+    Args:
+        folder: The folder.
+        record: The file that lists what is in it.
+        create: Whether a record may be made where there is none.
+        renewed: Whether the folder was installed anew, and its record is to be, too.
+
+    Returns:
+        Nothing where there is no record.
+    """
+    if renewed or not record.is_file():
+        if not create or not folder.is_dir():
+            return {}
+        _write_record(folder, record)
+    packed = record.read_bytes()
+    recorded = _unpacked(packed)["entries"]
+    regular = [entry for entry in recorded.values() if entry[0] == "f"]
+    return {
+        "record_sha256": hashlib.sha256(packed).hexdigest(),
+        "fingerprint": fingerprint(recorded),
+        "files": len(regular),
+        "bytes": sum(entry[4] for entry in regular),
+    }
+
+
+def _write_record(folder: Path, record: Path) -> None:
+    found = entries(folder)
+    known = _listed_by_wheels(folder) | _listed_by_manifest(folder)
+    names = [name for name, entry in found.items() if entry[0] == "f"]
+    digests = known | _digests(folder, (name for name in names if name not in known))
+    text = json.dumps({"entries": found, "sha256": {name: digests[name] for name in names}})
+    record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store.write(record, gzip.compress(text.encode("utf-8", "surrogatepass"), compresslevel=1, mtime=0), 0o600)
+
+
+def _unpacked(packed: bytes) -> dict[str, Any]:
+    return dict(json.loads(gzip.decompress(packed)))
+
+
+def _listed_by_manifest(folder: Path) -> dict[str, str]:
+    """The SHA-256 that the files of a model have to have."""
+    files = store.read_json(folder / ".zorac-deploy.json").get("files", {})
+    return {name: file["sha256"] for name, file in files.items()}
+
+
+def _listed_by_wheels(folder: Path) -> dict[str, str]:
+    """The SHA-256 that the wheels of a virtual environment say of their files, which need not be read then."""
+    known = {}
+    for record in folder.glob(_WHEELS):
+        site = record.parent.parent.relative_to(folder)
+        for name, digest in _lines(record):
+            if digest.startswith("sha256="):
+                padded = digest.removeprefix("sha256=") + "="
+                known[os.path.normpath(site / name)] = base64.urlsafe_b64decode(padded).hex()
+    return known
+
+
+def _lines(record: Path) -> Iterator[tuple[str, str]]:
+    """The files that a wheel lists, and the digests it gives."""
+    with record.open(newline="", errors="replace") as file:
+        for row in csv.reader(file):
+            if len(row) == 3:
+                yield row[0], row[1]
+
+
+def changes(folder: Path, part: Mapping[str, Any], deep: bool) -> Iterator[Change]:
+    """What differs in `folder` from the record that `part` names.
+
+    Args:
+        folder: The folder.
+        part: As `write_record` described it.
+        deep: Also read every file and compare its SHA-256.
+    """
+    found = entries(folder)
+    same = fingerprint(found) == part["fingerprint"]
+    if same and not deep:
+        return
+    try:
+        recorded = read_record(part)
+    except (OSError, ValueError) as error:
+        yield Change("", "record", "as it was written", f"{part['record']}: {error}")
+        return
+    if not same:
+        yield from _compared(recorded["entries"], found)
+    if deep:
+        yield from _read_again(folder, recorded, found)
+
+
+def read_record(part: Mapping[str, Any]) -> dict[str, Any]:
+    """The record that `part` names.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is another one.
+    """
+    packed = Path(part["record"]).read_bytes()
+    if hashlib.sha256(packed).hexdigest() != part["record_sha256"]:
+        raise ValueError("it was changed")
+    return _unpacked(packed)
+
+
+def _compared(wanted: Entries, found: Entries) -> Iterator[Change]:
+    for name in sorted(wanted.keys() - found.keys()):
+        yield Change(name, "missing", "a file", "nothing")
+    for name in sorted(found.keys() - wanted.keys()):
+        yield Change(name, "added", "nothing", "a file")
+    for name in sorted(wanted.keys() & found.keys()):
+        for aspect, expected, seen in zip(_ASPECTS, wanted[name], found[name], strict=True):
+            if expected != seen:
+                shown = (lambda value: f"{value:04o}") if aspect == "mode" else str
+                yield Change(name, aspect, shown(expected), shown(seen))
+
+
+def _read_again(folder: Path, recorded: Mapping[str, Any], found: Entries) -> Iterator[Change]:
+    names = [name for name in recorded["sha256"] if found.get(name, [""])[0] == "f"]
+    digests = _digests(folder, names)
+    for name in sorted(names):
+        if digests[name] != recorded["sha256"][name]:
+            yield Change(name, "content", recorded["sha256"][name][:12], digests[name][:12])
+
+
+def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    wanted = list(names)
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(wanted, pool.map(lambda name: sha256(folder / name), wanted), strict=True))
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of the file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def packages(folder: Path, names: Iterable[str]) -> list[str]:
+    """The Python packages of the virtual environment `folder` that brought the files `names`."""
+    wanted, owners = set(names), set()
+    for record in folder.glob(_WHEELS):
+        site, own = record.parent.parent.relative_to(folder), f"{record.parent.relative_to(folder)}/"
+        if any(name.startswith(own) for name in wanted) or any(
+            os.path.normpath(site / name) in wanted for name, _ in _lines(record)
+        ):
+            owners.add(record.parent.name.removesuffix(".dist-info").rpartition("-")[0].lower().replace("_", "-"))
+    return sorted(owners)

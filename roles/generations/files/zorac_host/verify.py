@@ -1,0 +1,155 @@
+"""Compare the host with the document that says what it should be, and say what differs.
+
+The document is written when everything is applied, as the last step. A run that begins takes its inputs off it, so that
+one that is killed leaves nothing that could be taken for a finished one.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from zorac_host import kinds, proof, service, store, tree
+from zorac_host.kinds import Difference
+
+SCHEMA = 1
+DOCUMENT = store.STATE / "state.json"
+_LIMIT_BYTES = 16 * 2**20
+
+
+class Unusable(Exception):
+    """There is no document to compare with; the message says why."""
+
+
+def read() -> dict[str, Any]:
+    """The document that was applied to this host.
+
+    Raises:
+        Unusable: There is none, it is damaged, of another schema, or another host's.
+    """
+    try:
+        with DOCUMENT.open() as file:
+            document = json.loads(file.read(_LIMIT_BYTES))
+    except FileNotFoundError:
+        raise Unusable("nothing was recorded on this host yet") from None
+    except (OSError, ValueError) as error:
+        raise Unusable(f"{DOCUMENT} cannot be read: {error}") from None
+    return require_usable(document)
+
+
+def require_usable(document: Any) -> dict[str, Any]:
+    """The document itself, if it is one and this host's.
+
+    Raises:
+        Unusable: It is not.
+    """
+    if not isinstance(document, dict) or not isinstance(document.get("parts"), list):
+        raise Unusable(f"{DOCUMENT} is not a desired state")
+    if document.get("schema") != SCHEMA:
+        raise Unusable(f"{DOCUMENT} has schema {document.get('schema')!r}; this program reads {SCHEMA}")
+    if document.get("machine_id") != machine_id():
+        raise Unusable(f"{DOCUMENT} was recorded on another machine")
+    return document
+
+
+def machine_id() -> str:
+    """What tells this installation from any other."""
+    return Path("/etc/machine-id").read_text().strip()
+
+
+def apply(document: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
+    """Record that this host was brought to `document`, as the last step of doing so, and say what still differs.
+
+    With differences left the inputs are not recorded: the next run has to look at everything.
+
+    Args:
+        document: Of the folders with many files it names the records; here they are read, or made.
+        check: Only say whether it is another document, and what differs from it.
+    """
+    parts = [_described(part, create=not check) for part in document["parts"]]
+    found = differences(parts, deep=False)
+    try:
+        changed = read()["parts"] != parts
+    except Unusable:
+        changed = True
+    if not check:
+        inputs = "" if found else document.get("inputs", "")
+        whole = {**document, "parts": parts, "inputs": inputs, "machine_id": machine_id(), "at": int(time.time())}
+        store.write(DOCUMENT, json.dumps(whole) + "\n", 0o600)
+    return {"changed": changed, "differences": [each.summary() for each in found]}
+
+
+def _described(part: Mapping[str, Any], create: bool) -> dict[str, Any]:
+    if part["kind"] != "tree":
+        return dict(part)
+    plain = {name: value for name, value in part.items() if name != "renewed"}
+    renewed = bool(part.get("renewed")) and create
+    return {**plain, **tree.describe(Path(part["path"]), Path(part["record"]), create, renewed)}
+
+
+def begin() -> None:
+    """Take the inputs off the document: what is on the host is about to change."""
+    try:
+        document = read()
+    except Unusable:
+        return
+    if document.get("inputs"):
+        store.write(DOCUMENT, json.dumps({**document, "inputs": ""}) + "\n", 0o600)
+
+
+def differences(parts: list[dict[str, Any]], deep: bool) -> list[Difference]:
+    """Everything that is not as `parts` say, in their order."""
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for part in parts:
+        by_kind.setdefault(str(part.get("kind")), []).append(part)
+    found: list[Difference] = []
+    for kind, same in by_kind.items():
+        look = kinds.LOOKS.get(kind)
+        if look is None:
+            found += [kinds._differs(part, "kind", "known", f"{kind} is not known to this program") for part in same]
+            continue
+        try:
+            found += look(same, deep)
+        except Exception as error:  # noqa: BLE001 - what cannot be looked at is not as it should be
+            found.append(kinds._differs(same[0], "look", "possible", f"{type(error).__name__}: {error}"))
+    order = {kinds.named(part): number for number, part in enumerate(parts)}
+    return sorted(found, key=lambda difference: order.get(difference.part, len(order)))
+
+
+def look(deep: bool, reply: bool) -> dict[str, Any]:
+    """What the host answers when it is asked whether it is what was asked for.
+
+    Args:
+        deep: Also read every byte of engine and model.
+        reply: Also ask the engine for a real reply.
+
+    Returns:
+        ``inputs``, the digest of what was applied, empty if nothing was; ``unusable``, why there is nothing to compare
+        with; ``pending``, the activation under way; ``differences``; ``reply`` with its ``failure`` and ``seconds``.
+    """
+    answer: dict[str, Any] = {"inputs": "", "unusable": "", "pending": store.pending() or None, "differences": []}
+    try:
+        document = read()
+    except Unusable as reason:
+        return {**answer, "unusable": str(reason)}
+    answer |= {"inputs": document.get("inputs", ""), "tool": document.get("tool", ""), "at": document.get("at")}
+    # The reply is waited for while files are looked at.
+    with ThreadPoolExecutor(1) as beside:
+        replied = beside.submit(_reply) if reply else None
+        answer["differences"] = [each.summary() for each in differences(document["parts"], deep)]
+        if replied:
+            answer["reply"] = replied.result()
+    return {**answer, "pending": store.pending() or None}
+
+
+def _reply() -> dict[str, Any]:
+    now, began = store.current(), time.monotonic()
+    if now is None:
+        return {"failure": "there is no current generation", "seconds": 0.0}
+    try:
+        proof.prove(now.about, 30)
+    except (service.Failure, OSError) as failure:
+        return {"failure": str(failure), "seconds": round(time.monotonic() - began, 3)}
+    return {"failure": "", "seconds": round(time.monotonic() - began, 3)}

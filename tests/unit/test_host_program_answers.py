@@ -1,0 +1,155 @@
+"""What the host's program may answer, and what is made of it."""
+
+import json
+import subprocess
+
+import pytest
+
+from zorac_deploy import convergence, host_program
+from zorac_deploy.errors import HostProgramUnusable, NotDeployed, Refused, ZoracDeployError
+from zorac_deploy.inputs import Inputs
+
+STATUS = {"current": None, "pending": None, "watchdog": {}, "generations": [], "unit": None, "health": ""}
+DIGEST = "1" * 64
+CONVERGED = {"inputs": DIGEST, "differences": [], "reply": {"failure": "", "seconds": 0.5}, "status": STATUS}
+
+
+class Target:
+    name = "tower"
+
+
+class Host:
+    """A host whose program answers as it is told."""
+
+    target = Target
+
+    def __init__(self, answer, code=0, error="", version='{"version": "0.1.0", "protocol": 1}'):
+        self.answers = {"version": (0, version, ""), None: (code, answer, error)}
+
+    def run(self, _path, *words):
+        code, answer, error = self.answers.get(words[0], self.answers[None])
+        return subprocess.CompletedProcess(words, code, answer, error)
+
+    def check(self):
+        pass
+
+
+def asked(host):
+    return host_program.ask(host, host_program.Status, "status")
+
+
+def test_an_answer():
+    assert asked(Host(json.dumps(STATUS))).current is None
+
+
+def test_a_later_version_may_say_more():
+    assert asked(Host(json.dumps({**STATUS, "mood": "good"}))).generations == ()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "sudo: /usr/local/lib/zorac-deploy/zorac-host: command not found",
+        "bash: line 1: /usr/local/lib/zorac-deploy/zorac-host: No such file or directory",
+    ],
+)
+def test_no_program(error):
+    with pytest.raises(NotDeployed, match="nothing is deployed on tower"):
+        asked(Host("", 127, error))
+
+
+def test_a_file_that_ssh_misses_is_no_missing_program():
+    with pytest.raises(ZoracDeployError, match="the host program of tower failed: mux_client"):
+        asked(Host("", 1, "mux_client: /tmp/socket: No such file or directory"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("", "nothing"),
+        ("<html>", "no JSON but '<html>'"),
+        (json.dumps(STATUS)[:40], "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ("[]", "its answer"),
+        ('{"generations": 3, "current": null}', "generations"),
+        (json.dumps({**STATUS, "current": "one"}), "current"),
+        ('"' + "x" * (17 * 2**20) + '"', "an answer of 17 MiB"),
+    ],
+)
+def test_what_is_no_answer(answer, says):
+    with pytest.raises(HostProgramUnusable, match=f"does not answer as this version expects: {says}.*zorac-deploy up"):
+        asked(Host(answer))
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "says"),
+    [
+        (
+            2,
+            "usage: zorac-host\nzorac-host: error: argument WORD: invalid choice: 'verify'",
+            "invalid choice: 'verify'",
+        ),
+        (1, "/usr/bin/python3: can't find '__main__' module in '/usr/local/lib/zorac-deploy/zorac-host'", "can't find"),
+        (126, "", "exit code 126, and no message"),
+    ],
+)
+def test_a_program_that_is_older_truncated_or_not_ours(code, error, says):
+    with pytest.raises(HostProgramUnusable, match=says):
+        asked(Host("", code, error, version=""))
+
+
+def test_a_newer_program_is_told_apart():
+    with pytest.raises(HostProgramUnusable, match=r"deployed by zorac-deploy 9\.0, which is newer.*Upgrade") as caught:
+        asked(Host("{}", version='{"version": "9.0", "protocol": 9}'))
+    assert caught.value.newer
+
+
+def test_a_generation_that_is_not_there():
+    with pytest.raises(Refused, match="there is no generation 9"):
+        asked(Host("", 1, "[generation-unknown] there is no generation 9. There are: 1."))
+
+
+def look(asked=None, **changes):
+    return convergence.look(Host(json.dumps({**CONVERGED, **changes})), asked or Inputs(DIGEST))
+
+
+def test_a_host_that_is_what_is_asked_for():
+    assert look().converged
+
+
+DIFFERENCE = {
+    "owner": "engine",
+    "kind": "user",
+    "part": "vllm",
+    "aspect": "shell",
+    "expected": "nologin",
+    "found": "bash",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"inputs": "2" * 64}, "something else is asked for"),
+        ({"inputs": ""}, "the last run did not end"),
+        ({"unusable": "it was recorded on another machine"}, "another machine"),
+        ({"pending": {"target": 2, "by": "x"}}, "generation 2 is being activated"),
+        ({"differences": [DIFFERENCE]}, "user vllm: shell: bash, expected nologin"),
+        ({"reply": {"failure": "/health answered 503", "seconds": 1}}, "no real reply: /health"),
+        ({"asked": Inputs("", ("port uses lookup",))}, "port uses lookup: its value may have changed"),
+    ],
+)
+def test_every_reason_to_run_the_roles(changes, reason):
+    (found,) = look(**changes).reasons
+    assert reason in found
+
+
+def test_nothing_deployed_is_a_reason():
+    host = Host("", 127, "sudo: /usr/local/lib/zorac-deploy/zorac-host: command not found")
+    assert convergence.look(host, Inputs(DIGEST)).reasons == ("nothing is deployed yet",)
+
+
+def test_an_older_program_is_a_reason_and_a_newer_one_an_error():
+    assert not convergence.look(Host("", 2, "invalid choice"), Inputs(DIGEST)).converged
+    with pytest.raises(HostProgramUnusable):
+        convergence.look(Host("", 2, "invalid choice", '{"version": "9.0", "protocol": 9}'), Inputs(DIGEST))

@@ -1,0 +1,118 @@
+import os
+
+import pytest
+from zorac_host import tree
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "engine"
+    site = folder / "lib/python3.11/site-packages"
+    (site / "vllm").mkdir(parents=True)
+    (site / "vllm-0.32.0.dist-info").mkdir()
+    (site / "vllm/server.py").write_text("serve()\n")
+    (site / "vllm/data.bin").write_bytes(b"\0" * 100)
+    (site / "vllm-0.32.0.dist-info/RECORD").write_text("vllm/server.py,,\nvllm/data.bin,,\n../../../bin/vllm,,\n")
+    (folder / "bin").mkdir()
+    (folder / "bin/vllm").write_text("#!\n")
+    (folder / "bin/python").symlink_to("/usr/bin/python3")
+    return folder
+
+
+SERVER = "lib/python3.11/site-packages/vllm/server.py"
+
+
+@pytest.fixture
+def part(folder, tmp_path):
+    record = tmp_path / "records/engine.json.gz"
+    return {"path": str(folder), "record": str(record), **tree.describe(folder, record, create=True)}
+
+
+def changed(folder, part, deep=False):
+    return [(change.name, change.aspect) for change in tree.changes(folder, part, deep)]
+
+
+def test_a_folder_that_nobody_touched_has_no_changes(folder, part):
+    assert changed(folder, part) == changed(folder, part, deep=True) == []
+    assert part["files"] == 4
+    assert part["bytes"] == len("serve()\n") + 100 + len("vllm/server.py,,\nvllm/data.bin,,\n../../../bin/vllm,,\n#!\n")
+
+
+def remove(path):
+    path.unlink()
+
+
+def write(path):
+    path.write_text("evil(everyone)\n")
+
+
+def open_to_all(path):
+    path.chmod(0o777)
+
+
+def point_elsewhere(path):
+    path.unlink()
+    path.symlink_to("/evil")
+
+
+@pytest.mark.parametrize(
+    ("act", "aspects"),
+    [
+        (remove, {"missing"}),
+        (write, {"size", "time of change"}),
+        (open_to_all, {"mode"}),
+        (point_elsewhere, {"type", "mode", "size", "time of change", "target"}),
+    ],
+)
+def test_a_changed_file_is_named(folder, part, act, aspects):
+    act(folder / SERVER)
+    found = changed(folder, part)
+    assert {name for name, _ in found} == {SERVER}
+    assert {aspect for _, aspect in found} == aspects
+
+
+def test_an_added_file_is_named(folder, part):
+    name = "lib/python3.11/site-packages/evil.pth"
+    (folder / name).write_text("import os\n")
+    assert changed(folder, part) == [(name, "added")]
+
+
+def test_a_byte_changed_with_its_time_put_back_is_seen_by_reading(folder, part):
+    path = folder / "lib/python3.11/site-packages/vllm/data.bin"
+    before = path.stat()
+    path.write_bytes(b"\0" * 99 + b"\1")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert changed(folder, part) == []
+    assert changed(folder, part, deep=True) == [("lib/python3.11/site-packages/vllm/data.bin", "content")]
+
+
+def test_a_record_stays_what_it_was(folder, part):
+    write(folder / SERVER)
+    again = tree.describe(folder, tree.Path(part["record"]), create=True)
+    assert again["fingerprint"] == part["fingerprint"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b garbage"])
+def test_a_damaged_record_is_a_change_of_its_own(folder, part, content):
+    write(folder / SERVER)
+    tree.Path(part["record"]).write_bytes(content)
+    assert changed(folder, part) == [("", "record")]
+
+
+def test_what_wheels_say_of_their_files_is_believed_at_first_and_compared_later(tmp_path):
+    site = tmp_path / "lib/python3.11/site-packages"
+    (site / "a-1.dist-info").mkdir(parents=True)
+    (site / "a.py").write_text("other than the wheel had\n")
+    (site / "a-1.dist-info/RECORD").write_text("a.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n")
+    record = tmp_path / "r.gz"
+    part = {"record": str(record), **tree.describe(site.parent.parent.parent, record, create=True)}
+    record_name = "r.gz"
+    found = [each for each in changed(tmp_path, part, deep=True) if each[0] != record_name]
+    assert found == [("lib/python3.11/site-packages/a.py", "content")]
+
+
+def test_the_packages_that_brought_a_file(folder):
+    assert tree.packages(folder, [SERVER]) == ["vllm"]
+    assert tree.packages(folder, ["bin/vllm"]) == ["vllm"]
+    assert tree.packages(folder, ["lib/python3.11/site-packages/vllm-0.32.0.dist-info/METADATA"]) == ["vllm"]
+    assert tree.packages(folder, ["bin/python"]) == []

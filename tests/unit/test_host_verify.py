@@ -1,0 +1,221 @@
+import grp
+import json
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from zorac_host import kinds, restore, store, verify
+
+from tests.unit.generations import become, made
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+MINE = grp.getgrgid(os.getgid()).gr_name
+
+
+@pytest.fixture
+def recorded(disk, monkeypatch):
+    """Write a document of these parts as the one that was applied."""
+    monkeypatch.setattr(verify, "DOCUMENT", disk / "state.json")
+    monkeypatch.setattr(restore, "SET_ASIDE", disk / "set-aside")
+
+    def write(*parts, **about):
+        document = {"schema": 1, "inputs": "1" * 64, "tool": "0.1.0", "parts": [{"owner": "r", **p} for p in parts]}
+        verify.apply({**document, **about})
+
+    return write
+
+
+@pytest.fixture
+def key(disk):
+    path = disk / "key"
+    path.write_text("secret")
+    path.chmod(0o600)
+    digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
+    return {"kind": "file", "path": str(path), "mode": "0600", "user": ME, "group": MINE, "sha256": digest}
+
+
+def found():
+    return [(each["part"], each["aspect"]) for each in verify.look(deep=False, reply=False)["differences"]]
+
+
+def heal():
+    document = verify.read()
+    differences = verify.differences(document["parts"], deep=False)
+    return restore.restore(document["parts"], differences, check=False)
+
+
+def test_what_is_as_it_was_applied_has_no_differences(recorded, key):
+    recorded(key)
+    told = verify.look(deep=False, reply=False)
+    assert (told["inputs"], told["differences"], told["unusable"]) == ("1" * 64, [], "")
+
+
+@pytest.mark.parametrize(
+    ("act", "aspect"),
+    [
+        (lambda path: path.chmod(0o644), "mode"),
+        (lambda path: path.write_text("other!"), "content"),
+        (lambda path: path.unlink(), "type"),
+        (lambda path: (path.unlink(), path.mkdir()), "type"),
+        (lambda path: (path.rename(path.with_name("x")), path.symlink_to("x")), "type"),
+    ],
+)
+def test_a_file_that_was_changed(recorded, key, act, aspect):
+    recorded(key)
+    act(Path(key["path"]))
+    assert found() == [(key["path"], aspect)]
+
+
+def test_a_mode_is_put_back(recorded, key):
+    recorded(key)
+    Path(key["path"]).chmod(0o644)
+    assert heal() == [f"{key['path']}: mode 0600"]
+    assert found() == []
+
+
+def test_what_was_added_to_a_folder_of_ours_is_set_aside(recorded, disk):
+    (disk / "ours").mkdir(mode=0o755)
+    (disk / "ours/a").touch()
+    path = str(disk / "ours")
+    recorded({"kind": "folder", "path": path, "names": ["a"], "mode": "0755"})
+    (disk / "ours/evil").mkdir()
+    (disk / "ours/evil/x").write_text("x")
+    assert found() == [(path, "added")]
+    assert heal() == [f"{path}/evil set aside"]
+    assert found() == []
+    assert [file.read_text() for file in (disk / "set-aside").rglob("x")] == ["x"]
+
+
+def test_a_link_that_leads_elsewhere(recorded, disk):
+    link = disk / "link"
+    link.symlink_to(disk)
+    recorded({"kind": "link", "path": str(link), "target": str(disk)})
+    assert found() == []
+    link.unlink()
+    link.symlink_to("/nowhere")
+    assert found() == [(str(link), "target")]
+
+
+def test_a_user(recorded):
+    user = pwd.getpwnam("nobody")
+    group = grp.getgrgid(user.pw_gid).gr_name
+    part = {"kind": "user", "name": "nobody", "group": group, "home": user.pw_dir, "shell": user.pw_shell}
+    recorded(part)
+    assert found() == []
+    recorded({**part, "shell": "/bin/bash"}, {**part, "name": "no-such-user"})
+    assert found() == [("nobody", "shell"), ("no-such-user", "account")]
+
+
+def shown(monkeypatch, **texts):
+    """Have programs print these texts."""
+    monkeypatch.setattr(kinds, "_output", lambda *command: texts[command[0].replace("-", "_")])
+
+
+def test_packages(recorded, monkeypatch):
+    shown(monkeypatch, dpkg_query="a\t1\thold\tinstalled\nb\t1\tinstall\tinstalled\nc\t1\tdeinstall\tconfig-files\n")
+    recorded(
+        {"kind": "package", "names": ["a"], "version": "1*", "hold": True},
+        {"kind": "package", "names": ["b"], "version": "2", "hold": True},
+        {"kind": "package", "names": ["c"]},
+        {"kind": "package", "names": ["d"]},
+    )
+    assert found() == [("b", "version"), ("b", "hold"), ("c", "state"), ("d", "state")]
+
+
+UNIT = {"kind": "unit", "name": "vllm.service", "path": "/etc/systemd/system/vllm.service", "enabled": True,
+        "active": True, "properties": {"ProtectSystem": "strict"}}  # fmt: skip
+GOOD = {"Id": "vllm.service", "LoadState": "loaded", "UnitFileState": "enabled", "ActiveState": "active",
+        "FragmentPath": "/etc/systemd/system/vllm.service", "DropInPaths": "/run/systemd/system/service.d/lxc.conf",
+        "NeedDaemonReload": "no", "ProtectSystem": "strict"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "aspect"),
+    [
+        ({}, None),
+        ({"LoadState": "masked"}, "loaded"),
+        ({"UnitFileState": "disabled"}, "at boot"),
+        ({"ActiveState": "failed"}, "state"),
+        ({"FragmentPath": "/run/systemd/system/vllm.service"}, "unit file"),
+        ({"DropInPaths": "/etc/systemd/system/vllm.service.d/zz.conf"}, "drop-ins"),
+        ({"NeedDaemonReload": "yes"}, "daemon-reload"),
+        ({"ProtectSystem": "no"}, "ProtectSystem"),
+    ],
+)
+def test_a_unit(recorded, monkeypatch, change, aspect):
+    shown(monkeypatch, systemctl="".join(f"{name}={value}\n" for name, value in (GOOD | change).items()))
+    recorded(UNIT)
+    assert found() == ([("vllm.service", aspect)] if aspect else [])
+
+
+def test_units_that_systemd_says_nothing_of(recorded, monkeypatch):
+    shown(monkeypatch, systemctl="")
+    recorded(UNIT)
+    assert found() == [("vllm.service", "loaded")]
+
+
+def test_cards(recorded, monkeypatch):
+    shown(monkeypatch, nvidia_smi="GPU-1, RTX 4090, 24564, 580.95, 450.00, Enabled\n")
+    card = {"kind": "card", "uuid": "GPU-1", "expected": {"name": "RTX 4090", "power.limit": 450}}
+    recorded(card)
+    assert found() == []
+    recorded({**card, "expected": {"power.limit": 350, "persistence_mode": "Disabled"}}, {**card, "uuid": "GPU-2"})
+    assert found() == [("GPU-1", "power.limit"), ("GPU-1", "persistence_mode"), ("GPU-2", "GPU")]
+
+
+@pytest.mark.usefixtures("host")
+def test_the_generation_that_is_served(recorded):
+    part = {"kind": "generation", "number": 2, "digest": "d"}
+    become(made(4, digest="d"))
+    recorded({**part, "number": 4})
+    assert found() == []
+    recorded(part)
+    assert found() == [("2", "current")]
+    recorded({**part, "number": 4, "digest": "e"})
+    assert found() == [("4", "digest")]
+
+
+def test_a_kind_of_a_later_version_is_a_difference_not_a_crash(recorded):
+    recorded({"kind": "wormhole", "path": "/x"})
+    assert found() == [("/x", "kind")]
+
+
+def test_a_look_that_fails_is_a_difference(recorded, monkeypatch):
+    monkeypatch.setitem(kinds.LOOKS, "file", lambda *_: 1 / 0)
+    recorded({"kind": "file", "path": "/x"})
+    assert found() == [("/x", "look")]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "nothing was recorded"),
+        ("", "cannot be read"),
+        ('{"schema": 1, "parts": [', "cannot be read"),
+        ("[]", "is not a desired state"),
+        ('{"schema": 1, "parts": 3}', "is not a desired state"),
+        ('{"schema": 2, "parts": []}', "has schema 2"),
+        ('{"schema": 1, "parts": [], "machine_id": "copied"}', "another machine"),
+    ],
+)
+@pytest.mark.usefixtures("recorded")
+def test_a_record_that_cannot_be_used(text, why):
+    if text is not None:
+        verify.DOCUMENT.write_text(text)
+    told = verify.look(deep=False, reply=False)
+    assert why in told["unusable"]
+    assert told["inputs"] == ""
+
+
+def test_a_run_that_begins_takes_the_inputs_off(recorded, key):
+    recorded(key)
+    verify.begin()
+    assert verify.look(deep=False, reply=False)["inputs"] == ""
+    assert json.loads(verify.DOCUMENT.read_text())["parts"]
+
+
+def test_an_activation_under_way_is_told(recorded):
+    recorded()
+    store.set_pending({"target": 2, "by": "somebody"})
+    assert verify.look(deep=False, reply=False)["pending"]["target"] == 2

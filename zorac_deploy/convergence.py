@@ -1,0 +1,62 @@
+"""Whether a host already is what is asked for, so that no role has to run, and why not if it is not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from zorac_deploy import host_program
+from zorac_deploy.connection import Connection
+from zorac_deploy.errors import HostProgramUnusable, NotDeployed
+from zorac_deploy.host_program import Verified
+from zorac_deploy.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a host answered when it was asked whether it is what is asked for.
+
+    Attributes:
+        verified: The answer; None where nothing is deployed, or the host program cannot be used.
+        reasons: Why the roles have to run; none if nothing has to change.
+    """
+
+    verified: Verified | None
+    reasons: tuple[str, ...]
+
+    @property
+    def converged(self) -> bool:
+        """Whether nothing has to change."""
+        return not self.reasons
+
+
+def look(connection: Connection, asked: Inputs) -> Look:
+    """Ask the connection's host, in one call, whether it is what `asked` asks for, and for a real reply.
+
+    Raises:
+        HostProgramUnusable: The host was deployed by a newer version.
+    """
+    try:
+        verified = host_program.ask(connection, Verified, "verify", "--reply")
+    except NotDeployed:
+        return Look(None, ("nothing is deployed yet",))
+    except HostProgramUnusable as fault:
+        if fault.newer:
+            raise
+        return Look(None, (str(fault),))
+    return Look(verified, tuple(_reasons(asked, verified)))
+
+
+def _reasons(asked: Inputs, verified: Verified) -> Iterator[str]:
+    if verified.unusable:
+        yield verified.unusable
+    elif not verified.inputs:
+        yield "the last run did not end, or could not be compared with"
+    elif asked.digest and asked.digest != verified.inputs:
+        yield "something else is asked for than was deployed last"
+    for variable in asked.impure:
+        yield f"{variable}: its value may have changed without anybody changing it"
+    if verified.pending:
+        yield f"generation {verified.pending.get('target')} is being activated"
+    for difference in verified.differences:
+        yield str(difference)
+    if verified.reply and verified.reply.failure:
+        yield f"no real reply: {verified.reply.failure}"

@@ -1,0 +1,135 @@
+"""A digest of everything that decides what a host is asked to be: equal digests ask for the same.
+
+It covers the host's variables as Ansible merges them, before templates are filled in; the files that they name; this
+program with its roles, templates and locks; the versions of Ansible and Python; the environment that the roles read.
+What a template looks up elsewhere is not covered: such a variable is *impure*, and then no digest is given.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from zorac_deploy import content
+
+# What a template may do that gives another value at another time, or on another host.
+_IMPURE = re.compile(
+    r"\b(lookup|query|q)\s*\(|\bnow\s*\(|\brandom\b|\bshuffle\b|\b(ansible_)?hostvars\b|\bansible_(facts|local|env|"
+    r"date_time|mem\w*|processor\w*|default_ipv[46]|all_ipv[46]\w*|distribution\w*|kernel\w*|devices|mounts|uptime\w*)\b"
+)
+_ENVIRONMENT = re.compile(
+    r"ANSIBLE_\w+|HF_\w+|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|PYTHONPATH", re.I
+)
+# The folder whose whole content counts. Of others only what is directly in them: they may be the host's own.
+_MODEL = "model_weights_source"
+_CONTENT = ("playbooks", "roles", "inventory", "templates", "plugins")
+_PATH_LIMIT = 1024
+_PACKAGES = ("ansible-core", "huggingface-hub", "jinja2")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was asked for.
+
+    Attributes:
+        digest: The digest; empty if a variable is impure.
+        impure: The variables whose value may change without being changed, with the reason.
+    """
+
+    digest: str
+    impure: tuple[str, ...] = ()
+
+
+def inputs(variables: Mapping[str, object], shipped: Mapping[str, object], extra: Mapping[str, object]) -> Inputs:
+    """The digest of what a host is asked to be.
+
+    Args:
+        variables: The host's variables, as ``ansible-inventory`` lists them.
+        shipped: Those of our own profiles: their templates read the host, and the host is verified.
+        extra: What else decides it: the host's name, its groups, what a moving name such as a branch is pinned to.
+    """
+    own = {name: value for name, value in variables.items() if not name.startswith("ansible_")}
+    foreign = {name: value for name, value in own.items() if name not in shipped or shipped[name] != value}
+    impure = tuple(sorted(f"{name} uses {found}" for name, value in foreign.items() for found in _lookups(value)))
+    if impure:
+        return Inputs("", impure)
+    everything = {
+        "variables": own,
+        "files": _files(own),
+        "content": _content(),
+        "versions": [sys.version, *(importlib.metadata.version(name) for name in _PACKAGES)],
+        "environment": {name: value for name, value in sorted(os.environ.items()) if _ENVIRONMENT.fullmatch(name)},
+        "extra": dict(extra),
+    }
+    text = json.dumps(everything, sort_keys=True, default=str)
+    return Inputs(hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest())
+
+
+def _lookups(value: object) -> Iterator[str]:
+    for text in _texts(value):
+        if "{{" in text or "{%" in text:
+            found = _IMPURE.search(text)
+            if found:
+                yield found[0].rstrip("( ")
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in `value`."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts(each)
+
+
+def _files(variables: Mapping[str, object]) -> dict[str, object]:
+    """What the variables name on this machine, and what changes when it does."""
+    found = {}
+    for name, value in variables.items():
+        for text in _texts(value):
+            if 0 < len(text) < _PATH_LIMIT and not set(text) & set("\0\n{}"):
+                found[text] = _signature(Path(text), whole=name == _MODEL)
+    return {text: signature for text, signature in sorted(found.items()) if signature is not None}
+
+
+def _signature(path: Path, whole: bool) -> object:
+    """Names, sizes and times; of a folder what is directly in it, or the `whole` of it. None where nothing is."""
+    try:
+        path = path.expanduser()
+        seen = path.stat()
+        if not stat.S_ISDIR(seen.st_mode):
+            return _file(seen)
+        below = sorted(path.rglob("*") if whole else path.iterdir())
+        return [[str(each.relative_to(path)), _file(each.stat()) if each.is_file() else ""] for each in below]
+    except (OSError, RuntimeError, ValueError):
+        return None
+
+
+def _file(seen: os.stat_result) -> list[int]:
+    # The time of change cannot be set by a program: another content of the same size and date is seen too.
+    return [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino]
+
+
+def _content() -> str:
+    """The digest of all files of this program."""
+    digest = hashlib.sha256()
+    package = Path(__file__).resolve().parent
+    folders = [
+        package,
+        *(content.root() / name for name in ("playbooks", "roles", "inventory", "templates", "plugins")),
+    ]
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(f"{path.relative_to(folder)}\0{path.stat().st_mode & 0o111}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
