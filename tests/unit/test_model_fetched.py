@@ -76,7 +76,7 @@ def test_what_is_stopped_goes_on_the_next_time(hub):
     while sum(path.stat().st_size for path in root.rglob("*.part")) < 200_000 and time.monotonic() < until:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    process.wait(30)
+    process.wait(120)
     assert not [path for path in root.iterdir() if path.is_dir() and not path.name.endswith(".partial")]
     hub.fault = lambda *_: None
     assert content(fetched(resolve("hf://org/name"))) == FILES
