@@ -20,10 +20,12 @@ HERE = inventory.Target("box", "cpu", "localhost", local=True)
 
 # What `up -K` does, with a play of this test's own.
 DRIVER = """
+import signal
 import sys
 from pathlib import Path
 from zorac_deploy import connection, content, inventory, runner
 from zorac_deploy.cli import end_cleanly
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which the tests may run, ignores it
 end_cleanly()
 content.playbook = lambda _: Path("play.yml").absolute()
 target = inventory.Target("box", "cpu", "localhost", local=True)
