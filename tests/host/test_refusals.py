@@ -33,9 +33,16 @@ def refused(outcome, code, says):
     assert "Traceback" not in outcome.stderr
 
 
-def test_a_foreign_port_holder_is_named(run, inventory):
-    outcome = run("up", "--inventory", inventory(vllm_port=22))
-    refused(outcome, 29, r"port 22 of test-offline is held by sshd, process \d+")
+def test_a_foreign_port_holder_is_named(run, inventory, offline, inside):
+    inside(offline, "sudo systemd-run --quiet --unit=squatter python3 -m http.server --bind 127.0.0.1 8123")
+    inside(offline, "timeout 20 sh -c 'until ss --no-header -ltn sport = :8123 | grep -q 8123; do sleep 0.2; done'")
+    outcome = run("up", "--inventory", inventory(vllm_port=8123))
+    inside(offline, "sudo systemctl stop squatter")
+    refused(outcome, 29, r"port 8123 of 127.0.0.1 is in use by python3 \(process \d+ of squatter.service")
+
+
+def test_a_port_that_a_service_cannot_listen_on(run, inventory):
+    refused(run("up", "--inventory", inventory(vllm_port=22)), 39, "vllm_port is 22.*cannot listen below 1024")
 
 
 def test_a_missing_model(run, inventory):
@@ -109,8 +116,8 @@ def test_a_user_whose_sudo_wants_a_password(run, inventory, offline, inside):
     source = inventory(ansible_user="asked", vllm_port=22)
     refused(run("up", "--inventory", source), 13, "password is required")
     refused(run("up", "-K", "--inventory", source, input="wrong\n"), 13, "may not become root")
-    # With the right one it gets as far as the port that is taken.
-    refused(run("up", "-K", "--inventory", source, input="opensesame\n"), 29, "is held by sshd")
+    # With the right one it gets as far as the port that a service cannot have.
+    refused(run("up", "-K", "--inventory", source, input="opensesame\n"), 39, "cannot listen below 1024")
 
 
 @pytest.mark.parametrize(
