@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import httpx2
 
-from zorac_deploy import content
 from zorac_deploy.errors import EndpointFailed
+from zorac_host import routes
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
@@ -203,7 +203,6 @@ def _models(endpoint: Endpoint) -> str:
 
 
 def _unauthorized(endpoint: Endpoint) -> str:
-    routes = content.role_module("generations", "zorac_host/routes")
     listing = _get(endpoint, routes.LISTING, endpoint.api_key)
     guarded = routes.guarded(listing.json() if listing.status_code == httpx2.codes.OK else {})
     with httpx2.Client(timeout=30, trust_env=False, headers={"Content-Type": "application/json"}) as client:

@@ -1,8 +1,6 @@
 """Where the playbooks, roles, inventory and templates are: in the wheel or in the checkout."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import jinja2
 
@@ -28,16 +26,6 @@ def ansible_config() -> Path:
 def role_file(role: str, name: str) -> Path:
     """A file that the role `role` brings to hosts."""
     return root() / "roles" / role / "files" / name
-
-
-def role_module(role: str, name: str) -> ModuleType:
-    """The module `name` of the role `role`, for what a role and we do in the same way."""
-    spec = importlib.util.spec_from_file_location(name, role_file(role, f"{name}.py"))
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no module {name} in the role {role}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def profiles() -> Path:

@@ -1,12 +1,13 @@
 """The cards of a host, and who holds their memory: read from the host itself, by the probe that the roles use too."""
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zorac_deploy import content
 from zorac_deploy.connection import Connection
+from zorac_host import nvidia_probe
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def read(connection: Connection) -> Gpus:
     Raises:
         ZoracDeployError: The host cannot be looked at.
     """
-    probe = content.role_file("nvidia_facts", "nvidia_probe.py").read_text(encoding="utf-8")
+    probe = inspect.getsource(nvidia_probe)
     found = json.loads(connection.read("python3", "-c", probe))
     seen = {gpu["address"]: gpu for gpu in found["gpus"]}
     addresses = sorted({*seen, *(card["address"] for card in found["cards"])})

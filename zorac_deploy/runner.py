@@ -165,7 +165,6 @@ def _interrupted(connection: Connection) -> str:
 def _environment(connection: Connection, events: int, folder: Path) -> dict[str, str]:
     """What Ansible is told for this host, beside its configuration file."""
     return inventory.environment() | {
-        "ANSIBLE_CALLBACK_PLUGINS": str(_OURS / "callback_plugins"),
         "ANSIBLE_CALLBACKS_ENABLED": "zorac_events",
         "ANSIBLE_LOCAL_TEMP": str(folder),  # what it copies to the host goes through here, tokens among it
         "ANSIBLE_SSH_ARGS": shlex.join(connection.ssh_options),

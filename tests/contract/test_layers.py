@@ -21,6 +21,7 @@ _ORDER = [
     "chat",
     "desired",
     "inputs",
+    "zipapp",
     "host_program",
     "convergence",
     "deployment",

@@ -4,10 +4,10 @@ import shutil
 import platformdirs
 import pytest
 from hypothesis import settings
-from zorac_host import activation, foreign, proof, service, store
 
 from tests.unit.generations import made
 from tests.unit.systemd import FakeSystemd
+from zorac_host import activation, foreign, proof, service, store
 
 # A machine that does other things too is no failure, and what is found is written into the test, not into a folder.
 settings.register_profile("ours", deadline=None, database=None)

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
+from tests.unit.generations import OTHER, UNIT
 from zorac_host import activation, proof, store
 from zorac_host.service import Failure
-
-from tests.unit.generations import OTHER, UNIT
 
 
 class FakeSystemd:

@@ -1,6 +1,5 @@
 """The roles' action plugins, in a real run of Ansible on this machine; and what they make of their arguments."""
 
-import importlib.util
 import json
 import sys
 
@@ -8,10 +7,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-import zorac_deploy
 from tests.conftest import safetensors
 from tests.hub_server import Hub
 from tests.unit import models
+from tests.unit.roles import plugin
 from zorac_deploy import actions, content, runner
 from zorac_deploy.cli import cli
 from zorac_deploy.cli import model as model_command
@@ -138,17 +137,10 @@ def test_a_template_in_a_name_stays_a_name(play, tmp_path, folder):
         play("memory_plan", memory_plan_model=Unsafe(named), memory_plan_engine="0.26.0", memory_plan_cards=small)
 
 
-@pytest.mark.parametrize(
-    "plugin", ["memory_plan/plan_memory", "model_weights/resolve_model", "model_weights/hub_token"]
-)
-def test_without_the_package_a_plugin_says_what_to_install(plugin, monkeypatch):
-    role, name = plugin.split("/")
-    spec = importlib.util.spec_from_file_location(name, content.root() / f"roles/{role}/action_plugins/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_without_the_package_the_first_task_says_what_to_install(monkeypatch):
+    action = plugin("action", "require_package")
     monkeypatch.setitem(sys.modules, "zorac_deploy.actions", None)
-    monkeypatch.delattr(zorac_deploy, "actions")
-    result = module.ActionModule(*[None] * 6).run()
+    result = action.ActionModule(*[None] * 6).run()
     assert result["failed"]
     assert f"{sys.executable}, cannot import zorac_deploy" in result["msg"]
 

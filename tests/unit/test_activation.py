@@ -7,11 +7,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from zorac_host import activation, proof, service, store
 
 from tests.unit import engine_logs
 from tests.unit.generations import OTHER, UNIT, become, made
 from tests.unit.systemd import activate, enabled, serves
+from zorac_host import activation, proof, service, store
 
 
 def test_the_first_is_proved_and_enabled(host):

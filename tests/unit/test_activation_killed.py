@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from zorac_host import activation, store
 
 from tests.unit.generations import OTHER, UNIT, made
 from tests.unit.systemd import FakeSystemd, activate, enabled, serves, state
+from zorac_host import activation, store
 
 
 def picture(disk):

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zorac_host import engine_log
 
 from tests.unit import engine_logs
+from zorac_host import engine_log
 
 CARD = {"name": "NVIDIA GeForce RTX 4090", "compute": "8.9", "total_gib": 23.5}
 READ = engine_logs.READ["0.26.0-h100"]

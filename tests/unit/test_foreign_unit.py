@@ -1,15 +1,14 @@
 """zorac_host/foreign.py: a unit that zorac-deploy did not make is found, stored aside with its state, and restored."""
 
-import os
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
-from zorac_host import activation, foreign, store
 
 from tests.unit.generations import OTHER, UNIT, become, made
 from tests.unit.systemd import activate, serves
+from zorac_host import activation, foreign, store
 
 _HAND_MADE = "[Service]\nExecStart=/home/me/serve\n"
 
@@ -219,13 +218,3 @@ def test_a_restored_unit_that_did_not_run_is_not_started(systemctl):
     foreign.remove(UNIT)
     foreign.restore(UNIT)
     assert [call for call in systemctl.calls if "start" in call] == []
-
-
-def test_it_runs_alone(disk):
-    """As a role runs it before the host program is installed."""
-    (disk / "units" / UNIT).write_text(_HAND_MADE)
-    folders = {f"ZORAC_HOST_{name.upper()}": str(disk / name) for name in ("etc", "state", "units")}
-    command = ["python3", "-I", foreign.__file__, "look", UNIT]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **folders})
-    assert str(disk / "units" / UNIT) in done.stdout
-    assert "unit-foreign" in done.stdout

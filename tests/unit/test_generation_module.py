@@ -1,4 +1,4 @@
-"""roles/generations/library/generation.py: the same files are the same generation, others become a new one."""
+"""plugins/modules/generation.py: the same files are the same generation, others become a new one."""
 
 import errno
 import json
@@ -7,9 +7,9 @@ import os
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from tests.unit.roles import program
+from tests.unit.roles import plugin
 
-generation = program("generations", "generation", folder="library")
+generation = plugin("modules", "generation")
 
 FILES = {"vllm.service": "ExecStart=serve @GENERATION@/vllm.yaml\n", "vllm.yaml": "port: 8000\n"}
 ABOUT = {"profile": "headless", "plan": {"max_model_len": 32768}}

@@ -2,11 +2,9 @@
 
 import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+
 from zorac_host import port
 
 _ALL = "0.0.0.0"  # noqa: S104 - that is what is tested
@@ -95,13 +93,3 @@ def test_an_address_that_the_host_has_not_is_refused_with_those_it_has(host):
 
 def test_a_port_for_root_alone_is_refused():
     assert port.fault("127.0.0.1", 80).startswith("[settings-invalid] vllm_port is 80, and ")
-
-
-def test_it_runs_alone():
-    done = subprocess.run(
-        [sys.executable, "-I", Path(port.__file__), "192.0.2.7", "8000", "none.service"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "[settings-invalid] vllm_host is '192.0.2.7'" in done.stdout

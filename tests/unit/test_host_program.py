@@ -1,27 +1,26 @@
-"""roles/generations/action_plugins/host_program.py: the host program is one file, the same from every controller."""
+"""zorac_deploy/zipapp.py: the host program is one file, the same from every controller."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import zorac_deploy
-from tests.unit.roles import program
-from zorac_deploy import content
+import zorac_host
+from zorac_deploy import content, zipapp
 
-_ROLE = content.root() / "roles/generations"
-_SOURCE = _ROLE / "files/zorac_host"
-
-host_program = program("generations", "host_program", folder="action_plugins")
+_PLUGINS = content.root() / "plugins"
+_SOURCE = Path(zorac_host.__file__).parent
 
 
 @pytest.fixture
 def built(tmp_path):
     path = tmp_path / "zorac-host"
-    path.write_bytes(host_program.build(_SOURCE))
+    path.write_bytes(zipapp.build(_SOURCE))
     path.chmod(0o755)
     return path
 
@@ -35,12 +34,12 @@ def install(tmp_path):
     def ran(*options):
         command = ["ansible", "localhost", "--connection=local", "--module-name=host_program"]
         done = subprocess.run(
-            [*command, f"--args=source={_SOURCE} path={path}", *options],
+            [*command, f"--args=path={path}", *options],
             cwd=tmp_path,
             env={
                 **os.environ,
-                "ANSIBLE_ACTION_PLUGINS": str(_ROLE / "action_plugins"),
-                "ANSIBLE_LIBRARY": str(_ROLE / "library"),
+                "ANSIBLE_ACTION_PLUGINS": str(_PLUGINS / "action"),
+                "ANSIBLE_LIBRARY": str(_PLUGINS / "modules"),
                 "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
             },
             capture_output=True,
@@ -59,9 +58,9 @@ def test_the_same_sources_are_the_same_bytes_whatever_their_times_and_modes(tmp_
     for number, path in enumerate(copy.glob("*.py")):
         os.utime(path, (10**9 + number, 10**9 + number))
         path.chmod(0o600)
-    assert host_program.build(copy) == host_program.build(_SOURCE)
+    assert zipapp.build(copy) == zipapp.build(_SOURCE)
     (copy / "store.py").write_text("")
-    assert host_program.build(copy) != host_program.build(_SOURCE)
+    assert zipapp.build(copy) != zipapp.build(_SOURCE)
 
 
 def test_it_runs_alone_and_tells_its_version(built):
@@ -69,11 +68,18 @@ def test_it_runs_alone_and_tells_its_version(built):
     assert json.loads(told) == {"version": zorac_deploy.__version__, "protocol": 1}
 
 
+def test_it_runs_from_memory_where_it_is_not_installed():
+    command = [sys.executable, "-I", "-c", zipapp.LOADER, "port", "192.0.2.7", "8000", "none.service"]
+    done = subprocess.run(command, cwd="/", env={}, input=zipapp.build(), capture_output=True, check=True)
+    assert json.loads(done.stdout).startswith("[settings-invalid] vllm_host is '192.0.2.7'")
+
+
 def test_a_running_program_needs_nothing_of_its_file_any_more(built):
     # The file may be replaced while an activation runs.
     code = "import sys; sys.path.insert(0, sys.argv[1]); import zorac_host.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-c", code, built], capture_output=True, text=True, check=True)
-    modules = {f"zorac_host.{path.stem}" for path in _SOURCE.glob("*.py")} - {"zorac_host.__init__"}
+    alone = {"zorac_host.__init__", "zorac_host.model_store"}  # the latter is sent to hosts by itself
+    modules = {f"zorac_host.{path.stem}" for path in _SOURCE.glob("*.py")} - alone
     assert modules - set(loaded.stdout.split()) == set()
 
 
@@ -82,7 +88,7 @@ def test_changed_means_that_the_file_differed_and_a_dry_run_writes_nothing(insta
     assert ran("--check")
     assert not path.exists()
     assert ran()
-    assert (path.stat().st_mode & 0o7777, path.read_bytes()) == (0o755, host_program.build(_SOURCE))
+    assert (path.stat().st_mode & 0o7777, path.read_bytes()) == (0o755, zipapp.build(_SOURCE))
     assert not ran()
     path.write_bytes(b"an older one")
     assert ran("--check")

@@ -4,9 +4,9 @@ import errno
 import os
 
 import pytest
-from zorac_host import store
 
 from tests.unit.generations import UNIT, become, made
+from zorac_host import store
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 import os
 
 import pytest
+
 from zorac_host import tree
 
 

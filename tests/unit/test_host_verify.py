@@ -5,9 +5,9 @@ import pwd
 from pathlib import Path
 
 import pytest
-from zorac_host import kinds, restore, store, verify
 
 from tests.unit.generations import become, made
+from zorac_host import kinds, restore, store, verify
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 MINE = grp.getgrgid(os.getgid()).gr_name

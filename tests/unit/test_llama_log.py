@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from zorac_host import engine_log
 
 CPU = (Path(__file__).parent / "logs" / "llama-cpp-cpu.txt").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""roles/model_weights/files/model_manifest.py: whole folders have a manifest, all others a refusal with its cure."""
+"""zorac_host/model_manifest.py: whole folders have a manifest, all others a refusal with its cure."""
 
 import json
 import os
@@ -7,9 +7,7 @@ import stat
 import pytest
 
 from tests.conftest import safetensors
-from tests.unit.roles import program
-
-model_manifest = program("model_weights", "model_manifest")
+from zorac_host import model_manifest
 
 
 def test_a_whole_folder_has_a_manifest(model_folder):

@@ -1,14 +1,11 @@
-"""roles/model_weights/files/model_store.py: what is on a host, proved and removed; never from under a generation."""
+"""zorac_host/model_store.py: what is on a host, proved and removed; never from under a generation."""
 
 import json
 
 import pytest
 
 from tests.conftest import safetensors
-from tests.unit.roles import program
-
-model_store = program("model_weights", "model_store")
-model_manifest = program("model_weights", "model_manifest")
+from zorac_host import model_manifest, model_store
 
 
 @pytest.fixture(autouse=True)

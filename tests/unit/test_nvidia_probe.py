@@ -1,10 +1,8 @@
-"""roles/nvidia_facts: what the probe makes of a host, from a made-up /sys and stand-ins for nvidia-smi and dpkg."""
+"""zorac_host/nvidia_probe.py: what the probe makes of a host, with a made-up /sys and stand-ins for the programs."""
 
 import pytest
 
-from tests.unit.roles import program
-
-nvidia_probe = program("nvidia_facts", "nvidia_probe")
+from zorac_host import nvidia_probe
 
 SMI = """<?xml version="1.0" ?>
 <nvidia_smi_log>

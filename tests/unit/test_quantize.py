@@ -16,10 +16,11 @@ from click.testing import CliRunner
 
 from tests.conftest import safetensors
 from tests.hub_server import Hub
-from zorac_deploy import content, environments
+from zorac_deploy import environments
 from zorac_deploy.cli import cli
 from zorac_deploy.errors import Refused
 from zorac_deploy.quantize import job, making, prepare, recipe, shipped
+from zorac_host import model_manifest
 
 LAYER = recipe.Layer("model.layers.0.self_attn.q_proj", inputs=576, outputs=576)
 WIDE = recipe.Layer("model.layers.0.mlp.down_proj", inputs=1536, outputs=576)
@@ -219,7 +220,7 @@ def test_what_is_made_is_whole_and_can_be_read_by_the_service(model):
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o644 for path in found.folder.iterdir())
     config = json.loads((found.folder / "config.json").read_text())
     assert config == {"model_type": "llama", "quantization_config": {"quant_method": "compressed-tensors"}}
-    assert content.role_module("model_weights", "model_manifest").check(found.folder, tekken=True) == "safetensors"
+    assert model_manifest.check(found.folder, tekken=True) == "safetensors"
     assert [(event.layer, event.layers) for event in events if event.layer] == [(1, 1)]
 
 
@@ -242,8 +243,7 @@ def test_the_card_says_what_was_made_of_what_and_what_it_lost(model):
     found = made(model)
     card = json.loads((found.folder / "quantization.json").read_text())
     assert card == found.card
-    manifest = content.role_module("model_weights", "model_manifest")
-    assert card["source"]["digest"] == manifest.manifest(model)["digest"]
+    assert card["source"]["digest"] == model_manifest.manifest(model)["digest"]
     text = (found.folder / "README.md").read_text()
     for words in ("20.0 | 21.5", card["source"]["digest"], "scheme: FP8_DYNAMIC", "llmcompressor 1"):
         assert words in text

@@ -1,4 +1,4 @@
-"""roles/engine_service/filter_plugins/unit_text.py: a process gets exactly the values that were given.
+"""plugins/filter/unit_text.py: a process gets exactly the values that were given.
 
 Read back here as the manual pages of systemd describe it; tests/host/test_units.py asks systemd itself.
 """

@@ -4,10 +4,10 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
-from zorac_host import activation, proof, service, store, watchdog
-from zorac_host.service import Failure
 
 from tests.unit.generations import become, made
+from zorac_host import activation, proof, service, store, watchdog
+from zorac_host.service import Failure
 
 IDLE, STALL, ANSWER = 300, 180, 30
 

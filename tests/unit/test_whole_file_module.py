@@ -1,4 +1,4 @@
-"""roles/generations/library/whole_file.py: the old file or the new one, and nothing in between."""
+"""plugins/modules/whole_file.py: the old file or the new one, and nothing in between."""
 
 import base64
 import json
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from tests.unit.roles import program
+from tests.unit.roles import plugin
 
-whole_file = program("generations", "whole_file", folder="library")
+whole_file = plugin("modules", "whole_file")
 
 
 @pytest.fixture

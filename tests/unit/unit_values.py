@@ -2,9 +2,9 @@
 
 from hypothesis import strategies as st
 
-from tests.unit.roles import program
+from tests.unit.roles import plugin
 
-unit_text = program("engine_service", "unit_text", "filter_plugins")
+unit_text = plugin("filter", "unit_text")
 
 _TRICKY = st.text(alphabet="%$\\\"'{}()[];#@-:+!|=~, hnEa0", max_size=12)
 values = (_TRICKY | st.text(max_size=12)).filter(lambda text: not unit_text.unit_faults({"x": text}))

@@ -1,13 +1,14 @@
 """The models on a host, as the program says that looks after them. It is brought along: nothing need be deployed."""
 
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zorac_deploy import content
 from zorac_deploy.connection import Connection
 from zorac_deploy.errors import ZoracDeployError, refused_by_program
+from zorac_host import model_store
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def clean(connection: Connection) -> Removed:
 
 
 def _ask(connection: Connection, *words: str) -> Any:
-    program = content.role_file("model_weights", "model_store.py").read_text(encoding="utf-8")
+    program = inspect.getsource(model_store)
     done = connection.run("python3", "-c", program, connection.target.models, *words)
     if done.returncode == 0:
         return json.loads(done.stdout)

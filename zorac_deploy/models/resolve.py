@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import platformdirs
 
-from zorac_deploy import content
 from zorac_deploy.errors import Refused, refused
 from zorac_deploy.models import pins
 from zorac_deploy.models.source import Hub, Web, parse
+from zorac_host import model_manifest
 
 # Also in outline.py, which takes its time to load, and in the programs on the host.
 _RECORD = ".zorac-deploy.json"
@@ -77,10 +77,9 @@ def resolve(
 
 
 def _local(path: Path, tekken: bool, pickle: bool) -> Resolved:
-    manifest = content.role_module("model_weights", "model_manifest")
     try:
-        found = manifest.manifest(path, tekken, remember=True, pickle=pickle)
-    except manifest.Fault as fault:
+        found = model_manifest.manifest(path, tekken, remember=True, pickle=pickle)
+    except model_manifest.Fault as fault:
         raise refused(str(fault)) or fault from None
     except OSError as fault:
         raise Refused(f"{path} cannot be read: {fault}.", "model-damaged") from None
@@ -91,14 +90,13 @@ def _remote(folder: Path, tekken: bool, pickle: bool) -> Resolved:
     record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
     urls = {name: file.pop("url") for name, file in record["files"].items()}
     model = folder / min(urls) if all(name.endswith(".gguf") for name in urls) else folder
-    manifest = content.role_module("model_weights", "model_manifest")
     try:
-        found = manifest.check(model, tekken, pickle)
-    except manifest.Fault as fault:
+        found = model_manifest.check(model, tekken, pickle)
+    except model_manifest.Fault as fault:
         # The folder is ours; the person knows the source.
         raise refused(str(fault).replace(str(folder), record["source"])) or fault from None
     size = sum(file["size"] for file in record["files"].values())
-    whole = {**record, "format": found, "bytes": size, "digest": manifest.digest(record["files"])}
+    whole = {**record, "format": found, "bytes": size, "digest": model_manifest.digest(record["files"])}
     return Resolved(record["source"], "fetch", str(model), whole, urls)
 
 

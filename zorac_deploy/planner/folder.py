@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zorac_deploy import content
 from zorac_deploy.errors import Refused, refused
 from zorac_deploy.planner import formats, llama_cpp, settings
 from zorac_deploy.planner.config import from_config
@@ -16,6 +15,7 @@ from zorac_deploy.planner.model import Model
 from zorac_deploy.planner.plan import Plan, plan
 from zorac_deploy.planner.setup import Setup
 from zorac_deploy.planner.weights import weights_bytes
+from zorac_host import model_manifest
 
 # Tensors of these types are loaded in the type that is computed in; the others hold packed weights and stay so.
 _COMPUTED = ("F64", "F32", "F16", "BF16")
@@ -84,10 +84,9 @@ def _doubted(found: Plan, unknown: Sequence[str]) -> Plan:
 
 def _gguf_files(model: Path) -> list[Path]:
     """The files of a GGUF model; none if it is of another format, or not there."""
-    manifest = content.role_module("model_weights", "model_manifest")
     try:
-        return list(manifest.gguf_files(model))
-    except manifest.Fault as fault:
+        return list(model_manifest.gguf_files(model))
+    except model_manifest.Fault as fault:
         raise refused(str(fault)) or fault from None
 
 
@@ -119,10 +118,10 @@ def _stored_gib(folder: Path, model: Model) -> float | None:
         )
     if not (folder / "model.safetensors.index.json").is_file() and not any(folder.glob("*.safetensors")):
         return None
-    manifest = content.role_module("model_weights", "model_manifest")
     try:
-        tensors = [tensor for file in manifest.weight_files(folder) for tensor in manifest.read_header(file).items()]
-    except manifest.Fault as fault:
+        files = model_manifest.weight_files(folder)
+        tensors = [tensor for file in files for tensor in model_manifest.read_header(file).items()]
+    except model_manifest.Fault as fault:
         raise refused(str(fault)) or fault from None
     return sum(_bytes(name, tensor, model) for name, tensor in tensors) / GIB
 

@@ -10,6 +10,7 @@ from typing import Any
 from zorac_deploy import content
 from zorac_deploy.errors import Refused
 from zorac_deploy.planner.engine import Card, Engine
+from zorac_host import slow_kernels
 
 Compute = tuple[int, int]
 
@@ -89,9 +90,8 @@ def check_speed(config: Mapping[str, Any], settings: Mapping[str, str], card: Ca
     """
     if engine.processor or not card.compute:
         return
-    slow = content.role_module("generations", "zorac_host/slow_kernels").SLOW
     for setting, kernel in _forced(config, settings, card.compute, engine):
-        known = slow[kernel]
+        known = slow_kernels.SLOW[kernel]
         if card.compute >= known.compute:
             raise Refused(
                 f"{setting} has vLLM compute with {kernel}, and {known.better[0]}, which is much faster, runs on this "

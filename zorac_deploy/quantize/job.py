@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from zorac_deploy import content, environments
+from zorac_deploy import environments
 from zorac_deploy.errors import Refused
 from zorac_deploy.models import Resolved, resolve
 from zorac_deploy.models.source import local_name
 from zorac_deploy.quantize import recipe as recipes
+from zorac_host import model_manifest
 
 Device = Literal["cpu", "cuda"]
 
@@ -138,8 +139,7 @@ def _read(model: Resolved) -> dict[str, dict[str, Any]]:
             f"{source} has tekken.json alone, and calibrating takes {' or '.join(_TOKENIZERS)}. Fetch one of them.",
             "model-incomplete",
         )
-    manifest = content.role_module("model_weights", "model_manifest")
-    headers = [manifest.read_header(file) for file in manifest.weight_files(folder)]
+    headers = [model_manifest.read_header(file) for file in model_manifest.weight_files(folder)]
     return {name: tensor for header in headers for name, tensor in header.items()}
 
 

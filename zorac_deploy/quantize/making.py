@@ -18,6 +18,7 @@ from zorac_deploy.models import Resolved
 from zorac_deploy.models.fetched import fetched
 from zorac_deploy.models.source import local_name
 from zorac_deploy.quantize.job import Job
+from zorac_host import model_manifest
 
 _PROGRAM = Path(__file__).with_name("program.py")
 # What is made anew, and what tells of the source alone.
@@ -224,8 +225,7 @@ def _told_source(model: Resolved) -> str:
 
 
 def _check(partial: Path) -> None:
-    manifest = content.role_module("model_weights", "model_manifest")
     try:
-        manifest.check(partial, tekken=False)
-    except manifest.Fault as fault:
+        model_manifest.check(partial, tekken=False)
+    except model_manifest.Fault as fault:
         raise Refused(f"what was made is not whole: {fault}", "quantize-failed") from None

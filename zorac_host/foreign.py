@@ -1,21 +1,15 @@
-"""A unit of an engine's name that zorac-deploy did not make: find it, store it aside, and restore it.
+"""A unit of an engine's name that zorac-deploy did not make: find it, store it aside, and restore it."""
 
-Part of the host program. It also runs alone, before anything is deployed and after everything is removed, so it imports
-nothing of the package. Usage: ``foreign.py look UNIT`` or ``foreign.py restore``; each prints one line of JSON.
-"""
-
-import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-ETC = Path(os.environ.get("ZORAC_HOST_ETC", "/etc/zorac-deploy"))
-STORE = Path(os.environ.get("ZORAC_HOST_STATE", "/var/lib/zorac-deploy")) / "replaced"
+from zorac_host.store import ETC, STATE, UNITS, read_json, write_json
+
+STORE = STATE / "replaced"
 CACHE = Path("/var/cache")  # ours has the unit's name, and systemd would give one that is there to our user
-UNITS = Path(os.environ.get("ZORAC_HOST_UNITS", "/etc/systemd/system"))
 # systemd's load path: a unit is read from the first folder that has it. Whether a file there can be moved: packages
 # own those under /usr, and generators write theirs again.
 LOAD_PATH = {
@@ -107,7 +101,7 @@ def keep(unit: str) -> bool:
         "masks": list(map(str, masks)),
         "stored": [str(path) for path in found],
     }
-    _write(scratch / "state.json", state)
+    write_json(scratch / "state.json", state)
     scratch.rename(target)
     _run("sync", "--file-system", str(STORE))
     return True
@@ -131,7 +125,7 @@ def remove(unit: str) -> None:
         if not mask.is_symlink():
             mask.symlink_to("/dev/null")
     fixed = [path for path in state["stored"] if not LOAD_PATH.get(_folder(Path(path)), True)]
-    _write(STORE / unit / "state.json", state | {"removed": True, "stored": [*fixed, *state["masks"]]})
+    write_json(STORE / unit / "state.json", state | {"removed": True, "stored": [*fixed, *state["masks"]]})
 
 
 def restore(unit: str) -> bool:
@@ -175,7 +169,7 @@ def _is_ours(fragment: Path) -> bool:
 
 
 def _is_deployed(unit: str) -> bool:
-    return _read(ETC / "current" / "generation.json").get("unit") == unit
+    return read_json(ETC / "current" / "generation.json").get("unit") == unit
 
 
 def _added(unit: str) -> list[Path]:
@@ -212,41 +206,10 @@ def _boot() -> str:
 
 
 def _state(unit: str) -> dict[str, Any]:
-    return _read(STORE / unit / "state.json")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(json.dumps(state, indent=2) + "\n")
-    scratch.rename(path)
+    return read_json(STORE / unit / "state.json")
 
 
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise OSError(f"{' '.join(command[:1])}: {done.stderr.strip()[-500:]}")
-
-
-def main() -> None:
-    """Do what the command line says."""
-    try:
-        if sys.argv[1] == "look":
-            found = look(sys.argv[2])
-            told: object = {"found": list(map(str, found)), "refusal": refusal(sys.argv[2], found) if found else ""}
-        else:
-            told = [unit for unit in stored() if restore(unit)]
-        sys.stdout.write(json.dumps(told) + "\n")
-    except OSError as fault:
-        sys.exit(str(fault))
-
-
-if __name__ == "__main__":
-    main()

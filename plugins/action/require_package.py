@@ -1,4 +1,4 @@
-"""Plan the memory that an engine takes; see `zorac_deploy.actions.plan_memory`."""
+"""Require that the Python package zorac-deploy is installed where Ansible runs; the other actions import it."""
 
 import sys
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 
-class ActionModule(ActionBase):
-    """The action `plan_memory`."""
+class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
+    """The action `require_package`."""
 
     _requires_connection = False
 
     def run(self, *_: object, **__: object) -> dict[str, Any]:
-        """Do it, and return the task's result."""
+        """Import the package, or say what to install."""
         try:
-            from zorac_deploy import actions  # here, so that its absence can be explained
+            import zorac_deploy.actions
         except ImportError as fault:
             return {
                 "failed": True,
                 "msg": f"The Python that runs Ansible, {sys.executable}, cannot import zorac_deploy: {fault}. Run "
                 "ansible-playbook from the environment in which zorac-deploy is installed, or install it in this one.",
             }
-        return actions.plan_memory(self._task.args)
+        return {"changed": False, "version": zorac_deploy.__version__}

@@ -1,17 +1,13 @@
-"""Check a model, a folder in the Hugging Face layout or a GGUF file, and print what it consists of as one line of JSON.
+"""Check a model, a folder in the Hugging Face layout or a GGUF file, and say what it consists of.
 
-Runs on the controller before anything is copied, and on the host after. Needs nothing but Python.
-Usage: ``model_manifest.py PATH [--tekken] [--remember] [--pickle]``. A folder with one GGUF is as good as the file.
-A fault is one line on standard error, ``[id] message``, and exit code 1.
+Runs on the controller before anything is copied, and on the host after. A folder with one GGUF is as good as the file.
 """
 
-import argparse
 import hashlib
 import json
 import os
 import re
 import struct
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -225,7 +221,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
             raise Fault(f"{damaged} and its header is not readable. Fetch it again.") from None
     if size != 8 + length + end:
         raise Fault(f"{damaged}, and its header says {8 + length + end}. It was cut off: fetch it again.")
-    return header
+    return dict(header)
 
 
 def _digests(paths: list[Path]) -> list[str]:
@@ -253,21 +249,3 @@ def _remembered_digests(paths: list[Path]) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def main() -> None:
-    """Print the manifest of the model named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--tekken", action=argparse.BooleanOptionalAction, default=False)
-    parser.add_argument("--remember", action="store_true")
-    parser.add_argument("--pickle", action="store_true")
-    arguments = parser.parse_args()
-    try:
-        print(json.dumps(manifest(arguments.model, arguments.tekken, arguments.remember, arguments.pickle)))
-    except (Fault, OSError) as fault:
-        sys.exit(str(fault))
-
-
-if __name__ == "__main__":
-    main()

@@ -6,9 +6,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zorac_host import PROTOCOL, __version__, activation, foreign, proof, restore, service, store, verify, watchdog
+from zorac_host import (
+    PROTOCOL,
+    __version__,
+    activation,
+    foreign,
+    model_manifest,
+    nvidia_probe,
+    port,
+    proof,
+    restore,
+    service,
+    store,
+    verify,
+    watchdog,
+)
 
 _NOT_PROVED = 3
+_FAULTS = (
+    activation.NoSuchGeneration,
+    activation.Busy,
+    foreign.Foreign,
+    model_manifest.Fault,
+    service.Failure,
+    OSError,
+)
 
 
 def main() -> None:
@@ -16,7 +38,7 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         arguments.do(arguments)
-    except (activation.NoSuchGeneration, activation.Busy, foreign.Foreign, service.Failure, OSError) as fault:
+    except _FAULTS as fault:
         sys.exit(str(fault))
 
 
@@ -40,6 +62,27 @@ def _parser() -> argparse.ArgumentParser:
     word = words.add_parser("keep", help="store a copy of a unit that is not ours, before one of its name is activated")
     word.add_argument("unit")
     word.set_defaults(do=lambda given: print(json.dumps({"changed": foreign.keep(given.unit)})))
+
+    word = words.add_parser("foreign", help="which files define a unit and are not ours")
+    word.add_argument("unit")
+    word.set_defaults(do=_foreign)
+
+    word = words.add_parser("restore-units", help="restore the units that were replaced")
+    word.set_defaults(do=lambda _: print(json.dumps([unit for unit in foreign.stored() if foreign.restore(unit)])))
+
+    word = words.add_parser("port", help="why an engine cannot listen; an empty text if it can")
+    word.add_argument("host")
+    word.add_argument("port", type=int)
+    word.add_argument("unit", nargs="*", help="an engine's unit: what it holds will be free")
+    word.set_defaults(do=lambda given: print(json.dumps(port.fault(given.host, given.port, given.unit))))
+
+    word = words.add_parser("gpus", help="the NVIDIA GPUs and the driver")
+    word.set_defaults(do=lambda _: print(json.dumps(nvidia_probe.probe(Path("/")))))
+
+    word = words.add_parser("manifest", help="what a model consists of")
+    word.add_argument("model", type=Path)
+    word.add_argument("--pickle", action="store_true")
+    word.set_defaults(do=lambda given: print(json.dumps(model_manifest.manifest(given.model, pickle=given.pickle))))
 
     word = words.add_parser("wait", help="wait until no activation is under way")
     word.set_defaults(do=lambda _: activation.wait())
@@ -100,6 +143,11 @@ def _restore(given: argparse.Namespace) -> None:
 
 def _apply(given: argparse.Namespace) -> None:
     print(json.dumps(verify.apply(json.load(sys.stdin), given.check)))
+
+
+def _foreign(given: argparse.Namespace) -> None:
+    found = foreign.look(given.unit)
+    print(json.dumps({"found": list(map(str, found)), "refusal": foreign.refusal(given.unit, found) if found else ""}))
 
 
 def _activate(given: argparse.Namespace) -> None:

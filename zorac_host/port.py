@@ -1,17 +1,11 @@
-"""Whether an engine can listen on an address of this host, and who is in the way.
-
-Also run alone, where nothing is deployed yet: ``port.py HOST PORT UNIT…`` prints the refusal as a JSON string, empty if
-there is none. UNITs are the engines' own: what they hold will be free.
-"""
+"""Whether an engine can listen on an address of this host, and who is in the way."""
 
 import contextlib
 import errno
 import ipaddress
-import json
 import re
 import socket
 import subprocess
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -123,7 +117,3 @@ def _run(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout
     except OSError:
         return ""
-
-
-if __name__ == "__main__":
-    print(json.dumps(fault(sys.argv[1], int(sys.argv[2]), sys.argv[3:])))
