@@ -72,7 +72,16 @@ def settled(target: Generation) -> bool:
         and store.outcome(target.number).get("state") == "proved"
         and service.shown(target.unit).get("ActiveState") == "active"
         and service.running(target.unit) == target.number
+        and _in_place(target)
     )
+
+
+def _in_place(target: Generation) -> bool:
+    """Whether systemd has the unit of `target` as it was written."""
+    try:
+        return (store.UNITS / target.unit).read_bytes() == (target.folder / target.unit).read_bytes()
+    except OSError:
+        return False
 
 
 def begin(number: int, by: str, restart: bool = False, key: Path | None = None) -> None:
@@ -95,7 +104,7 @@ def begin(number: int, by: str, restart: bool = False, key: Path | None = None) 
         raise NoSuchGeneration(f"[generation-unknown] there is no generation {number}. There are: {there}.")
     if "unit" in target.about:  # a description that lacks it fails on the record, and leads back
         foreign.require_none(target.unit)
-    with _locked():
+    with locked():
         other = store.pending()
         if other:
             raise Busy(f"generation {other['target']} is being activated, for {other['by']}")
@@ -208,6 +217,7 @@ def _bring_up(target: Generation, previous: Generation | None, course: _Course, 
     about, now = target.about, store.current()
     active = service.shown(target.unit).get("ActiveState") in ("active", "activating")
     there = now is not None and now.number == target.number and active and service.running(target.unit) == target.number
+    there = there and _in_place(target)
     if restart or not there or (key.is_made() if back else key.is_ahead()):
         if found := foreign.look(target.unit):
             raise Failure(foreign.refusal(target.unit, found))
@@ -299,7 +309,7 @@ def _end(record: dict[str, Any], target: Generation, state: str, course: _Course
 
 def _end_record() -> None:
     """End the record, and only then what goes on with it after a power cut."""
-    with _locked():
+    with locked():
         store.end_pending()
         service.enable(UNIT, False)
 
@@ -361,8 +371,8 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
-    """Hold the lock of those who begin and end an activation.
+def locked(shared: bool = False) -> Iterator[None]:
+    """Hold the lock of those who begin and end an activation; `shared` with others who only look.
 
     Raises:
         Failure: The lock or its folder is a link, somebody else's, or of another kind.
@@ -376,7 +386,7 @@ def _locked() -> Iterator[None]:
     handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         _require_own(lock, os.fstat(handle), stat.S_ISREG)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)

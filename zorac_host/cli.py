@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("number", type=int)
     word.add_argument("--by", required=True, help="who wants it, for those who ask meanwhile")
     word.add_argument("--key", type=Path, help="a file with a new API key, put in force with it; the file is renamed")
+    word.add_argument("--restart", action="store_true", help="start the engine anew, even if it is what runs")
     word.add_argument("--check", action="store_true", help="only say whether there is anything to do")
     word.set_defaults(do=_activate)
 
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     word = words.add_parser("verify", help="compare the host with the document that was applied last")
     word.add_argument("--deep", action="store_true", help="also read every byte of engine and model")
     word.add_argument("--reply", action="store_true", help="also ask the engine for a real reply, and say what runs")
+    word.add_argument("--document", action="store_true", help="answer with the document, too")
     word.set_defaults(do=_verify)
 
     word = words.add_parser("restore", help="put back modes, owners, added files and drop-ins")
@@ -126,19 +128,14 @@ def _collect(given: argparse.Namespace) -> None:
 
 
 def _verify(given: argparse.Namespace) -> None:
-    print(json.dumps(verify.look(given.deep, given.reply) | ({"status": _state()} if given.reply else {})))
+    told = verify.look(given.deep, given.reply, given.document)
+    print(json.dumps(told | ({"status": _state()} if given.reply else {})))
 
 
 def _restore(given: argparse.Namespace) -> None:
-    try:
-        document = verify.read()
-    except verify.Unusable:
-        print(json.dumps(restore.summary([])))
-        return
     if not given.check:
-        verify.begin()
-    found = verify.differences(document["parts"], deep=False)
-    print(json.dumps(restore.summary(restore.restore(document["parts"], found, given.check))))
+        activation.wait()
+    print(json.dumps(restore.restore(given.check)))
 
 
 def _apply(given: argparse.Namespace) -> None:
@@ -156,7 +153,7 @@ def _activate(given: argparse.Namespace) -> None:
     there = target is not None and activation.settled(target)
     # An activation that nobody waited for may have put it in force already.
     key = None if given.key and _in_force(_bytes(given.key)) else given.key
-    if target and there and not key and _answers(target):
+    if target and there and not key and not given.restart and _answers(target):
         print(json.dumps({"changed": False, "generation": given.number, **store.outcome(given.number)}))
     elif given.check:
         print(json.dumps({"changed": True, "generation": given.number}))

@@ -8,48 +8,100 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from zorac_host import kinds, service, store, tree
+from zorac_host import kinds, service, store, tree, verify
 from zorac_host.kinds import Difference, Part
 
 SET_ASIDE = store.STATE / "set-aside"
+_Step: TypeAlias = tuple[str, Callable[[], object]]
 
 
-def restore(parts: Sequence[Part], found: Sequence[Difference], check: bool) -> list[str]:
+def restore(check: bool) -> dict[str, Any]:
     """Put back what can be, and say what was.
 
     Args:
-        parts: The parts of the document.
-        found: What differs from them.
         check: Only say what would be put back.
 
     Returns:
-        A line for each thing.
+        ``restored``, a line for each thing; ``differences``, what is left for the roles; ``changed``.
     """
-    by_part = {(part["kind"], kinds.named(part)): part for part in parts}
-    done: list[str] = []
-    reload = False
-    for difference in found:
-        part = by_part.get((difference.kind, difference.part), {})
-        for what, act in _steps(part, difference):
-            done.append(what)
-            if not check:
-                act()
-                reload |= difference.kind == "unit"
-    if reload:
+    try:
+        document = verify.read()
+    except verify.Unusable as reason:
+        return {"changed": False, "restored": [], "differences": [], "unusable": str(reason)}
+    found = verify.differences(document["parts"], deep=False)
+    by_part = {(part["kind"], kinds.named(part)): part for part in document["parts"]}
+    steps = [(each, step) for each in found for step in _steps(by_part.get((each.kind, each.part), {}), each)]
+    if check:
+        healed = [each for each, _ in steps]
+        left = [each for each in found if each not in healed] + verify.outdated(document)
+    else:
+        left = _carry_out(document, steps) if steps else found + verify.outdated(document)
+    restored = [what for _, (what, _) in steps]
+    return {
+        "changed": bool(restored),
+        "restored": restored,
+        "differences": [each.summary() for each in left],
+        "unusable": "",
+    }
+
+
+def _carry_out(document: dict[str, Any], steps: Sequence[tuple[Difference, _Step]]) -> list[Difference]:
+    """Do `steps`, and say what differs then. Only if nothing does, the document counts again as applied."""
+    inputs, now = document["inputs"], store.current()
+    since = service.details(now.unit)["since"] if now else None
+    # Before the first step, so that one who is killed leaves it on record.
+    reason = next((why for each, _ in steps if now and (why := _restart(each, now.unit, since))), "")
+    if reason:
+        document["restart"] = {"at": int(time.time()), "why": reason}
+    document["inputs"] = ""
+    verify.note(document)
+    for _, (_, act) in steps:
+        act()
+    if any(each.kind == "unit" for each, _ in steps):
         service.systemctl("daemon-reload")
-    return done
+    left = verify.differences(document["parts"], deep=False) + verify.outdated(document)
+    if not left:
+        verify.note(document, inputs=inputs)
+    return left
 
 
-def _steps(part: Part, difference: Difference) -> Iterator[tuple[str, Callable[[], object]]]:
+def _restart(difference: Difference, unit: str, since: object) -> str:
+    """Why the engine has to be started again, once `difference` is put back; empty if it need not be.
+
+    Args:
+        difference: What differs.
+        unit: The engine's unit.
+        since: When it was started.
+    """
+    if difference.kind != "unit" or difference.part != unit or not isinstance(since, int):
+        return ""
+    if difference.aspect == "drop-ins" and any(_changed(Path(name)) <= since for name in difference.names):
+        return f"started with {', '.join(difference.names)}"
+    return "started before systemd read its unit again" if difference.aspect == "daemon-reload" else ""
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_ctime
+    except OSError:
+        return 0.0
+
+
+def _steps(part: Part, difference: Difference) -> Iterator[_Step]:
     """What there is to do about `difference`, in words and as something to call."""
     place = difference.part
     match difference.kind, difference.aspect:
-        case "tree", "mode" | "owner" | "group" if difference.names:
-            yield f"{place}: {difference.aspect} of {len(difference.names)} files", lambda: _tree_access(part)
+        case "tree", "mode" | "owner" | "group" | "time of change" if difference.names:
+            yield (
+                f"{place}: {difference.aspect} of {len(difference.names)} files",
+                lambda: _tree_access(part, difference),
+            )
         case "file" | "folder" | "tree", "mode" | "user" | "group" | "access list":
             yield f"{place}: {difference.aspect} {difference.expected}", lambda: _access(part)
+        case "file", "content" | "type" if _copy(part):
+            yield f"{place}: content, as in {part['copy']}", lambda: _bring_back(part)
         case "folder" | "tree", "added":
             for name in difference.names:
                 yield f"{place}/{name} set aside", lambda name=name: _set_aside(Path(place) / name)  # type: ignore[misc]
@@ -59,9 +111,30 @@ def _steps(part: Part, difference: Difference) -> Iterator[tuple[str, Callable[[
             for name in set(difference.names) - set(part.get("drop_ins", [])):
                 yield f"{name} set aside", lambda name=name: _set_aside(Path(name))  # type: ignore[misc]
         case "unit", "loaded" if difference.found == "masked":
-            yield f"{place} unmasked", lambda: service.systemctl("unmask", place)
+            yield f"{place} unmasked", lambda: _unmask(place)
+        case "unit", "at boot" if difference.expected == "enabled" and part.get("path"):
+            yield f"{place} enabled", lambda: service.systemctl("enable", place)
         case "unit", "daemon-reload":
             yield f"{place}: daemon-reload", lambda: None
+
+
+def _unmask(unit: str) -> None:
+    service.systemctl("unmask", unit)
+    service.systemctl("unmask", "--runtime", unit)
+
+
+def _copy(part: Part) -> bool:
+    """Whether the content of a file is elsewhere on the host, too."""
+    copy = Path(part.get("copy") or "/nonexistent")
+    return copy.is_file() and tree.sha256(copy) == part.get("sha256")
+
+
+def _bring_back(part: Part) -> None:
+    path = Path(part["path"])
+    if path.is_symlink() or path.is_dir():
+        _set_aside(path)
+    store.write(path, Path(part["copy"]).read_bytes(), int(part["mode"], 8))
+    _access(part)
 
 
 def _access(part: Part) -> None:
@@ -75,16 +148,16 @@ def _access(part: Part) -> None:
         os.removexattr(path, "system.posix_acl_access")
 
 
-def _tree_access(part: Part) -> None:
-    folder = Path(part["path"])
-    wanted, found = tree.read_record(part)["entries"], tree.entries(folder)
-    for name in wanted.keys() & found.keys():
-        kind, mode, user, group = wanted[name][:4]
-        if found[name][0] != kind or found[name][1:4] == [mode, user, group]:
-            continue
+def _tree_access(part: Part, difference: Difference) -> None:
+    """Put back what a look at a file tells: its mode and owner; its time only where its content was found the same."""
+    folder, recorded = Path(part["path"]), tree.read_record(part)["entries"]
+    for name in difference.names:
+        kind, mode, user, group, _, time_ns, _ = recorded[name]
         os.chown(folder / name, user, group, follow_symlinks=False)
         if kind != "l":
             (folder / name).chmod(mode)
+        if difference.aspect == "time of change":
+            os.utime(folder / name, ns=(time_ns, time_ns))
 
 
 def _set_aside(path: Path) -> None:
@@ -95,8 +168,3 @@ def _set_aside(path: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     SET_ASIDE.chmod(0o700)
     shutil.move(path, place)
-
-
-def summary(done: Sequence[str]) -> dict[str, Any]:
-    """As it is printed."""
-    return {"changed": bool(done), "restored": list(done)}

@@ -160,7 +160,7 @@ def changes(folder: Path, part: Mapping[str, Any], deep: bool) -> Iterator[Chang
         yield Change("", "record", "as it was written", f"{part['record']}: {error}")
         return
     if not same:
-        yield from _compared(recorded["entries"], found)
+        yield from _compared(folder, recorded, found)
     if deep:
         yield from _read_again(folder, recorded, found)
 
@@ -178,16 +178,27 @@ def read_record(part: Mapping[str, Any]) -> dict[str, Any]:
     return _unpacked(packed)
 
 
-def _compared(wanted: Entries, found: Entries) -> Iterator[Change]:
+def _compared(folder: Path, recorded: Mapping[str, Any], found: Entries) -> Iterator[Change]:
+    wanted = recorded["entries"]
     for name in sorted(wanted.keys() - found.keys()):
         yield Change(name, "missing", "a file", "nothing")
     for name in sorted(found.keys() - wanted.keys()):
         yield Change(name, "added", "nothing", "a file")
     for name in sorted(wanted.keys() & found.keys()):
-        for aspect, expected, seen in zip(_ASPECTS, wanted[name], found[name], strict=True):
-            if expected != seen:
-                shown = (lambda value: f"{value:04o}") if aspect == "mode" else str
-                yield Change(name, aspect, shown(expected), shown(seen))
+        differs = {
+            aspect: (expected, seen)
+            for aspect, expected, seen in zip(_ASPECTS, wanted[name], found[name], strict=True)
+            if expected != seen
+        }
+        if "time of change" in differs and not differs.keys() & {"type", "size"}:
+            digest = sha256(folder / name)
+            if digest != recorded["sha256"][name]:
+                differs["content"] = (recorded["sha256"][name][:12], digest[:12])
+        if differs.keys() & {"content", "type", "size"}:
+            differs.pop("time of change", None)
+        for aspect, (expected, seen) in differs.items():
+            shown = (lambda value: f"{value:04o}") if aspect == "mode" else str
+            yield Change(name, aspect, shown(expected), shown(seen))
 
 
 def _read_again(folder: Path, recorded: Mapping[str, Any], found: Entries) -> Iterator[Change]:

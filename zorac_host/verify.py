@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from zorac_host import kinds, proof, service, store, tree
+from zorac_host import activation, kinds, proof, service, store, tree
 from zorac_host.kinds import Difference
 
 SCHEMA = 1
@@ -82,11 +82,19 @@ def apply(document: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
 
 
 def _described(part: Mapping[str, Any], create: bool) -> dict[str, Any]:
+    if part["kind"] == "file" and not part.get("sha256"):
+        path = Path(part["path"])
+        return {**part, **({"sha256": tree.sha256(path)} if path.is_file() else {})}
     if part["kind"] != "tree":
         return dict(part)
     plain = {name: value for name, value in part.items() if name != "renewed"}
     renewed = bool(part.get("renewed")) and create
     return {**plain, **tree.describe(Path(part["path"]), Path(part["record"]), create, renewed)}
+
+
+def note(document: Mapping[str, Any], **what: object) -> None:
+    """Record more of the document that was applied: other inputs, or why the engine has to be started again."""
+    store.write(DOCUMENT, json.dumps({**document, **what}) + "\n", 0o600)
 
 
 def begin() -> None:
@@ -96,7 +104,7 @@ def begin() -> None:
     except Unusable:
         return
     if document.get("inputs"):
-        store.write(DOCUMENT, json.dumps({**document, "inputs": ""}) + "\n", 0o600)
+        note(document, inputs="")
 
 
 def differences(parts: list[dict[str, Any]], deep: bool) -> list[Difference]:
@@ -118,12 +126,13 @@ def differences(parts: list[dict[str, Any]], deep: bool) -> list[Difference]:
     return sorted(found, key=lambda difference: order.get(difference.part, len(order)))
 
 
-def look(deep: bool, reply: bool) -> dict[str, Any]:
+def look(deep: bool, reply: bool, whole: bool = False) -> dict[str, Any]:
     """What the host answers when it is asked whether it is what was asked for.
 
     Args:
         deep: Also read every byte of engine and model.
         reply: Also ask the engine for a real reply.
+        whole: Answer with the document, too.
 
     Returns:
         ``inputs``, the digest of what was applied, empty if nothing was; ``unusable``, why there is nothing to compare
@@ -135,13 +144,29 @@ def look(deep: bool, reply: bool) -> dict[str, Any]:
     except Unusable as reason:
         return {**answer, "unusable": str(reason)}
     answer |= {"inputs": document.get("inputs", ""), "tool": document.get("tool", ""), "at": document.get("at")}
+    if whole:
+        answer["document"] = document
     # The reply is waited for while files are looked at.
     with ThreadPoolExecutor(1) as beside:
         replied = beside.submit(_reply) if reply else None
-        answer["differences"] = [each.summary() for each in differences(document["parts"], deep)]
+        with activation.locked(shared=True):
+            found = differences(document["parts"], deep) + outdated(document)
+        answer["differences"] = [each.summary() for each in found]
         if replied:
             answer["reply"] = replied.result()
     return {**answer, "pending": store.pending() or None}
+
+
+def outdated(document: Mapping[str, Any]) -> list[Difference]:
+    """That the engine's process was started from what has been put back since."""
+    reason, now = document.get("restart"), store.current()
+    if not reason or now is None:
+        return []
+    since = service.details(now.unit)["since"]
+    if isinstance(since, int) and since > reason["at"]:
+        return []
+    owner = next((part["owner"] for part in document["parts"] if part["kind"] == "generation"), "")
+    return [Difference(owner, "generation", str(now.number), "process", "started as it was deployed", reason["why"])]
 
 
 def _reply() -> dict[str, Any]:

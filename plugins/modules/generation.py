@@ -18,6 +18,7 @@ short_description: Have a generation with the given files
 description:
   - A generation is a numbered folder that never changes. The same files and the same description, C(plan)
     and C(model_source) aside, are the same generation; others become a new one. Nothing is activated.
+  - Files of it that were changed or removed are written again.
   - Supports check mode and diff, which compares with the current generation.
 options:
   root:
@@ -38,6 +39,15 @@ number:
   description: The generation's number.
   returned: always
   type: int
+digest:
+  description: The digest of its files and its description.
+  returned: always
+  type: str
+repaired:
+  description: The files that were written again.
+  returned: always
+  type: list
+  elements: str
 """
 _PLACE = "@GENERATION@"
 
@@ -70,7 +80,26 @@ def main() -> None:
                 msg=f"[disk-full] no space is left for a new generation under {root}. Free some, and type the same "
                 "again. What runs is as it was."
             )
-    module.exit_json(changed=not same, number=number, diff=_diff(root / "current", files, about))
+    repaired = _damaged(folders[number], files) if same else []
+    if repaired and not module.check_mode:
+        for name in repaired:
+            _write_file(folders[number] / name, files[name].replace(_PLACE, str(folders[number])))
+    module.exit_json(
+        changed=not same or bool(repaired),
+        number=number,
+        digest=digest,
+        repaired=repaired,
+        diff=_diff(root / "current", files, about),
+    )
+
+
+def _damaged(folder: Path, files: dict[str, str]) -> list[str]:
+    """The files in `folder` that are not as they were written."""
+    return [
+        name
+        for name, text in files.items()
+        if (folder / name).is_symlink() or _text(folder / name) != text.replace(_PLACE, str(folder))
+    ]
 
 
 def _write(parent: Path, number: int, files: dict[str, str]) -> None:
@@ -84,18 +113,24 @@ def _write(parent: Path, number: int, files: dict[str, str]) -> None:
         scratch.mkdir()
         scratch.chmod(0o755)
         for name, text in files.items():
-            path = scratch / name
-            with path.open("w") as file:
-                file.write(text.replace(_PLACE, str(folder)))
-                file.flush()
-                os.fsync(file.fileno())
-            path.chmod(0o444)
+            _write_file(scratch / name, text.replace(_PLACE, str(folder)))
         _sync(scratch)
         scratch.rename(folder)
     except OSError:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     _sync(parent)
+
+
+def _write_file(path: Path, text: str) -> None:
+    """Have the text in the file, whole, readable for all and writable for nobody."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.chmod(0o444)
+    partial.rename(path)
 
 
 def _sync(folder: Path) -> None:

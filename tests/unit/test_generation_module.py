@@ -70,6 +70,20 @@ def test_the_same_again_changes_nothing(have, root):
     assert (folders(root), (root / "generations" / "1").stat().st_mtime_ns) == (["1"], before)
 
 
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_damaged_file_is_written_again(have, root, damage):
+    have()
+    path = root / "generations/1/vllm.yaml"
+    path.unlink()
+    if damage == "changed":
+        path.write_text("port: 9000\n")
+    assert have(check=True)["repaired"] == ["vllm.yaml"]
+    answer = have()
+    assert (told(answer), answer["repaired"]) == ((1, True), ["vllm.yaml"])
+    assert (path.read_text(), path.stat().st_mode & 0o777) == (FILES["vllm.yaml"], 0o444)
+    assert told(have()) == (1, False)
+
+
 @pytest.mark.parametrize("other", [{"files": {**FILES, "vllm.yaml": ""}}, {"about": {**ABOUT, "profile": "display"}}])
 def test_others_become_the_next_and_the_way_back_is_the_first_again(have, root, other):
     have()

@@ -60,9 +60,9 @@ def point_elsewhere(path):
     ("act", "aspects"),
     [
         (remove, {"missing"}),
-        (write, {"size", "time of change"}),
+        (write, {"size"}),
         (open_to_all, {"mode"}),
-        (point_elsewhere, {"type", "mode", "size", "time of change", "target"}),
+        (point_elsewhere, {"type", "mode", "size", "target"}),
     ],
 )
 def test_a_changed_file_is_named(folder, part, act, aspects):
