@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, TypeAdapter
 from pydantic import ValidationError as Invalid
 
-from zorac_deploy import models
+from zorac_deploy import __version__, models
+from zorac_deploy.desired import Difference, Document
 from zorac_deploy.errors import REFUSALS, Refused
 from zorac_deploy.models import family
 from zorac_deploy.planner import Card, Engine, Flags, Plan, Setup, fit
@@ -128,6 +129,41 @@ def plan_memory(arguments: Mapping[str, Any]) -> dict[str, Any]:
     except Refused as refused:
         return failed(refused, facts)
     return facts
+
+
+def desired_state(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The document that `arguments` describe, with the parts of each role by the role's name.
+
+    A part may have ``paths`` for several of its kind that differ in nothing else.
+    """
+    try:
+        parts = [
+            {"owner": owner, **part, **path}
+            for owner, own in arguments["parts"].items()
+            for part in map(dict, own)
+            for path in [{"path": each} for each in part.pop("paths", ())] or [{}]
+        ]
+        document = Document.model_validate({**arguments, "parts": parts, "tool": __version__})
+        return {"document": document.model_dump(mode="json", by_alias=True, exclude_none=True)}
+    except Invalid as fault:
+        return failed(_invalid(fault))
+
+
+def applied(document: Mapping[str, Any], answer: Mapping[str, Any], check: bool) -> dict[str, Any]:
+    """The result of recording `document`, to which the host gave `answer`: a refusal if it differs."""
+    facts = {"desired_state_document": dict(document)}
+    left = [Difference.model_validate(each) for each in answer["differences"]]
+    if not left or check:
+        return {"changed": bool(answer["changed"] or left), "ansible_facts": facts}
+    lines = "\n".join(f"  {each}" for each in left)
+    return failed(
+        Refused(
+            f"{document['host']} was deployed, and still differs from what was asked for:\n{lines}\nRun the same "
+            "command again. If the same lines come back, something else on the host changes them: find out what does.",
+            "drift-left",
+        ),
+        facts,
+    )
 
 
 def failed(refused: Refused, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -37,10 +37,16 @@ class _Access(_Part):
 
 
 class File(_Access):
-    """A regular file; `sha256` is that of its content."""
+    """A regular file.
+
+    Attributes:
+        sha256: The digest of its content; the host fills it in when the role has written the file.
+        copy_of: Another path with the same content, from which the host can restore it.
+    """
 
     kind: Literal["file"]
     sha256: _Sha256 | None = None
+    copy_of: _Path | None = None
 
 
 class Folder(_Access):

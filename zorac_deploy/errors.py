@@ -145,6 +145,7 @@ REFUSALS: dict[str, int] = {
     "unit-foreign": 92,
     "user-foreign": 93,
     "disk-no-space": 94,
+    "drift-left": 99,
 }
 
 

@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
     word = words.add_parser("restore", help="put back modes, owners, added files and drop-ins")
     word.add_argument("--check", action="store_true", help="only say what would be put back")
+    word.add_argument("--begin", action="store_true", help="more changes follow, and are recorded at the end")
     word.set_defaults(do=_restore)
 
     word = words.add_parser("apply", help="record the document on standard input as what this host should be")
@@ -135,7 +136,7 @@ def _verify(given: argparse.Namespace) -> None:
 def _restore(given: argparse.Namespace) -> None:
     if not given.check:
         activation.wait()
-    print(json.dumps(restore.restore(given.check)))
+    print(json.dumps(restore.restore(given.check, given.begin)))
 
 
 def _apply(given: argparse.Namespace) -> None:

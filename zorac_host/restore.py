@@ -17,11 +17,12 @@ SET_ASIDE = store.STATE / "set-aside"
 _Step: TypeAlias = tuple[str, Callable[[], object]]
 
 
-def restore(check: bool) -> dict[str, Any]:
+def restore(check: bool, begin: bool = False) -> dict[str, Any]:
     """Put back what can be, and say what was.
 
     Args:
         check: Only say what would be put back.
+        begin: More changes will follow, whatever is found: until they are recorded, the document does not count.
 
     Returns:
         ``restored``, a line for each thing; ``differences``, what is left for the roles; ``changed``.
@@ -30,6 +31,9 @@ def restore(check: bool) -> dict[str, Any]:
         document = verify.read()
     except verify.Unusable as reason:
         return {"changed": False, "restored": [], "differences": [], "unusable": str(reason)}
+    if begin and not check:
+        document["inputs"] = ""
+        verify.note(document)
     found = verify.differences(document["parts"], deep=False)
     by_part = {(part["kind"], kinds.named(part)): part for part in document["parts"]}
     steps = [(each, step) for each in found for step in _steps(by_part.get((each.kind, each.part), {}), each)]
@@ -101,7 +105,7 @@ def _steps(part: Part, difference: Difference) -> Iterator[_Step]:
         case "file" | "folder" | "tree", "mode" | "user" | "group" | "access list":
             yield f"{place}: {difference.aspect} {difference.expected}", lambda: _access(part)
         case "file", "content" | "type" if _copy(part):
-            yield f"{place}: content, as in {part['copy']}", lambda: _bring_back(part)
+            yield f"{place}: content, as in {part['copy_of']}", lambda: _bring_back(part)
         case "folder" | "tree", "added":
             for name in difference.names:
                 yield f"{place}/{name} set aside", lambda name=name: _set_aside(Path(place) / name)  # type: ignore[misc]
@@ -125,7 +129,7 @@ def _unmask(unit: str) -> None:
 
 def _copy(part: Part) -> bool:
     """Whether the content of a file is elsewhere on the host, too."""
-    copy = Path(part.get("copy") or "/nonexistent")
+    copy = Path(part.get("copy_of") or "/nonexistent")
     return copy.is_file() and tree.sha256(copy) == part.get("sha256")
 
 
@@ -133,7 +137,7 @@ def _bring_back(part: Part) -> None:
     path = Path(part["path"])
     if path.is_symlink() or path.is_dir():
         _set_aside(path)
-    store.write(path, Path(part["copy"]).read_bytes(), int(part["mode"], 8))
+    store.write(path, Path(part["copy_of"]).read_bytes(), int(part["mode"], 8))
     _access(part)
 
 

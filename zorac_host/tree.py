@@ -222,12 +222,19 @@ def sha256(path: Path) -> str:
 
 
 def packages(folder: Path, names: Iterable[str]) -> list[str]:
-    """The Python packages of the virtual environment `folder` that brought the files `names`."""
-    wanted, owners = set(names), set()
+    """The Python packages of the environment `folder` that brought the files `names`; ``*`` for those of none."""
+    wanted, owners = {_source(name) for name in names}, set()
     for record in folder.glob(_WHEELS):
         site, own = record.parent.parent.relative_to(folder), f"{record.parent.relative_to(folder)}/"
-        if any(name.startswith(own) for name in wanted) or any(
-            os.path.normpath(site / name) in wanted for name, _ in _lines(record)
-        ):
+        brought = {name for name in wanted if name.startswith(own)}
+        brought |= wanted & {os.path.normpath(site / name) for name, _ in _lines(record)}
+        if brought:
             owners.add(record.parent.name.removesuffix(".dist-info").rpartition("-")[0].lower().replace("_", "-"))
-    return sorted(owners)
+            wanted -= brought
+    return sorted(owners | ({"*"} if wanted else set()))
+
+
+def _source(name: str) -> str:
+    """The source that byte code was compiled from; other files are their own."""
+    folder, _, file = name.rpartition("__pycache__/")
+    return f"{folder}{file.partition('.')[0]}.py" if file.endswith(".pyc") and folder else name

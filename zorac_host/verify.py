@@ -97,16 +97,6 @@ def note(document: Mapping[str, Any], **what: object) -> None:
     store.write(DOCUMENT, json.dumps({**document, **what}) + "\n", 0o600)
 
 
-def begin() -> None:
-    """Take the inputs off the document: what is on the host is about to change."""
-    try:
-        document = read()
-    except Unusable:
-        return
-    if document.get("inputs"):
-        note(document, inputs="")
-
-
 def differences(parts: list[dict[str, Any]], deep: bool) -> list[Difference]:
     """Everything that is not as `parts` say, in their order."""
     by_kind: dict[str, list[dict[str, Any]]] = {}

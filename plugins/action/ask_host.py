@@ -22,6 +22,8 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
         if done["rc"] != 0:
             return {**result, "failed": True, "msg": done["stderr"].strip() or f"exit code {done['rc']}"}
         try:
-            return {**result, "changed": False, "answer": json.loads(done["stdout"])}
+            answer = json.loads(done["stdout"])
         except ValueError:
             return {**result, "failed": True, "msg": f"the host program answered {done['stdout'][:200]!r}"}
+        changed = isinstance(answer, dict) and bool(answer.get("changed"))
+        return {**result, "changed": changed, "answer": answer}

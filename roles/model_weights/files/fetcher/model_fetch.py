@@ -6,6 +6,7 @@ Usage: ``model_fetch.py JOB``.
 
 JOB is a JSON file:
     path: The folder that appears.
+    replaced: The new name of a damaged folder at `path`, once the other is whole; empty leaves a folder there alone.
     manifest: What is fetched: ``source``, ``bytes``, and ``files`` with ``size`` and ``sha256``. Kept in the folder.
     urls: Where each file is.
     hub: Whether that is a Hugging Face hub.
@@ -60,7 +61,7 @@ class Fetch:
         Raises:
             Refusal: It cannot be had.
         """
-        if not self._path.exists():
+        if self._job.get("replaced") or not self._path.exists():
             self._prepare()
             self._download()
             self._publish()
@@ -189,6 +190,8 @@ class Fetch:
             )
         for folder in (*(path for path in self._partial.rglob("*") if path.is_dir()), self._partial):
             _sync(folder)
+        if self._job.get("replaced") and self._path.exists():
+            self._path.rename(self._job["replaced"])
         self._partial.rename(self._path)
         _sync(self._path.parent)
 

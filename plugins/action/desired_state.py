@@ -1,0 +1,30 @@
+"""Record what a host should be; see `zorac_deploy.actions.desired_state`."""
+
+import json
+import shlex
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
+    """The action `desired_state`: validate the document, and have the program of the host record it."""
+
+    _VALID_ARGS = frozenset(("program", "host", "profile", "inputs", "parts", "plan"))
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Record the document, or with --check only compare it with what is recorded."""
+        from zorac_deploy import actions  # here, for `require_package` explains its absence
+
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        words = [str(arguments.pop("program")), "apply", *(["--check"] if self._task.check_mode else [])]
+        described = actions.desired_state(arguments)
+        if "document" not in described:
+            return {**result, **described}
+        done = self._low_level_execute_command(shlex.join(words), in_data=json.dumps(described["document"]).encode())
+        if done["rc"] != 0 and self._task.check_mode:  # before the first deployment there is no program
+            return {**result, "changed": True, "ansible_facts": {"desired_state_document": described["document"]}}
+        if done["rc"] != 0:
+            return {**result, "failed": True, "msg": done["stderr"].strip() or f"exit code {done['rc']}"}
+        return {**result, **actions.applied(described["document"], json.loads(done["stdout"]), self._task.check_mode)}
