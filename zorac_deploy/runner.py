@@ -1,31 +1,35 @@
-"""Run a playbook: events go out as they come, a frozen result comes back.
-
-ansible-runner is not used: it writes the whole environment, with passwords and tokens, to the disk.
-"""
+"""Run a playbook. The only module that knows ansible-runner: events go out as they come, a frozen result comes back."""
 
 import contextlib
 import difflib
-import io
 import json
 import os
-import select
 import shlex
 import signal
-import subprocess
+import socket
+import sys
 import sysconfig
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from zorac_deploy import content, inventory, scratch
+from zorac_deploy import content, inventory, launcher, scratch
 from zorac_deploy.connection import Connection
 from zorac_deploy.errors import DeploymentFailed, HostUnreachable, Interrupted, Refused, refused
 
-_OURS = content.root() / "playbooks"
-# How long ansible-playbook has to end what it began, when it is told to.
-_END_SECONDS = 10
+# What ansible-runner's own callback plugin needs. Nothing else of the environment is given to ansible-runner.
+_FOR_EVENTS = (
+    "ANSIBLE_CALLBACK_PLUGINS",
+    "ANSIBLE_STDOUT_CALLBACK",
+    "AWX_ISOLATED_DATA_DIR",
+    "RUNNER_OMIT_EVENTS",
+    "RUNNER_ONLY_FAILED_EVENTS",
+)
+# What would change the plugin's events, if the person's environment has it.
+_NOT_FOR_EVENTS = {"AD_HOC_COMMAND_ID", "JOB_ID", "ORIGINAL_STDOUT_CALLBACK", "PROJECT_UPDATE_ID"}
 
 
 @dataclass(frozen=True)
@@ -91,70 +95,78 @@ def run(
         DeploymentFailed: A task failed.
         Interrupted: The person pressed Ctrl-C.
     """
-    events = _Events(on_step)
+    from ansible_runner import interface  # takes 0.1 s, which only a command that runs a playbook should pay
+
     started = time.monotonic()
-    command = [
-        *(str(Path(sysconfig.get_path("scripts")) / "ansible-playbook"), str(content.playbook(verb))),
-        *(word for source in sources for word in ("--inventory", str(source))),
-        *("--limit", connection.target.name, "--diff", *(["--check"] if check else [])),
-        *("--extra-vars", inventory.as_data(variables or {})),
-        *(["--become-password-file", "-"] if connection.sudo_password is not None else []),
-    ]
+    words = ["--diff", *(["--check"] if check else []), "--extra-vars", inventory.as_data(variables or {})]
+    if connection.sudo_password is not None:
+        words += ["--become-password-file", "-"]
     log.parent.mkdir(parents=True, exist_ok=True)
-    ours, theirs = os.pipe()
-    with os.fdopen(ours, "rb", buffering=0) as pipe, log.open("wb") as output, scratch.folder() as folder:
+    with log.open("w", encoding="utf-8", errors="replace", buffering=1) as output, scratch.folder() as folder:
+        events = _Events(on_step, output)
+        run = interface.init_runner(
+            private_data_dir=str(folder),
+            playbook=str(content.playbook(verb)),
+            inventory=[str(source) for source in sources],
+            limit=connection.target.name,
+            cmdline=shlex.join(words),
+            # The plugin is ansible-runner's own, and the only one, whatever the environment says.
+            envvars={"ANSIBLE_CALLBACK_PLUGINS": "", "AWX_LIB_DIRECTORY": ""},
+            suppress_env_files=True,
+            quiet=True,
+            event_handler=events.hear,
+            cancel_callback=lambda: False,  # without one, ansible-runner takes SIGTERM and SIGINT for itself
+        )
+        order = {
+            "command": [str(Path(sysconfig.get_path("scripts")) / "ansible-playbook"), *run.config.command[1:]],
+            "password": connection.sudo_password or "",
+        }
+        run.config.env = {name: run.config.env[name] for name in _FOR_EVENTS}
+        run.config.command = [sys.executable, "-I", "-S", launcher.__file__, str(folder)]
+        run.config.suppress_output_file = True
+        order["environment"] = _environment(connection, folder) | run.config.env
         try:
-            # A session of its own, so that Ctrl-C reaches us alone; and a folder where nobody leaves Python modules.
-            process = subprocess.Popen(
-                command,
-                cwd=_OURS,
-                env=_environment(connection, theirs, folder),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=(theirs,),
-                start_new_session=True,
-            )
-        finally:
-            os.close(theirs)
-        try:
-            with contextlib.suppress(BrokenPipeError), process.stdin as answers:  # type: ignore[union-attr]
-                answers.write((connection.sudo_password or "").encode())
-            _follow(process, pipe, events)
+            with _offered(folder / launcher.SOCKET, json.dumps(order).encode()):
+                run.run()
         except KeyboardInterrupt:
             raise Interrupted(_interrupted(connection)) from None
+        except _Unheard as unheard:
+            raise unheard.fault from None
         finally:
-            _end(process)
-    if process.returncode != 0:
-        raise events.fault(connection, process.returncode, log)
+            _end(folder / launcher.PID)
+    if run.rc != 0:
+        raise events.fault(connection, run.rc, log)
     return Result(tuple(events.changed), time.monotonic() - started, log)
 
 
-def _follow(process: subprocess.Popen[bytes], pipe: io.RawIOBase, events: "_Events") -> None:
-    """Take the events as they come, until the process has ended."""
-    begun = b""
-    while True:
-        if select.select([pipe], [], [], 1)[0]:
-            data = pipe.read(2**16)
-            if not data:
-                break
-            *lines, begun = (begun + data).split(b"\n")
-            for line in lines:
-                events.take(json.loads(line))
-        elif process.poll() is not None:
-            break  # what outlives an ansible-playbook that was killed keeps the pipe open
-    process.wait()
+@contextlib.contextmanager
+def _offered(path: Path, order: bytes) -> Iterator[None]:
+    """Tell the launcher what to start. Once the context has ended, nothing more can begin."""
+
+    def tell() -> None:
+        with contextlib.suppress(OSError):
+            taker, _ = listener.accept()
+            with taker:
+                taker.sendall(order)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        threading.Thread(target=tell, daemon=True).start()
+        try:
+            yield
+        finally:
+            path.unlink()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and what it started, if it still runs."""
-    if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_END_SECONDS)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _end(pid: Path) -> None:
+    """End the launcher, if it still runs, and so ansible-playbook. It writes its id before it can take the order."""
+    if not pid.exists() or not (number := pid.read_text()):
+        return
+    with contextlib.suppress(ChildProcessError):  # ansible-runner has seen its end
+        if os.waitpid(int(number), os.WNOHANG)[0] == 0:
+            os.kill(int(number), signal.SIGTERM)
+            os.waitpid(int(number), 0)
 
 
 def _interrupted(connection: Connection) -> str:
@@ -162,49 +174,68 @@ def _interrupted(connection: Connection) -> str:
     return f"stopped by you. {name} is where it was stopped, and finishes what it activates. Type the same to go on."
 
 
-def _environment(connection: Connection, events: int, folder: Path) -> dict[str, str]:
+def _environment(connection: Connection, folder: Path) -> dict[str, str]:
     """What Ansible is told for this host, beside its configuration file."""
-    return inventory.environment() | {
-        "ANSIBLE_CALLBACKS_ENABLED": "zorac_events",
+    kept = {name: value for name, value in inventory.environment().items() if name not in _NOT_FOR_EVENTS}
+    return kept | {
         "ANSIBLE_LOCAL_TEMP": str(folder),  # what it copies to the host goes through here, tokens among it
         "ANSIBLE_SSH_ARGS": shlex.join(connection.ssh_options),
         "ANSIBLE_SSH_CONTROL_PATH": str(connection.control_path),
-        "ZORAC_DEPLOY_EVENTS": str(events),
+        "MAX_EVENT_RES": str(sys.maxsize),  # the plugin drops what is longer
     }
 
 
-class _Events:
-    """Turns the lines of the callback plugin into steps, and keeps what the result needs."""
+class _Unheard(Exception):
+    """An OSError of ours in the middle of an event. ansible-runner would pass over the error itself, and go on."""
 
-    def __init__(self, on_step: Callable[[Step], None]) -> None:
+    def __init__(self, fault: OSError) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+class _Events:
+    """Turns ansible-runner's events into steps, writes the log, and keeps what the result needs."""
+
+    def __init__(self, on_step: Callable[[Step], None], log: TextIO | None = None) -> None:
         self.changed: list[str] = []
         self._last = ""
         self._failure: tuple[str, Mapping[str, Any]] | None = None
         self._unreachable = ""
         self._on_step = on_step
+        self._log = log
+
+    def hear(self, event: Mapping[str, Any]) -> bool:
+        try:
+            if self._log and (said := event.get("stdout")):
+                self._log.write(said.replace("\r\n", "\n") + "\n")
+            self.take(event)
+        except OSError as fault:
+            raise _Unheard(fault) from None
+        return False  # ansible-runner need not keep a copy
 
     def take(self, event: Mapping[str, Any]) -> None:
-        kind, step, result = event["event"], (event["role"], event["task"]), event["result"]
-        match kind:
-            case "started":
+        data = event.get("event_data", {})
+        step, result = (data.get("role", ""), data.get("task", "")), data.get("res") or {}
+        match event["event"]:
+            case "playbook_on_task_start":
                 self._last = _named(step)
-                self._on_step(Step(*step, kind))
-            case "ok":
+                self._on_step(Step(*step, "started"))
+            case "runner_on_ok":
                 outcome = "changed" if result.get("changed") else "ok"
                 if outcome == "changed":
                     self.changed.append(": ".join(step))
                 self._on_step(Step(*step, outcome, _diff(result), result.get("ansible_facts") or {}))
-            case "waiting":
-                self._on_step(Step(*step, kind, note=_note(result)))
-            case "skipped":
-                self._on_step(Step(*step, kind))
-            case "failed":
+            case "runner_retry":
+                self._on_step(Step(*step, "waiting", note=_note(result)))
+            case "runner_on_skipped":
+                self._on_step(Step(*step, "skipped"))
+            case "runner_on_failed" if not data.get("ignore_errors"):
                 self._failure = (_named(step), result)
-                self._on_step(Step(*step, kind, facts=result.get("ansible_facts") or {}))
-            case "unreachable":
+                self._on_step(Step(*step, "failed", facts=result.get("ansible_facts") or {}))
+            case "runner_on_unreachable":
                 self._unreachable = _message(result)
 
-    def fault(self, connection: Connection, code: int, log: Path) -> Exception:
+    def fault(self, connection: Connection, code: int | None, log: Path) -> Exception:
         """The error that this run amounts to."""
         host = connection.target.name
         if self._failure:
@@ -216,7 +247,13 @@ class _Events:
             return refused(message) or failed
         if self._unreachable:
             return HostUnreachable(f"the connection to {host} was lost: {self._unreachable}. Type the same to go on.")
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        match code:
+            case None:
+                how = "was cut off: a signal ended the process that started it"
+            case _ if code > 128 and code - 128 in signal.valid_signals():
+                how = f"was ended by signal {code - 128}"
+            case _:
+                how = f"ended with exit code {code}"
         where = f"in the task {self._last}" if self._last else "before it did anything"
         return DeploymentFailed(
             f"ansible-playbook {how} {where} on {host}. To go on, run the same command again. "

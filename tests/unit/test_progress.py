@@ -44,5 +44,5 @@ def test_on_a_terminal_the_one_line_always_says_the_newest():
 )
 def test_a_program_that_is_asked_again_says_how_far_it_is(stdout, note):
     steps = []
-    runner._Events(steps.append).take({"event": "waiting", **_TASK, "result": {"stdout": stdout}})
+    runner._Events(steps.append).take({"event": "runner_retry", "event_data": {**_TASK, "res": {"stdout": stdout}}})
     assert steps == [waiting(note)]

@@ -71,14 +71,25 @@ def run(folder, monkeypatch, *tasks, password=None, **options):
 def test_events_come_and_the_log_is_kept(folder, monkeypatch):
     for name in ("STDOUT_CALLBACK", "VERBOSITY", "LOAD_CALLBACK_PLUGINS", "CALLBACKS_ENABLED", "KEEP_REMOTE_FILES"):
         monkeypatch.setenv(f"ANSIBLE_{name}", "no_such_thing" if "CALLBACK" in name else "4")
+    (folder / "theirs").mkdir()
+    (folder / "theirs" / "their_own.py").write_text("raise SystemExit('a callback plugin of the person')")
+    monkeypatch.setenv("ANSIBLE_CALLBACK_PLUGINS", str(folder / "theirs"))
     monkeypatch.setenv("PYTHONWARNINGS", "default")
     monkeypatch.setenv("FORCE_COLOR", "1")
+    for name in ("AD_HOC_COMMAND_ID", "JOB_ID", "ORIGINAL_STDOUT_CALLBACK", "PROJECT_UPDATE_ID", "AWX_LIB_DIRECTORY"):
+        monkeypatch.setenv(name, "somebody's own")
+    for name, value in {
+        "RUNNER_OMIT_EVENTS": "true",
+        "RUNNER_ONLY_FAILED_EVENTS": "true",
+        "MAX_EVENT_RES": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
     tasks = [
         {"name": "Look", "command": "true", "changed_when": False},
         {"name": "Write", "copy": {"dest": str(folder / "file"), "content": "{{ given }}\n"}},
         {"name": "Never", "command": "true", "when": False},
         {"name": "Wait", "shell": 'test -e x || { touch x; echo \'{"note": "1 of 2"}\'; false; }', "register": "y"},
-        {"name": "Know", "set_fact": {"found": [1, "é\U0001f600"]}},
+        {"name": "Know", "set_fact": {"found": [1, "é\U0001f600"], "long": "{{ 'x' * 10 ** 6 }}"}},
     ]
     tasks[3] |= {"until": "y.rc == 0", "retries": 2, "delay": 0, "args": {"chdir": str(folder)}}
     steps, done = run(folder, monkeypatch, *tasks, variables={"given": "{{ 6 * 7 }}"})
@@ -87,9 +98,27 @@ def test_events_come_and_the_log_is_kept(folder, monkeypatch):
     assert ended[3:] == [("Wait", "waiting"), ("Wait", "changed"), ("Know", "ok")]
     assert "+{{ 6 * 7 }}" in next(step.diff for step in steps if step.outcome == "changed")
     assert next(step.note for step in steps if step.outcome == "waiting") == "1 of 2"
-    assert steps[-1].facts["found"][0] == 1
+    assert steps[-1].facts["found"] == [1, "é\U0001f600"]
+    assert len(steps[-1].facts["long"]) == 10**6
     assert done.changed == (": Write", ": Wait")
-    assert "PLAY RECAP" in done.log.read_text()
+    said = done.log.read_bytes()
+    assert b"\nPLAY RECAP" in said
+    assert not {b"\r", b"\x1b"} & {said[at : at + 1] for at in range(len(said))}
+
+
+def test_an_error_of_ours_in_the_middle_ends_the_run(folder, monkeypatch):
+    def on_step(step):
+        if step.task == "Sleep":
+            while not sleepers():
+                time.sleep(0.1)
+            raise BrokenPipeError
+
+    monkeypatch.setattr(content, "playbook", lambda _: play(folder, {"name": "Sleep", "command": SLEEPER}))
+    with connection.opened(HERE) as opened, pytest.raises(BrokenPipeError):
+        runner.run("up", [folder / "box.yml"], opened, folder / "run.log", on_step=on_step)
+    assert not sleepers()
+    assert not processes("ansible-playbook", str(folder))
+    assert not left(folder)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +201,7 @@ def left(folder):
 def test_secrets_are_on_no_disk_and_in_no_command_line_and_what_a_killed_run_left_is_swept(folder):
     process = started(folder)
     try:
-        assert not held(folder, PASSWORD, TOKEN)
+        assert not held(folder, PASSWORD, TOKEN, "XDG_STATE_HOME")  # nothing else of the environment either
         assert not processes(PASSWORD)
         assert not processes(TOKEN)
     finally:

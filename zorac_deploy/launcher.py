@@ -1,0 +1,62 @@
+"""The program that ansible-runner starts in place of ansible-playbook, and that starts ansible-playbook.
+
+ansible-runner writes the command and the environment of what it starts to the disk. So it gets neither: this program
+takes both, with the password for sudo, from the runner's socket. It needs nothing but Python's standard library.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+# In the folder that is named on the command line.
+SOCKET = "order"
+PID = "pid"
+# How long ansible-playbook has to end what it began, when it is told to.
+_END_SECONDS = 10
+
+
+def main(folder: Path) -> int:
+    """Run ansible-playbook to its end; its exit code, or 128 and the number of the signal that ended it."""
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, _leave)
+    (folder / PID).write_text(str(os.getpid()))
+    with socket.socket(socket.AF_UNIX) as runner:
+        runner.connect(str(folder / SOCKET))
+        with runner.makefile("rb") as told:
+            order = json.load(told)
+    # A session of its own, so that it has no terminal to ask on.
+    process = subprocess.Popen(
+        order["command"], env=order["environment"], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        process.communicate(order["password"].encode())
+    finally:
+        _end(process)
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def _leave(number: int, _: object) -> None:
+    """The runner wants the end (SIGTERM), or was killed, and its end of the terminal is closed (SIGHUP)."""
+    for each in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End ansible-playbook and what it started, if it still runs."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_END_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
