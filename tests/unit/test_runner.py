@@ -220,6 +220,17 @@ def test_secrets_are_on_no_disk_and_in_no_command_line_and_what_a_killed_run_lef
     assert not left(folder)
 
 
+def test_what_the_roles_read_of_this_machine_holds_no_token(folder, monkeypatch):
+    """ansible-runner keeps what a task tells in a file, until it has read it."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    files = [path for path in (content.root() / "roles").rglob("tasks/*.yml") if "builtin.setup:" in path.read_text()]
+    tasks = [task for path in files for task in yaml.safe_load(path.read_text()) if "ansible.builtin.setup" in task]
+    steps, _ = run(folder, monkeypatch, *tasks)
+    told = [step.facts for step in steps if step.facts]
+    assert len(told) == len(tasks) > 0
+    assert TOKEN not in str(told)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_run_that_is_told_to_end_leaves_nothing(folder, number):
     process = started(folder)
