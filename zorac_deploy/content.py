@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import jinja2
-
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -39,6 +37,8 @@ def render(template: str, **values: object) -> str:
     Raises:
         jinja2.UndefinedError: The template asks for a value that is not given.
     """
+    import jinja2  # here, for it takes 0.03 s, and few commands write such a file
+
     environment = jinja2.Environment(  # noqa: S701 - it writes YAML and JSON, never HTML
         loader=jinja2.FileSystemLoader(root() / "templates"),
         undefined=jinja2.StrictUndefined,

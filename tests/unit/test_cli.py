@@ -1,8 +1,15 @@
 """Words in, words and exit codes out: what needs no host."""
 
+import ast
+import os
+import subprocess
+import sys
+
+import click
 import pytest
 from click.testing import CliRunner
 
+from zorac_deploy import content, inventory
 from zorac_deploy.cli import cli
 
 
@@ -62,6 +69,76 @@ def test_completion_is_a_script_of_the_shell(shell):
     assert "_ZORAC_DEPLOY_COMPLETE" in outcome.output
 
 
+def commands():
+    """Every command of the first level by its name, as it is listed and as it is."""
+    with click.Context(cli) as context:
+        return {
+            name: (cli.get_command(context, name), cli.resolve_command(context, [name])[1])
+            for name in cli.list_commands(context)
+        }
+
+
 def test_every_command_has_an_example_in_its_help():
-    for name, command in cli.commands.items():
+    for name, (_, command) in commands().items():
         assert "Example" in command.help, name
+
+
+def test_a_command_is_listed_without_its_module_by_its_name_and_in_one_short_line():
+    for name, (listed, command) in commands().items():
+        assert command.name == name
+        assert not command.hidden
+        assert listed.get_short_help_str(45) == (listed.short_help or command.get_short_help_str(45)), name
+        assert not listed.get_short_help_str(45).endswith("..."), name
+
+
+HEAVY = {"ansible", "ansible_runner", "httpx2", "huggingface_hub", "jinja2", "openai", "pydantic", "rich", "yaml"}
+SEEN = """
+import atexit, sys
+atexit.register(lambda: print(sorted({name.split(".")[0] for name in sys.modules}), file=sys.stderr))
+sys.argv[0] = "zorac-deploy"
+from zorac_deploy.cli import main
+main()
+"""
+
+
+def started(*arguments, complete=None):
+    """A process of its own: what it printed, and which packages it imported."""
+    environment = {**os.environ, "PYTHONPATH": str(content.root())}
+    if complete is not None:
+        words = ["zorac-deploy", *complete]
+        environment |= {
+            "_ZORAC_DEPLOY_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(words),
+            "COMP_CWORD": str(len(words) - 1),
+        }
+    command = [sys.executable, "-c", SEEN, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return done.stdout, set(ast.literal_eval(done.stderr))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complete"),
+    [(["--help"], None), (["--version"], None), (["completion", "bash"], None), ([], ["st"]), ([], ["--"])],
+)
+def test_what_runs_no_command_imports_nothing_that_is_slow(arguments, complete):
+    said, imported = started(*arguments, complete=complete)
+    assert said
+    assert not imported & HEAVY
+
+
+@pytest.mark.parametrize("name", [*sorted(commands()), "model find", "bundle create", "sandbox up"])
+def test_completion_knows_every_option(name):
+    command, context = cli, click.Context(cli)
+    for word in name.split():
+        command = command.resolve_command(context, [word])[1]
+        context = click.Context(command, info_name=word, parent=context)
+    said, imported = started(complete=[*name.split(), "--"])
+    options = {each for param in command.get_params(context) if isinstance(param, click.Option) for each in param.opts}
+    options |= {each for param in command.get_params(context) for each in param.secondary_opts}
+    assert {line.partition(",")[2] for line in said.split()} == {each for each in options if each.startswith("--")}
+    if name.split()[0] not in ("bundle", "quantize"):  # whose options name systems and recipes
+        assert imported & HEAVY <= {"rich"}
+
+
+def test_the_profiles_are_named_in_the_help():
+    assert f"Its profile: {', '.join(inventory.shipped_profiles())}." in run("up", "--help").output

@@ -93,7 +93,7 @@ def test_a_chat_shows_what_the_model_wrote(monkeypatch, capsys):
         def __iter__(self):
             return iter([HARM, *MARKUP])
 
-    monkeypatch.setattr(chatting, "Reply", FakeReply)
+    monkeypatch.setattr(chatting.talk, "Reply", FakeReply)
     assert chatting._say(chat.Endpoint("http://x", "m", "k"), [], 9) == HARM + MARKUP  # what the model is told is whole
     shown = capsys.readouterr().out
     assert not harmful(shown)

@@ -1,46 +1,76 @@
 """The command line: words in, words and exit codes out. What a command does is in the modules below."""
 
+import importlib
+import os
 import signal
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from types import ModuleType
 from typing import Any
 
 import click
 
 from zorac_deploy import __version__
-from zorac_deploy.cli import (
-    bundle,
-    chat,
-    client_config,
-    down,
-    fit,
-    generations,
-    gpus,
-    logs,
-    model,
-    plan,
-    quantize,
-    sandbox,
-    smoke,
-    status,
-    switch,
-    tunnel,
-    up,
-)
-from zorac_deploy.cli.common import errors
-from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Interrupted, Refused, ZoracDeployError, exit_code_of
+
+# The commands, each with its line in `zorac-deploy --help`, which so imports no module of a command. The module has the
+# command's name, but for those in _MODULES.
+_COMMANDS = {
+    "up": "Deploy HOST and verify it with a real reply",
+    "plan": "Show what `up` would do, and the GPU's memory",
+    "quantize": "Make a smaller model of MODEL",
+    "switch": "Serve with another PROFILE, after a look",
+    "generations": "List the generations of HOST",
+    "rollback": "Roll back to generation N, or the last good",
+    "status": "Show what HOST runs and its health",
+    "chat": "Talk to the model on HOST",
+    "smoke": "Check that HOST answers a client",
+    "logs": "Print the engine's journal",
+    "fit": "Predict whether MODEL fits a GPU, without one",
+    "client-config": "Print the settings for the client Zorac",
+    "tunnel": "Open a tunnel to HOST's endpoint",
+    "gpus": "Show the NVIDIA GPUs of HOST",
+    "model": "Fetch, list, verify and remove models",
+    "bundle": "Deploy to hosts without a network",
+    "down": "Remove what `up` brought to HOST",
+    "sandbox": "Make sandbox hosts on this machine",
+}
+_MODULES = {"rollback": "generations"}
+
+
+class _Listed(click.Command):
+    """A command as a list of commands shows it. Its module is not imported yet."""
+
+    def load(self) -> click.Command:
+        """The command itself."""
+        attribute = str(self.name).replace("-", "_")
+        module = importlib.import_module(f"zorac_deploy.cli.{_MODULES.get(attribute, attribute)}")
+        command: click.Command = getattr(module, attribute)
+        return command
 
 
 class _Group(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` begin with, to be run, described or completed."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, _Listed) else command, rest
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ZoracDeployError as error:
+            from zorac_deploy.cli.common import errors
+            from zorac_deploy.cli.terminal import marked
+
             kind = f" [{error.refusal}]" if isinstance(error, Refused) else ""
             errors.print(marked("[bold red]error{}:[/] {}", kind, error), soft_wrap=True)
             ctx.exit(exit_code_of(error))
         except KeyboardInterrupt:
-            errors.print("stopped by you.")
+            click.echo("stopped by you.", err=True)
             ctx.exit(Interrupted.exit_code)
 
 
@@ -76,27 +106,22 @@ def completion(shell: str) -> None:
         click.echo(kind(cli, {}, "zorac-deploy", "_ZORAC_DEPLOY_COMPLETE").source())
 
 
-for command in (
-    up.up,
-    plan.plan,
-    quantize.quantize,
-    switch.switch,
-    generations.generations,
-    generations.rollback,
-    status.status,
-    chat.chat,
-    smoke.smoke,
-    logs.logs,
-    fit.fit,
-    client_config.client_config,
-    tunnel.tunnel,
-    gpus.gpus,
-    model.model,
-    bundle.bundle,
-    down.down,
-    sandbox.sandbox,
-):
-    cli.add_command(command)
+for name, line in _COMMANDS.items():
+    cli.add_command(_Listed(name, short_help=line))
+
+
+class _Later:
+    """Puts off the import of our modules until something of them is asked for: completion asks for options alone."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """How the module `name` is found; None leaves it to Python."""
+        if not name.startswith("zorac_deploy.") or name.split(".")[1] in ("cli", "errors"):
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec and spec.loader:
+            spec.loader = LazyLoader(spec.loader)
+        return spec
 
 
 def end_cleanly() -> None:
@@ -114,4 +139,6 @@ def end_cleanly() -> None:
 def main() -> None:
     """The entry point of the console script."""
     end_cleanly()
+    if "_ZORAC_DEPLOY_COMPLETE" in os.environ:
+        sys.meta_path.insert(0, _Later)
     sys.exit(cli(standalone_mode=True))

@@ -1,5 +1,7 @@
 """`zorac-deploy bundle`."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import Any

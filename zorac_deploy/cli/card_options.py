@@ -1,13 +1,14 @@
 """The options by which a person describes cards and an engine that need not be there."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
+from zorac_deploy import planner
 from zorac_deploy.cli.common import Tokens
-from zorac_deploy.planner import Card, Engine, Flags, Setup
-from zorac_deploy.planner.engine import DEFAULT_VERSION, GIB
 
 _POSITIVE = click.IntRange(min=1)
 _SIZE = click.FloatRange(min=0, min_open=True, max=10_000)
@@ -41,7 +42,7 @@ _OPTIONS = (
     click.option("--enforce-eager", is_flag=True, help="Without CUDA graphs."),
     click.option("--dtype", default="auto", show_default=True, help="What is computed in."),
     click.option("--kv-cache-memory-bytes", type=_POSITIVE, help="A KV cache of fixed size, whatever the card has."),
-    click.option("--vllm-version", default=DEFAULT_VERSION, show_default=True, help="The version of the engine."),
+    click.option("--vllm-version", metavar="X.Y.Z", help="The version of the engine. Default: that of `up`."),
 )
 
 
@@ -52,7 +53,7 @@ def card_options(command: _Command) -> _Command:
     return command
 
 
-def described(options: Mapping[str, Any], settings: Mapping[str, str] | None = None) -> Setup:
+def described(options: Mapping[str, Any], settings: Mapping[str, str] | None = None) -> planner.Setup:
     """The setup that the options of `card_options` describe, with other `settings` of the engine.
 
     Raises:
@@ -62,10 +63,12 @@ def described(options: Mapping[str, Any], settings: Mapping[str, str] | None = N
     total, fixed = options["gpu_total_gib"], options["kv_cache_memory_bytes"]
     if total is None and fixed is None:
         raise click.UsageError("Missing option '--gpu-total-gib': the memory of one card.")
-    card = Card(total or fixed / GIB, options["gpu_free_gib"], options["gpu_name"], options["gpus"])
+    gib = planner.engine.GIB
+    card = planner.Card(total or fixed / gib, options["gpu_free_gib"], options["gpu_name"], options["gpus"])
     names = ("gpu_memory_utilization", "max_model_len", "least_max_model_len", "kv_cache_dtype", "max_num_seqs")
     more = ("max_num_batched_tokens", "tensor_parallel_size", "enforce_eager")
-    flags = Flags(
-        **{name: options[name] for name in (*names, *more)}, kv_cache_memory_gib=fixed / GIB if fixed else None
+    flags = planner.Flags(
+        **{name: options[name] for name in (*names, *more)}, kv_cache_memory_gib=fixed / gib if fixed else None
     )
-    return Setup(card, Engine.parse(options["vllm_version"]), flags, options["dtype"], settings or {})
+    version = options["vllm_version"] or planner.engine.DEFAULT_VERSION
+    return planner.Setup(card, planner.Engine.parse(version), flags, options["dtype"], settings or {})

@@ -1,8 +1,10 @@
 """`zorac-deploy chat`."""
 
+from __future__ import annotations
+
 import click
 
-from zorac_deploy.chat import Endpoint, Measures, Message, Reply
+from zorac_deploy import chat as talk
 from zorac_deploy.cli.common import errors, host_options, output, reached, session, words
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import EndpointFailed
@@ -32,8 +34,8 @@ def chat(message: str | None, max_tokens: int, **host: object) -> None:
         _converse(endpoint, max_tokens)
 
 
-def _converse(endpoint: Endpoint, max_tokens: int) -> None:
-    history: list[Message] = []
+def _converse(endpoint: talk.Endpoint, max_tokens: int) -> None:
+    history: list[talk.Message] = []
     while True:
         try:
             said = output.input(marked("[bold cyan]you>[/] ")).strip()
@@ -47,7 +49,7 @@ def _converse(endpoint: Endpoint, max_tokens: int) -> None:
             continue
         if not said:
             continue
-        question: Message = {"role": "user", "content": said}
+        question: talk.Message = {"role": "user", "content": said}
         try:
             reply = _say(endpoint, [*history, question], max_tokens)
         except EndpointFailed as error:
@@ -58,9 +60,9 @@ def _converse(endpoint: Endpoint, max_tokens: int) -> None:
             history += [question, {"role": "assistant", "content": reply}]
 
 
-def _say(endpoint: Endpoint, messages: list[Message], max_tokens: int) -> str:
+def _say(endpoint: talk.Endpoint, messages: list[talk.Message], max_tokens: int) -> str:
     """Print the reply to `messages` as it arrives, and return it."""
-    reply, pieces = Reply(endpoint, messages, max_tokens), []
+    reply, pieces = talk.Reply(endpoint, messages, max_tokens), []
     for piece in reply:
         output.print(piece, end="", soft_wrap=True)
         pieces.append(piece)
@@ -70,6 +72,6 @@ def _say(endpoint: Endpoint, messages: list[Message], max_tokens: int) -> str:
     return "".join(pieces)
 
 
-def _in_words(measures: Measures) -> str:
+def _in_words(measures: talk.Measures) -> str:
     first = f"first token {measures.first_token_seconds * 1000:.0f} ms"
     return f"{first}, {measures.tokens_per_second:.1f} tokens/s, {measures.completion_tokens} tokens"

@@ -1,5 +1,7 @@
 """What the commands share: how a host is named, how it is opened, and where words go."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import shlex
@@ -71,7 +73,7 @@ def host_options(command: _Command) -> _Command:
                 "inventory.yml in zorac-deploy's configuration folder.",
             ),
             click.option("--host", "address", metavar="USER@ADDRESS[:PORT]", help="A host that is in no inventory."),
-            click.option("--profile", metavar="NAME", help=f"Its profile: {', '.join(inventory.shipped_profiles())}."),
+            click.option("--profile", metavar="NAME", help="Its profile: headless, display, cpu."),
             click.option("-K", "--ask-become-pass", is_flag=True, help="Ask for the password of sudo on the host."),
         )
     ):

@@ -1,5 +1,7 @@
 """What `up` and `switch` share: look what would change, do it, prove it, and tell."""
 
+from __future__ import annotations
+
 import getpass
 import socket
 import time

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
+from zorac_deploy import planner
 from zorac_deploy.cli import picture
 from zorac_deploy.cli.card_options import card_options, described
 from zorac_deploy.cli.common import output, print_json
-from zorac_deploy.planner import fit as planned
 
 
 @click.command()
@@ -35,7 +35,7 @@ def fit(model: Path, settings: tuple[str, ...], as_json: bool, **options: object
       zorac-deploy fit . --gpu-total-gib 79.18 --gpu-name H100 --max-model-len auto --json
     """
     others = {name: value for name, _, value in (each.partition("=") for each in settings)}
-    found = planned(model, described(options, others))
+    found = planner.fit(model, described(options, others))
     if as_json:
         print_json(found.summary())
     else:

@@ -1,5 +1,7 @@
 """`zorac-deploy generations` and `zorac-deploy rollback`."""
 
+from __future__ import annotations
+
 import time
 from dataclasses import asdict
 

@@ -1,5 +1,7 @@
 """`zorac-deploy gpus`."""
 
+from __future__ import annotations
+
 import click
 
 from zorac_deploy import gpus as cards

@@ -1,5 +1,7 @@
 """`zorac-deploy model`."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
 
 import click

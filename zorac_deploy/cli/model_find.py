@@ -1,5 +1,7 @@
 """`zorac-deploy model find`."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from zorac_deploy import models, planner
 from zorac_deploy.cli import deploying
 from zorac_deploy.cli.card_options import card_options, described
 from zorac_deploy.cli.common import HostOptions, host_options, output, print_json, session, words
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import clean, marked
 from zorac_deploy.errors import Refused
-from zorac_deploy.models import resolve
-from zorac_deploy.planner import Plan, Setup, fit
 
 if TYPE_CHECKING:
     from zorac_deploy.models.find import Variant
@@ -48,7 +49,7 @@ def find(base: str, as_json: bool, **options: Any) -> None:
         show(seen)
 
 
-def variants(base: str, setup: Setup) -> "list[Variant]":
+def variants(base: str, setup: planner.Setup) -> list[Variant]:
     """The variants of `base`, with what the planner says of each for `setup`.
 
     Raises:
@@ -56,17 +57,17 @@ def variants(base: str, setup: Setup) -> "list[Variant]":
     """
     from zorac_deploy.models import find as hub  # here, for it takes its time, and most runs do not need it
 
-    def judge(source: str) -> Plan:
-        return fit(Path(resolve(source).folder), setup)
+    def judge(source: str) -> planner.Plan:
+        return planner.fit(Path(models.resolve(source).folder), setup)
 
     return list(hub.variants(*hub.related(base), setup.card.compute, judge))
 
 
-def planned_for(facts: Mapping[str, Any]) -> Setup | None:
+def planned_for(facts: Mapping[str, Any]) -> planner.Setup | None:
     """What the role memory_plan planned for; None where the run did not get as far."""
     summary = facts.get("memory_plan_setup")
     # Not with its other settings: a variant need not be loaded as the model itself was to be.
-    return None if summary is None else replace(Setup.load(summary), settings={})
+    return None if summary is None else replace(planner.Setup.load(summary), settings={})
 
 
 def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: bool) -> str:
@@ -104,7 +105,7 @@ def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: boo
     return best.source
 
 
-def show(seen: "Sequence[Variant]") -> None:
+def show(seen: Sequence[Variant]) -> None:
     """Print the variants as a table, and the first that fits as a command."""
     table = Table(box=None)
     for name in ("format", "model", "verdict", "KV tokens", "downloads"):
@@ -122,13 +123,13 @@ def show(seen: "Sequence[Variant]") -> None:
         output.print("\nnone fits. Make one: zorac-deploy quantize --help")
 
 
-def _best(seen: "Sequence[Variant]") -> "Variant | None":
+def _best(seen: Sequence[Variant]) -> Variant | None:
     """The first that surely fits; without one, the first that may: a start that fails is rolled back."""
     may = [each for each in seen if not each.trouble and each.plan and each.plan.verdict != "refused"]
     return next((each for each in may if each.fits), may[0] if may else None)
 
 
-def _on_host(base: str, host: HostOptions) -> Setup:
+def _on_host(base: str, host: HostOptions) -> planner.Setup:
     facts: dict[str, Any] = {}
     progress = Progress(output, quiet=True)
     with session(host, deploying.variables(base, None)) as opened:

@@ -1,5 +1,7 @@
 """Show a person where a run is: a line that lives on a terminal, plain lines elsewhere."""
 
+from __future__ import annotations
+
 import contextlib
 import time
 from collections.abc import Iterator
@@ -7,8 +9,8 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.text import Text
 
+from zorac_deploy import runner
 from zorac_deploy.cli.terminal import marked
-from zorac_deploy.runner import Step
 
 _NOTE_SECONDS = 15
 _NOISE = ("Validating arguments", "Look at", "Gathering Facts")
@@ -48,7 +50,7 @@ class Progress:
             self._line("", doing)
             yield
 
-    def step(self, step: Step) -> None:
+    def step(self, step: runner.Step) -> None:
         """Take note of `step`."""
         if step.outcome == "started":
             self._begin(f"{step.role}: {step.task}" if step.role else step.task)
@@ -62,13 +64,13 @@ class Progress:
 
     def doing(self, what: str, which: str) -> None:
         """Take note of what begins, outside of a playbook, and with which thing."""
-        self.step(Step(what, which, "started"))
+        self.step(runner.Step(what, which, "started"))
 
     def _begin(self, doing: str) -> None:
         self._now, self._task_began = doing, time.monotonic()
         self._note, self._noted = "", 0.0
 
-    def _wait(self, step: Step) -> None:
+    def _wait(self, step: runner.Step) -> None:
         """Show how far that is which is waited for: on a terminal all the time, elsewhere now and then."""
         self._note = step.note
         if step.note and not self._console.is_terminal and time.monotonic() - self._noted > _NOTE_SECONDS:

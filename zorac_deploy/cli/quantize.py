@@ -1,5 +1,7 @@
 """`zorac-deploy quantize`."""
 
+from __future__ import annotations
+
 import time
 from pathlib import Path
 

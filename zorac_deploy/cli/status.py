@@ -1,5 +1,7 @@
 """`zorac-deploy status`."""
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """`zorac-deploy switch`."""
 
+from __future__ import annotations
+
 import click
 
 from zorac_deploy import client, deployment, inventory, scratch
