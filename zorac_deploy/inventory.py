@@ -16,7 +16,7 @@ from typing import Any
 import platformdirs
 import yaml
 
-from zorac_deploy import content, profiles
+from zorac_deploy import content, inventory_cache, profiles
 from zorac_deploy.errors import InventoryError, UnknownProfile
 
 _ROOT_GROUP = "gpu_servers"
@@ -94,7 +94,7 @@ class Inventory:
 
 def shipped_profiles() -> list[str]:
     """The names of the profiles that zorac-deploy ships."""
-    tree = yaml.safe_load(content.profiles().read_text(encoding="utf-8"))
+    tree = content.data(content.profiles())
     return list(tree[_ROOT_GROUP]["children"])
 
 
@@ -195,17 +195,14 @@ def _shipped() -> Path:
     Ansible ranks a ``group_vars`` folder above what any inventory file says of its groups. Left there, our numbers
     would beat those that a person writes into theirs.
     """
-    tree = yaml.safe_load(content.profiles().read_text(encoding="utf-8"))
+    tree = content.data(content.profiles())
     known = [name for top, holds in tree.items() for name in (top, *holds["children"])]
     sources = {name: content.profiles().parent / "group_vars" / f"{name}.yml" for name in known}
-    shipped = tree | {
-        name: {**tree.get(name, {}), "vars": yaml.safe_load(file.read_text())} for name, file in sources.items()
-    }
-    text = yaml.safe_dump(shipped, sort_keys=False)
-    file = (
-        platformdirs.user_cache_path("zorac-deploy") / f"profiles-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yml"
-    )
+    read = b"\0".join(path.read_bytes() for path in (content.profiles(), *sources.values()))
+    file = platformdirs.user_cache_path("zorac-deploy") / f"profiles-{hashlib.sha256(read).hexdigest()[:12]}.yml"
     if not file.is_file():
+        shipped = tree | {name: {**tree.get(name, {}), "vars": content.data(path)} for name, path in sources.items()}
+        text = yaml.safe_dump(shipped, sort_keys=False)
         scratch = file.with_suffix(f".{os.getpid()}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -320,13 +317,17 @@ def _ansible_inventory(sources: Sequence[Path], *options: str) -> tuple[_Groups,
     command = [str(Path(sysconfig.get_path("scripts")) / "ansible-inventory"), "--list", *options]
     for source in sources:
         command += ["--inventory", str(source)]
-    # Not our standard input: ssh leaves it non-blocking, and Ansible refuses that.
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=environment()
-    )
-    if done.returncode != 0:
-        raise InventoryError(f"Ansible cannot read the inventory:\n{done.stderr.strip()[-1500:]}")
-    listing = json.loads(done.stdout)
+    given = environment()
+
+    def ask() -> dict[str, Any]:
+        # Not our standard input: ssh leaves it non-blocking, and Ansible refuses that.
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=given)
+        if done.returncode != 0:
+            raise InventoryError(f"Ansible cannot read the inventory:\n{done.stderr.strip()[-1500:]}")
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    listing = inventory_cache.listing(sources, options, given, ask)
     hostvars = listing.pop("_meta")["hostvars"]
     return listing, hostvars
 

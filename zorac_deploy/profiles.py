@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from zorac_deploy import content
@@ -70,7 +69,7 @@ def check(host: str, variables: Mapping[str, object]) -> None:
 def _role_variables() -> dict[str, set[str]]:
     found = {}
     for role in (content.root() / "roles").iterdir():
-        specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+        specs = content.data(role / "meta" / "argument_specs.yml")["argument_specs"]
         found[role.name] = {name for entry in specs.values() for name in entry.get("options", {})}
     return found
 

@@ -14,6 +14,7 @@ _ORDER = [
     "environments",
     "planner",
     "profiles",
+    "inventory_cache",
     "inventory",
     "connection",
     "gpus",
