@@ -1,14 +1,18 @@
 """What is deployed on a host: its generations, as the program on the host itself tells of them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zorac_deploy import host_program
-from zorac_deploy.chat import Endpoint
 from zorac_deploy.connection import Connection, bracketed
 from zorac_deploy.errors import DeploymentFailed, NotDeployed, Refused
 from zorac_deploy.host_program import Activated, Collected, Status, ask
+
+if TYPE_CHECKING:
+    from zorac_deploy.chat import Endpoint
 
 Seconds: TypeAlias = Mapping[str, float]
 
@@ -50,7 +54,7 @@ class Generation:
     order: int
     seconds: Seconds
 
-    def difference(self, other: "Generation | None") -> dict[str, tuple[object, object]]:
+    def difference(self, other: Generation | None) -> dict[str, tuple[object, object]]:
         """What `other` has else, as (there, here); the plan's numbers count one by one."""
         here, there = _flat(self.about), _flat(other.about) if other else {}
         return {name: (there.get(name), here.get(name)) for name in here if here.get(name) != there.get(name)}
@@ -226,6 +230,8 @@ def api_key(connection: Connection) -> str:
 
 def endpoint(connection: Connection, deployment: Deployment, port: int) -> Endpoint:
     """The deployment as a client reaches it through `port` of this machine."""
+    from zorac_deploy.chat import Endpoint  # here, for most commands never talk to it
+
     key = api_key(connection)
     url = deployment.url if connection.target.local else f"http://127.0.0.1:{port}"
     return Endpoint(url, deployment.model, key)

@@ -1,13 +1,15 @@
 """zorac_deploy/cli/status.py: what a host serves, and what its engine's memory is used for."""
 
 import io
+import json
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from tests.unit.test_deployment import STATUS, FakeConnection
-from zorac_deploy import deployment
-from zorac_deploy.cli import status
+from zorac_deploy import deployment, host_program
+from zorac_deploy.cli import cli, status
 
 PREDICTED = {"weights_gib": 13.31, "overhead_gib": 0.25, "kv_gib": 6.0, "kv_tokens": 78643, "verdict": "fits"}
 LOGGED = {
@@ -59,3 +61,18 @@ def test_without_a_prediction_there_is_only_what_was_logged(shown):
 @pytest.mark.parametrize("plan", [{}, {"predicted": None}, {"predicted": {"verdict": "unknown", "weights_gib": None}}])
 def test_without_either_there_is_nothing(shown, plan):
     assert shown(plan, {})[-1].startswith("at boot")
+
+
+def test_a_host_is_asked_once(monkeypatch, tmp_path):
+    asked = []
+
+    def run(_, *words, root=True):
+        asked.append((words, root))
+        return FakeConnection(STATUS).run(*words)
+
+    monkeypatch.setattr("zorac_deploy.connection.Connection.run", run)
+    source = tmp_path / "inventory.yml"
+    source.write_text("cpu:\n  hosts:\n    tower: {ansible_connection: local}\n")
+    outcome = CliRunner().invoke(cli, ["status", "--json", "--inventory", str(source)])
+    assert json.loads(outcome.output)["host"] == "tower"
+    assert asked == [((host_program.PATH, "status"), True)]

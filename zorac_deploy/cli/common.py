@@ -8,14 +8,17 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import platformdirs
 
-from zorac_deploy import chat, connection, deployment, inventory, scratch
+from zorac_deploy import connection, deployment, inventory, scratch
 from zorac_deploy.cli.terminal import Terminal, clean
 from zorac_deploy.errors import InventoryError
+
+if TYPE_CHECKING:
+    from zorac_deploy import chat
 
 output = Terminal()
 errors = Terminal(stderr=True)
@@ -122,12 +125,15 @@ def words(options: Mapping[str, object]) -> HostOptions:
 
 
 @contextlib.contextmanager
-def session(options: HostOptions, variables: Mapping[str, object] | None = None) -> Iterator[Session]:
+def session(
+    options: HostOptions, variables: Mapping[str, object] | None = None, *, check: bool = True
+) -> Iterator[Session]:
     """Find the host, connect to it, and require that it lets us in.
 
     Args:
         options: How the person named it.
         variables: What the command line sets for this host; it goes before what the inventories say.
+        check: Require it at once. One call of the host program finds out as well.
 
     Raises:
         InventoryError: The host cannot be told from the words.
@@ -145,7 +151,8 @@ def session(options: HostOptions, variables: Mapping[str, object] | None = None)
             click.prompt(clean(f"sudo password on {target.name}"), hide_input=True) if options.ask_become_pass else None
         )
         with connection.opened(target, password) as opened:
-            opened.check()
+            if check:
+                opened.check()
             yield Session(found, opened)
 
 

@@ -40,7 +40,7 @@ def status(as_json: bool, **host: object) -> None:
     Example:
       zorac-deploy status tower --json
     """
-    with session(words(host)) as opened:
+    with session(words(host), check=False) as opened:
         found = deployment.read(opened.connection)
     if as_json:
         print_json(found.summary())
