@@ -39,6 +39,9 @@ soak-download: setup ## Fetch models from a hub that misbehaves, and kill the fe
 bench-switch: setup ## How long nothing answers in a switch, beside a bare restart of the same engine: ten minutes
 	$(ROOT) $(BIN)/python scripts/bench-switch
 
+bench-cli: setup ## How long each command takes, beside plain ansible-playbook over the same roles: half an hour
+	$(ROOT) $(BIN)/python scripts/bench-cli
+
 bench-planner: setup ## What the planner says of published starts of vLLM, the worst first
 	@$(BIN)/python scripts/bench-planner
 
