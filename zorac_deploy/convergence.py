@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from zorac_deploy import host_program
 from zorac_deploy.connection import Connection
 from zorac_deploy.errors import HostProgramUnusable, NotDeployed
-from zorac_deploy.host_program import Verified
+from zorac_deploy.host_program import Restored, Verified
 from zorac_deploy.inputs import Inputs
 
 
@@ -16,11 +16,18 @@ class Look:
 
     Attributes:
         verified: The answer; None where nothing is deployed, or the host program cannot be used.
-        reasons: Why the roles have to run; none if nothing has to change.
+        other: Why the roles have to run, whatever the host looks like.
+        drift: What on the host is not as it was deployed.
     """
 
     verified: Verified | None
-    reasons: tuple[str, ...]
+    other: tuple[str, ...] = ()
+    drift: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why something has to change."""
+        return self.other + self.drift
 
     @property
     def converged(self) -> bool:
@@ -28,34 +35,54 @@ class Look:
         return not self.reasons
 
 
-def look(connection: Connection, asked: Inputs) -> Look:
+def look(connection: Connection, asked: Inputs, whole: bool = False) -> Look:
     """Ask the connection's host, in one call, whether it is what `asked` asks for, and for a real reply.
+
+    Args:
+        connection: The host.
+        asked: What is asked for.
+        whole: Have the document in the answer.
 
     Raises:
         HostProgramUnusable: The host was deployed by a newer version.
     """
     try:
-        verified = host_program.ask(connection, Verified, "verify", "--reply")
+        verified = host_program.ask(connection, Verified, "verify", "--reply", *(["--document"] if whole else []))
     except NotDeployed:
         return Look(None, ("nothing is deployed yet",))
     except HostProgramUnusable as fault:
         if fault.newer:
             raise
         return Look(None, (str(fault),))
-    return Look(verified, tuple(_reasons(asked, verified)))
+    return Look(verified, tuple(_other(asked, verified)), tuple(_drift(verified)))
 
 
-def _reasons(asked: Inputs, verified: Verified) -> Iterator[str]:
+def restore(connection: Connection, asked: Inputs, found: Look) -> tuple[tuple[str, ...], Look]:
+    """Have the host put back what it can without a role, where nothing else has to change.
+
+    Returns:
+        What was put back, a line each, and what the host looks like now.
+    """
+    if found.other or not found.verified or not found.verified.differences:
+        return (), found
+    restored = host_program.ask(connection, Restored, "restore").restored
+    return restored, look(connection, asked) if restored else found
+
+
+def _other(asked: Inputs, verified: Verified) -> Iterator[str]:
     if verified.unusable:
         yield verified.unusable
     elif not verified.inputs:
-        yield "the last run did not end, or could not be compared with"
+        yield "the last run did not end, or cannot be compared with"
     elif asked.digest and asked.digest != verified.inputs:
         yield "something else is asked for than was deployed last"
     for variable in asked.impure:
         yield f"{variable}: its value may have changed without anybody changing it"
     if verified.pending:
         yield f"generation {verified.pending.get('target')} is being activated"
+
+
+def _drift(verified: Verified) -> Iterator[str]:
     for difference in verified.differences:
         yield str(difference)
     if verified.reply and verified.reply.failure:

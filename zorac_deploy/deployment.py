@@ -135,8 +135,15 @@ def read(connection: Connection) -> Deployment:
     Raises:
         NotDeployed: Nothing is.
     """
-    status = ask(connection, Status, "status")
-    name = connection.target.name
+    return told(connection.target.name, ask(connection, Status, "status"))
+
+
+def told(name: str, status: Status) -> Deployment:
+    """What is deployed on the host `name`, which said `status`.
+
+    Raises:
+        NotDeployed: Nothing is.
+    """
     current = next((each for each in status.generations if each.number == status.current), None)
     if current is None or status.unit is None:
         raise NotDeployed(

@@ -240,6 +240,7 @@ class Verification(_Strict):
         differences: What is not as the document says.
         reply: The engine's reply, if one was asked for.
         status: What ``zorac-host status`` says.
+        document: The document, if it was asked for.
     """
 
     inputs: str = ""
@@ -250,9 +251,4 @@ class Verification(_Strict):
     differences: tuple[Difference, ...] = ()
     reply: Reply | None = None
     status: dict[str, Any] = {}
-
-    @property
-    def converged(self) -> bool:
-        """Whether the host is what its document says, and serves."""
-        healthy = self.reply is None or not self.reply.failure
-        return not (self.unusable or self.pending or self.differences) and healthy
+    document: dict[str, Any] | None = None

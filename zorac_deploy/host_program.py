@@ -103,6 +103,12 @@ class Activated(Outcome):
     state: str = "proved"
 
 
+class Restored(_Told):
+    """What was put back, a line each."""
+
+    restored: tuple[str, ...]
+
+
 class Collected(_Told):
     """What was removed, or would be."""
 

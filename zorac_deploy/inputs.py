@@ -12,10 +12,11 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import zorac_host
 from zorac_deploy import content
 
 # What a template may do that gives another value at another time, or on another host.
@@ -46,16 +47,20 @@ class Inputs:
     impure: tuple[str, ...] = ()
 
 
-def inputs(variables: Mapping[str, object], shipped: Mapping[str, object], extra: Mapping[str, object]) -> Inputs:
+def inputs(
+    variables: Mapping[str, object], shipped: Sequence[Mapping[str, object]], extra: Mapping[str, object]
+) -> Inputs:
     """The digest of what a host is asked to be.
 
     Args:
         variables: The host's variables, as ``ansible-inventory`` lists them.
-        shipped: Those of our own profiles: their templates read the host, and the host is verified.
+        shipped: Those of our own profiles, by group: their templates read the host, and the host is verified.
         extra: What else decides it: the host's name, its groups, what a moving name such as a branch is pinned to.
     """
     own = {name: value for name, value in variables.items() if not name.startswith("ansible_")}
-    foreign = {name: value for name, value in own.items() if name not in shipped or shipped[name] != value}
+    foreign = {
+        name: value for name, value in own.items() if not any(name in each and each[name] == value for each in shipped)
+    }
     impure = tuple(sorted(f"{name} uses {found}" for name, value in foreign.items() for found in _lookups(value)))
     if impure:
         return Inputs("", impure)
@@ -122,11 +127,8 @@ def _file(seen: os.stat_result) -> list[int]:
 def _content() -> str:
     """The digest of all files of this program."""
     digest = hashlib.sha256()
-    package = Path(__file__).resolve().parent
-    folders = [
-        package,
-        *(content.root() / name for name in ("playbooks", "roles", "inventory", "templates", "plugins")),
-    ]
+    packages = [Path(__file__).resolve().parent, Path(zorac_host.__file__).resolve().parent]
+    folders = [*packages, *(content.root() / name for name in _CONTENT)]
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:

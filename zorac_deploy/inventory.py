@@ -64,11 +64,13 @@ class Inventory:
         sources: The files in the order in which they are read: ours first, so that the user's word is the last.
         targets: The hosts by name.
         profiles: The profiles that a host can have, the user's own among them.
+        variables: The variables of each host by its name, as Ansible merges them, with templates not filled in.
     """
 
     sources: tuple[Path, ...]
     targets: Mapping[str, Target] = field(default_factory=dict)
     profiles: tuple[str, ...] = ()
+    variables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     def target(self, name: str | None) -> Target:
         """The host `name`; without a name, the only host there is.
@@ -173,7 +175,7 @@ def read(sources: Sequence[Path]) -> Inventory:
             f"{', '.join(strays)} belongs to no profile. Put it in a group of the inventory named for one: "
             f"{', '.join(known)}."
         )
-    return Inventory(everything, targets, tuple(known))
+    return Inventory(everything, targets, tuple(known), {name: _plain(hostvars[name]) for name in targets})
 
 
 def environment() -> dict[str, str]:
@@ -187,6 +189,11 @@ def environment() -> dict[str, str]:
         if name != "PYTHONWARNINGS" and (not name.startswith("ANSIBLE_") or name.startswith(_ANSIBLE_KEPT))
     }
     return kept | {"ANSIBLE_CONFIG": str(content.ansible_config())}
+
+
+def shipped_variables() -> list[Mapping[str, Any]]:
+    """The variables of our own profiles and the groups above them, a mapping for each."""
+    return [content.data(path) for path in sorted((content.profiles().parent / "group_vars").glob("*.yml"))]
 
 
 def _shipped() -> Path:

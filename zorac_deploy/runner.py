@@ -60,12 +60,12 @@ class Result:
     Attributes:
         changed: The tasks that changed something, as ``role: task``.
         seconds: How long it took.
-        log: The file with Ansible's whole output.
+        log: The file with Ansible's whole output; None if no role had to run.
     """
 
     changed: tuple[str, ...]
     seconds: float
-    log: Path
+    log: Path | None
 
 
 def run(

@@ -116,4 +116,6 @@ def test_the_packages_that_brought_a_file(folder):
     assert tree.packages(folder, [SERVER]) == ["vllm"]
     assert tree.packages(folder, ["bin/vllm"]) == ["vllm"]
     assert tree.packages(folder, ["lib/python3.11/site-packages/vllm-0.32.0.dist-info/METADATA"]) == ["vllm"]
-    assert tree.packages(folder, ["bin/python"]) == []
+    assert tree.packages(folder, ["bin/python", SERVER]) == ["*", "vllm"]
+    byte_code = "lib/python3.11/site-packages/vllm/entrypoints/__pycache__/api.cpython-311.pyc"
+    assert tree.packages(folder, [byte_code]) == ["*"]

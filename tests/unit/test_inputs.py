@@ -8,7 +8,7 @@ SHIPPED = {"vllm_port": 8000, "engine_path": "{{ lookup('file', 'x') }}"}
 
 
 def digest(variables=None, **extra):
-    return inputs.inputs({**SHIPPED, **(variables or {})}, SHIPPED, extra).digest
+    return inputs.inputs({**SHIPPED, **(variables or {})}, [SHIPPED], extra).digest
 
 
 def test_the_same_asks_for_the_same():
@@ -40,7 +40,7 @@ def test_a_variable_counts(variables):
     ],
 )
 def test_what_is_looked_up_elsewhere_gives_no_digest(value):
-    found = inputs.inputs({**SHIPPED, "mine": value}, SHIPPED, {})
+    found = inputs.inputs({**SHIPPED, "mine": value}, [SHIPPED], {})
     assert found.digest == ""
     assert found.impure[0].startswith("mine uses ")
 

@@ -146,7 +146,8 @@ def session(
         if variables:
             said = folder / "command-line.yml"
             said.write_text(inventory.as_data({"all": {"hosts": {target.name: variables}}}), encoding="utf-8")
-            found = replace(found, sources=(*found.sources, said))
+            merged = {**found.variables.get(target.name, {}), **variables}
+            found = replace(found, sources=(*found.sources, said), variables={target.name: merged})
         password = (
             click.prompt(clean(f"sudo password on {target.name}"), hide_input=True) if options.ask_become_pass else None
         )

@@ -6,29 +6,47 @@ import getpass
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from zorac_deploy import chat, deployment, runner
+from zorac_deploy import chat, convergence, deployment, inputs, inventory, runner
 from zorac_deploy.cli.common import Session, output, reached
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import marked
+from zorac_deploy.desired import Reply
 from zorac_deploy.errors import SmokeFailed
-from zorac_deploy.models import source
+from zorac_deploy.models import pins, source
 
 _LOGS_KEPT = 50
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """What a run did, what serves now, and the proof of it as a client sees it."""
+    """What a run did, what serves now, and the proof of it.
+
+    Attributes:
+        result: What was changed.
+        found: What serves now.
+        smoke: The checks from here, as a client sees it; None if no role ran.
+        look: What the host was like before; None if that was not asked.
+        reply: The engine's reply to the host's own request, if no role ran.
+    """
 
     result: runner.Result
     found: deployment.Deployment
-    smoke: chat.Smoke
+    smoke: chat.Smoke | None
+    look: convergence.Look | None = None
+    reply: Reply | None = None
+
+    @property
+    def missed(self) -> bool:
+        """Whether roles changed something on a host that looked as it should: the comparison would have been wrong."""
+        return (
+            self.look is not None and self.look.converged and self.result.log is not None and bool(self.result.changed)
+        )
 
     def summary(self) -> dict[str, object]:
         """What `--json` prints."""
@@ -36,9 +54,11 @@ class Deployed:
             "host": self.found.host,
             "changed": list(self.result.changed),
             "seconds": self.result.seconds,
-            "log": str(self.result.log),
+            "log": str(self.result.log) if self.result.log else None,
+            **_told(self.look),
             "deployment": self.found.summary(),
-            "smoke": self.smoke.summary(),
+            "smoke": self.smoke.summary() if self.smoke else None,
+            "reply": self.reply.model_dump() if self.reply else None,
         }
 
     def require(self) -> None:
@@ -47,7 +67,7 @@ class Deployed:
         Raises:
             SmokeFailed: One did not.
         """
-        if not self.smoke.passed:
+        if self.smoke and not self.smoke.passed:
             lines = [f"{check.name}: {check.found}" for check in self.smoke.checks if not check.passed]
             message = "it is deployed, but it does not answer as it must:\n  " + "\n  ".join(lines)
             raise SmokeFailed(message, self.smoke.failed)
@@ -55,20 +75,62 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a run would change: its tasks, and the files' differences."""
+    """What a run would change.
+
+    Attributes:
+        tasks: Its tasks that would change something.
+        diffs: The files' differences.
+        log: The file with Ansible's output; None if no role had to be asked.
+        look: What the host is like; None if that was not asked.
+    """
 
     tasks: tuple[str, ...]
     diffs: tuple[str, ...]
-    log: Path
+    log: Path | None
+    look: convergence.Look | None = None
 
     def summary(self, host: str) -> dict[str, object]:
         """What `--json` prints."""
-        return {"host": host, "would_change": list(self.tasks), "diffs": list(self.diffs), "log": str(self.log)}
+        return {
+            "host": host,
+            "would_change": list(self.tasks),
+            "diffs": list(self.diffs),
+            "log": str(self.log) if self.log else None,
+            **_told(self.look),
+        }
+
+
+def _told(look: convergence.Look | None) -> dict[str, object]:
+    """What `--json` prints of why roles run, and of what differs on the host."""
+    if look is None:
+        return {}
+    differences = look.verified.differences if look.verified else ()
+    return {"reasons": list(look.reasons), "differences": [each.model_dump(mode="json") for each in differences]}
 
 
 def who(verb: str) -> str:
     """Who we are and what for, for those who find us at work."""
     return f"{getpass.getuser()}@{socket.gethostname()}, zorac-deploy {verb}"
+
+
+def asked(opened: Session) -> inputs.Inputs:
+    """What is asked for: the digest of everything that decides what the session's host should be."""
+    target, variables = opened.connection.target, opened.inventory.variables[opened.name]
+    source = str(variables.get("model_weights_source") or "")
+    extra = {"host": target.name, "profile": target.profile, "revision": pins.get(source)}
+    return inputs.inputs(variables, inventory.shipped_variables(), extra)
+
+
+def would_change(opened: Session, progress: Progress, facts: dict[str, Any]) -> Changes:
+    """Find out what `up` would change: ask the host, and run the roles in check mode only if it differs."""
+    seen = convergence.look(opened.connection, asked(opened), whole=True)
+    if seen.converged and seen.verified and seen.verified.document:
+        document = seen.verified.document
+        facts |= {"desired_state_document": document, "memory_plan_result": document.get("plan") or None}
+        return Changes((), (), None, seen)
+    for reason in seen.reasons:
+        progress.say("differs", reason)
+    return replace(changes(opened, progress, facts), look=seen)
 
 
 def changes(opened: Session, progress: Progress, facts: dict[str, Any] | None = None) -> Changes:
@@ -103,9 +165,8 @@ def count(opened: Session, found: Changes) -> None:
     """Say how much would change."""
     number = len(found.tasks)
     would = f"{number} task{'s' * (number != 1)} would change something" if number else "nothing would change"
-    output.print(
-        marked("\n[bold]{}: {}.[/] Nothing was changed. Log: {}", opened.name, would, found.log), soft_wrap=True
-    )
+    log = f" Log: {found.log}" if found.log else ""
+    output.print(marked("\n[bold]{}: {}.[/] Nothing was changed.{}", opened.name, would, log), soft_wrap=True)
 
 
 def variables(model: str | None, context: str | int | None, replace_unit: bool = False) -> dict[str, object]:
@@ -122,10 +183,45 @@ def variables(model: str | None, context: str | int | None, replace_unit: bool =
     return {name: value for name, value in said.items() if value is not None}
 
 
-def deploy(opened: Session, progress: Progress, verb: str, facts: dict[str, Any] | None = None) -> runner.Result:
-    """Bring the host to what the session's inventory says; what it finds out on the way goes into `facts`, as it comes.
+def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: bool) -> Deployed:
+    """Bring the host to what the session's inventory says, and prove it. The caller holds the lock.
 
-    The caller holds the lock.
+    The host is asked first. If it is what is asked for, or can put back itself what differs, no role runs.
+
+    Args:
+        opened: The host.
+        progress: Shows what is done.
+        facts: What the roles find out goes into it, as it comes.
+        full: Run every role, whatever the host says.
+    """
+    began, wanted = time.monotonic(), asked(opened)
+    progress.doing("", "Compare the host with what is asked for")
+    seen = convergence.look(opened.connection, wanted)
+    for reason in seen.reasons:
+        progress.say("differs", reason)
+    restored, now = ((), seen) if full else convergence.restore(opened.connection, wanted, seen)
+    for line in restored:
+        progress.say("changed", line)
+    if now.converged and not full and now.verified:
+        found = deployment.told(opened.name, now.verified.status)
+        result = runner.Result(restored, time.monotonic() - began, None)
+        return Deployed(result, found, None, seen, now.verified.reply)
+    result = deploy(opened, progress, "up", facts, wanted.digest)
+    result = replace(result, changed=restored + result.changed, seconds=time.monotonic() - began)
+    return replace(proved(opened, progress, result), look=seen)
+
+
+def deploy(
+    opened: Session, progress: Progress, verb: str, facts: dict[str, Any] | None = None, digest: str = ""
+) -> runner.Result:
+    """Run every role; what they find out goes into `facts`, as it comes. The caller holds the lock.
+
+    Args:
+        opened: The host.
+        progress: Shows what is done.
+        verb: The command that wants it.
+        facts: Where the facts go.
+        digest: That of what is asked for; empty if no later run may rely on it.
     """
 
     def on_step(step: runner.Step) -> None:
@@ -140,7 +236,7 @@ def deploy(opened: Session, progress: Progress, verb: str, facts: dict[str, Any]
         opened.inventory.sources,
         opened.connection,
         log_file(verb, opened),
-        variables={"generations_by": who(verb)},
+        variables={"generations_by": who(verb), "desired_state_inputs": digest},
         on_step=on_step,
     )
 

@@ -51,13 +51,20 @@ def plan(
     variables = deploying.variables(model, context, replace_unit)
     with progress.shown("Connect to the host"), session(words(host), variables) as opened:
         try:
-            found = deploying.changes(opened, progress, facts)
+            found = deploying.would_change(opened, progress, facts)
         except Refused:
             if not as_json:
                 _show_memory(facts)
             raise
     if as_json:
-        print_json({**found.summary(opened.name), "plan": facts.get("memory_plan_result"), "holders": _holders(facts)})
+        print_json(
+            {
+                **found.summary(opened.name),
+                "plan": facts.get("memory_plan_result"),
+                "holders": _holders(facts),
+                "desired_state": facts.get("desired_state_document"),
+            }
+        )
         return
     _show_memory(facts)
     deploying.notes(facts)

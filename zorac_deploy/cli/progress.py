@@ -62,6 +62,10 @@ class Progress:
         elif step.outcome == "changed" or (self._verbose and not step.task.startswith(_NOISE)):
             self._line(step.outcome, f"{step.role}: {step.task}")
 
+    def say(self, outcome: str, text: str) -> None:
+        """Write a line about something that is no step of a run."""
+        self._line(outcome, text)
+
     def doing(self, what: str, which: str) -> None:
         """Take note of what begins, outside of a playbook, and with which thing."""
         self.step(runner.Step(what, which, "started"))
@@ -80,7 +84,7 @@ class Progress:
     def _line(self, outcome: str, text: str) -> None:
         if self._quiet:
             return
-        colour = {"changed": "yellow", "failed": "red"}.get(outcome, "green")
+        colour = {"changed": "yellow", "differs": "yellow", "failed": "red"}.get(outcome, "green")
         elapsed = time.monotonic() - self._began
         line = marked("[dim]{:6.1f} s[/]  [" + colour + "]{:<8}[/]{}", elapsed, outcome, text)
         self._console.print(line, soft_wrap=True)

@@ -36,6 +36,7 @@ from zorac_deploy.errors import Refused
 @click.option("--variant", is_flag=True, help="If the model does not fit, take its first quantized variant that does.")
 @context_option
 @replace_unit_option
+@click.option("--full", is_flag=True, help="Run every role, even if the host is what is asked for.")
 @click.option("--check", is_flag=True, help="Show what would change, with the files' differences, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every task.")
@@ -46,6 +47,7 @@ def up(
     variant: bool,
     context: str | int | None,
     replace_unit: bool,
+    full: bool,
     check: bool,
     as_json: bool,
     verbose: bool,
@@ -54,8 +56,9 @@ def up(
 ) -> None:
     """Bring HOST to its profile and prove it with a real reply.
 
-    It looks first and refuses before it changes anything. What fails later is undone by the host itself, which goes
-    back to what it served before. A second run changes nothing, and says so.
+    It asks the host first. If the host is what is asked for, nothing is done. If something differs, it is named and put
+    right. Roles look before they change anything, and refuse what cannot work. What fails later is undone by the host
+    itself, which goes back to what it served before.
 
     \b
     Examples:
@@ -78,10 +81,10 @@ def up(
             _show_changes(opened, progress, as_json)
         return
     try:
-        done = _deployed(named, variables, progress, facts)
+        done = _deployed(named, variables, progress, facts, full)
     except Refused as refused:
         source = model_find.offered(refused, facts, variant, ask=not (as_json or quiet))
-        done = _deployed(named, variables | {"model_weights_source": source}, progress, facts)
+        done = _deployed(named, variables | {"model_weights_source": source}, progress, facts, full)
     if as_json:
         print_json(done.summary())
     else:
@@ -92,12 +95,15 @@ def up(
 
 
 def _deployed(
-    host: HostOptions, variables: Mapping[str, object], progress: Progress, facts: dict[str, Any]
+    host: HostOptions, variables: Mapping[str, object], progress: Progress, facts: dict[str, Any], full: bool
 ) -> deploying.Deployed:
-    with progress.shown("Connect to the host"), session(host, variables) as opened:
-        with opened.connection.lock("zorac-deploy up"), _resumed(opened):
-            result = deploying.deploy(opened, progress, "up", facts)
-        return deploying.proved(opened, progress, result)
+    with (
+        progress.shown("Connect to the host"),
+        session(host, variables) as opened,
+        opened.connection.lock("zorac-deploy up"),
+        _resumed(opened),
+    ):
+        return deploying.converge(opened, progress, facts, full)
 
 
 @contextlib.contextmanager
@@ -118,7 +124,7 @@ def _resumed(opened: Session) -> Iterator[None]:
 
 
 def _show_changes(opened: Session, progress: Progress, as_json: bool) -> None:
-    found = deploying.changes(opened, progress)
+    found = deploying.would_change(opened, progress, {})
     if as_json:
         print_json(found.summary(opened.name))
     else:
@@ -128,9 +134,10 @@ def _show_changes(opened: Session, progress: Progress, as_json: bool) -> None:
 
 def _report(done: deploying.Deployed) -> None:
     found, result = done.found, done.result
-    changes = f"{len(result.changed)} changes" if result.changed else "nothing to change"
+    number = len(result.changed)
+    changes = f"{number} change{'s' * (number != 1)}" if number else "nothing changed"
     rows = {
-        "host": f"{found.host} ({changes}, {result.seconds:.0f} s)",
+        "host": f"{found.host} ({changes}, {result.seconds:.1f} s)",
         "endpoint": f"{found.url}/v1 on the host",
         "model": f"{found.model}, context {found.max_model_len or 'of the model'} tokens",
         "profile": f"{found.profile}, engine {found.engine}, generation {found.generation}",
@@ -141,9 +148,14 @@ def _report(done: deploying.Deployed) -> None:
         rows["KV cache"] = f"{found.logged['kv_tokens']:,} tokens{beside}"
     if found.logged.get("kernels"):
         rows["kernel"] = ", ".join(found.logged["kernels"])
-    if done.smoke.measures:
+    if done.reply:
+        rows["reply"] = f"after {done.reply.seconds:.1f} s, and none without the key"
+    if done.smoke and done.smoke.measures:
         rows["first token"] = f"{done.smoke.measures.first_token_seconds * 1000:.0f} ms"
         rows["speed"] = f"{done.smoke.measures.tokens_per_second:.1f} tokens/s"
     rows["API key"] = f"sudo cat {deployment.KEY_FILE} on the host"
-    rows["log"] = str(result.log)
+    if result.log:
+        rows["log"] = str(result.log)
     deploying.report(rows)
+    if done.missed:
+        output.print("\nnote: the host said that it was what is asked for, and roles changed something all the same.")
