@@ -133,12 +133,13 @@ class User(_Part):
 
 
 class Kernel(_Part):
-    """A kernel module, by the version `loaded` and that on the `disk`; or the `value` of a `setting`."""
+    """The `value` of a kernel `setting`; or the NVIDIA driver's versions: `loaded`, on `disk`, and of its `library`."""
 
     kind: Literal["kernel"]
     module: str | None = None
     loaded: str | None = None
     disk: str | None = None
+    library: str | None = None
     setting: str | None = None
     value: str | None = None
 

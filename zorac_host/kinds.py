@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from zorac_host import activation, service, store, tree
+from zorac_host import activation, nvidia_probe, service, store, tree
 
 Part: TypeAlias = Mapping[str, Any]
 # Of a folder that was changed as a whole, the first names say enough.
@@ -200,18 +200,17 @@ def users(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
 
 
 def kernel(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
-    """Kernel modules, by the version that is loaded and that on the disk, and settings of the kernel."""
+    """Settings of the kernel, and the versions of NVIDIA's module: loaded, on the disk, and of its library."""
+    driver = nvidia_probe.versions() if any("module" in part for part in parts) else {}
     for part in parts:
         if "setting" in part:
             found = _text(Path("/proc/sys") / part["setting"].replace(".", "/"))
             if found.split() != str(part["value"]).split():
                 yield _differs(part, "value", str(part["value"]), found or "absent")
             continue
-        loaded = _text(Path("/sys/module") / part["module"].replace("-", "_") / "version")
-        disk = _output("modinfo", "--field", "version", part["module"]).strip()
-        for aspect, found in (("loaded", loaded), ("on the disk", disk)):
-            if aspect.replace("on the ", "") in part and found != part[aspect.replace("on the ", "")]:
-                yield _differs(part, aspect, part[aspect.replace("on the ", "")], found or "none")
+        for aspect, version in driver.items():
+            if aspect in part and version != part[aspect]:
+                yield _differs(part, aspect, part[aspect], version or "none")
 
 
 def cards(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:

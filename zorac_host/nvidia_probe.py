@@ -19,14 +19,15 @@ _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e0
 
 def probe(root: Path) -> dict[str, object]:
     """All that there is to know, by name."""
-    smi = _smi(root)
+    smi, driver = _smi(root), _driver(root)
     return {
         "cards": _cards(root),
         "monitors": _monitors(root),
         "gpus": smi["gpus"],
         "holders": smi["holders"],
         "smi_error": smi["error"],
-        "driver": _driver(root),
+        "driver": driver,
+        "state": _state(driver, smi["gpus"]),
         "nouveau_loaded": (root / "sys/module/nouveau").is_dir(),
         "secure_boot": _secure_boot(root),
         "kernel": os.uname().release,
@@ -34,6 +35,22 @@ def probe(root: Path) -> dict[str, object]:
         "boot_free_mib": _free_mib(root / "boot"),
         "boot_id": _text(root / "proc/sys/kernel/random/boot_id"),
     }
+
+
+def _state(driver: dict[str, object], gpus: object) -> list[dict[str, object]]:
+    """What is there as parts of a desired state: another driver or another card is a difference."""
+    names = {"loaded": "loaded", "disk": "installed", "library": "library"}
+    versions = {name: driver[key] for name, key in names.items() if driver[key]}
+    kernel = [{"kind": "kernel", "module": "nvidia", **versions}] if versions else []
+    expected = {"name": "name", "memory.total": "total_mib"}
+    return kernel + [
+        {
+            "kind": "card",
+            "uuid": gpu["uuid"],
+            "expected": {name: gpu[key] for name, key in expected.items() if gpu[key]},
+        }
+        for gpu in (gpus if isinstance(gpus, list) else ())
+    ]
 
 
 def _text(path: Path) -> str | None:
@@ -132,22 +149,35 @@ def _watts(text: str | None) -> float | None:
     return float(found[1]) if found else None
 
 
-def _driver(root: Path) -> dict[str, object]:
-    """Which driver is loaded, which would be loaded, which library programs find, and who owns it."""
+def versions(root: Path = Path("/")) -> dict[str, str | None]:
+    """The driver's versions: of the one ``loaded``, of that on ``disk``, and of the ``library`` that programs find."""
     loaded = re.search(r"Kernel Module.*?(\d+\.\d+(?:\.\d+)?)", _text(root / "proc/driver/nvidia/version") or "")
+    # Debian's own packages give the module a name of theirs.
+    told = [_run("modinfo", "--field", "version", module) for module in ("nvidia", "nvidia-current")]
+    library = _library(root)
+    return {
+        "loaded": loaded[1] if loaded else None,
+        "disk": next((found for code, found in told if code == 0 and re.match(r"\d+\.", found)), None),
+        "library": library.name.removeprefix("libcuda.so.") if library else None,
+    }
+
+
+def _library(root: Path) -> Path | None:
     libraries = sorted(
         path
         for folder in ("usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib", "usr/local/nvidia/lib64")
         for path in (root / folder).glob("libcuda.so.[0-9]*.*")
     )
-    library = libraries[0] if libraries else None
-    # Debian's own packages give the module a name of theirs.
-    versions = [_run("modinfo", "--field", "version", module) for module in ("nvidia", "nvidia-current")]
-    installed = [found for code, found in versions if code == 0 and re.match(r"\d+\.", found)]
+    return libraries[0] if libraries else None
+
+
+def _driver(root: Path) -> dict[str, object]:
+    """Which driver is loaded, which would be loaded, which library programs find, and who owns it."""
+    found, library = versions(root), _library(root)
     return {
-        "loaded": loaded[1] if loaded else None,
-        "installed": installed[0] if installed else None,
-        "library": library.name.removeprefix("libcuda.so.") if library else None,
+        "loaded": found["loaded"],
+        "installed": found["disk"],
+        "library": found["library"],
         "library_package": _owner(library) if library else None,
         "packages": _packages(),
         "run_file": (root / "usr/bin/nvidia-uninstall").exists() and _owner(Path("/usr/bin/nvidia-uninstall")) is None,

@@ -66,7 +66,7 @@ def run(monkeypatch):
         text = io.StringIO()
         console = Terminal(file=text, width=200)
         monkeypatch.setattr(command, "session", session)
-        monkeypatch.setattr(deploying, "changes", changes)
+        monkeypatch.setattr(deploying, "would_change", changes)
         for module in (command, deploying):
             monkeypatch.setattr(module, "output", console)
         done = CliRunner().invoke(cli, ["plan", *words])

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
@@ -16,9 +16,11 @@ from zorac_deploy import chat, convergence, deployment, inputs, inventory, runne
 from zorac_deploy.cli.common import Session, output, reached
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import marked
-from zorac_deploy.desired import Reply
 from zorac_deploy.errors import SmokeFailed
 from zorac_deploy.models import pins, source
+
+if TYPE_CHECKING:
+    from zorac_deploy.desired import Reply
 
 _LOGS_KEPT = 50
 
