@@ -35,19 +35,21 @@ class Look:
         return not self.reasons
 
 
-def look(connection: Connection, asked: Inputs, whole: bool = False) -> Look:
+def look(connection: Connection, asked: Inputs, whole: bool = False, deep: bool = False) -> Look:
     """Ask the connection's host, in one call, whether it is what `asked` asks for, and for a real reply.
 
     Args:
         connection: The host.
         asked: What is asked for.
         whole: Have the document in the answer.
+        deep: Have the host read every byte of engine and model.
 
     Raises:
         HostProgramUnusable: The host was deployed by a newer version.
     """
+    options = [name for name, wanted in (("--document", whole), ("--deep", deep)) if wanted]
     try:
-        verified = host_program.ask(connection, Verified, "verify", "--reply", *(["--document"] if whole else []))
+        verified = host_program.ask(connection, Verified, "verify", "--reply", *options)
     except NotDeployed:
         return Look(None, ("nothing is deployed yet",))
     except HostProgramUnusable as fault:
@@ -57,7 +59,7 @@ def look(connection: Connection, asked: Inputs, whole: bool = False) -> Look:
     return Look(verified, tuple(_other(asked, verified)), tuple(_drift(verified)))
 
 
-def restore(connection: Connection, asked: Inputs, found: Look) -> tuple[tuple[str, ...], Look]:
+def restore(connection: Connection, asked: Inputs, found: Look, deep: bool = False) -> tuple[tuple[str, ...], Look]:
     """Have the host put back what it can without a role, where nothing else has to change.
 
     Returns:
@@ -65,8 +67,8 @@ def restore(connection: Connection, asked: Inputs, found: Look) -> tuple[tuple[s
     """
     if found.other or not found.verified or not found.verified.differences:
         return (), found
-    restored = host_program.ask(connection, Restored, "restore").restored
-    return restored, look(connection, asked) if restored else found
+    restored = host_program.ask(connection, Restored, "restore", *(["--deep"] if deep else [])).restored
+    return restored, look(connection, asked, deep=deep) if restored else found
 
 
 def _other(asked: Inputs, verified: Verified) -> Iterator[str]:

@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
     word = words.add_parser("restore", help="put back modes, owners, added files and drop-ins")
     word.add_argument("--check", action="store_true", help="only say what would be put back")
+    word.add_argument("--deep", action="store_true", help="also read every byte of engine and model")
     word.add_argument("--begin", action="store_true", help="more changes follow, and are recorded at the end")
     word.set_defaults(do=_restore)
 
@@ -136,7 +137,7 @@ def _verify(given: argparse.Namespace) -> None:
 def _restore(given: argparse.Namespace) -> None:
     if not given.check:
         activation.wait()
-    print(json.dumps(restore.restore(given.check, given.begin)))
+    print(json.dumps(restore.restore(given.check, given.begin, given.deep)))
 
 
 def _apply(given: argparse.Namespace) -> None:

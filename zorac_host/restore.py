@@ -17,12 +17,13 @@ SET_ASIDE = store.STATE / "set-aside"
 _Step: TypeAlias = tuple[str, Callable[[], object]]
 
 
-def restore(check: bool, begin: bool = False) -> dict[str, Any]:
+def restore(check: bool, begin: bool = False, deep: bool = False) -> dict[str, Any]:
     """Put back what can be, and say what was.
 
     Args:
         check: Only say what would be put back.
         begin: More changes will follow, whatever is found: until they are recorded, the document does not count.
+        deep: Also read every byte of engine and model.
 
     Returns:
         ``restored``, a line for each thing; ``differences``, what is left for the roles; ``changed``.
@@ -34,14 +35,14 @@ def restore(check: bool, begin: bool = False) -> dict[str, Any]:
     if begin and not check:
         document["inputs"] = ""
         verify.note(document)
-    found = verify.differences(document["parts"], deep=False)
+    found = verify.differences(document["parts"], deep)
     by_part = {(part["kind"], kinds.named(part)): part for part in document["parts"]}
     steps = [(each, step) for each in found for step in _steps(by_part.get((each.kind, each.part), {}), each)]
     if check:
         healed = [each for each, _ in steps]
         left = [each for each in found if each not in healed] + verify.outdated(document)
     else:
-        left = _carry_out(document, steps) if steps else found + verify.outdated(document)
+        left = _carry_out(document, steps, deep) if steps else found + verify.outdated(document)
     restored = [what for _, (what, _) in steps]
     return {
         "changed": bool(restored),
@@ -51,7 +52,7 @@ def restore(check: bool, begin: bool = False) -> dict[str, Any]:
     }
 
 
-def _carry_out(document: dict[str, Any], steps: Sequence[tuple[Difference, _Step]]) -> list[Difference]:
+def _carry_out(document: dict[str, Any], steps: Sequence[tuple[Difference, _Step]], deep: bool) -> list[Difference]:
     """Do `steps`, and say what differs then. Only if nothing does, the document counts again as applied."""
     inputs, now = document["inputs"], store.current()
     since = service.details(now.unit)["since"] if now else None
@@ -65,7 +66,7 @@ def _carry_out(document: dict[str, Any], steps: Sequence[tuple[Difference, _Step
         act()
     if any(each.kind == "unit" for each, _ in steps):
         service.systemctl("daemon-reload")
-    left = verify.differences(document["parts"], deep=False) + verify.outdated(document)
+    left = verify.differences(document["parts"], deep) + verify.outdated(document)
     if not left:
         verify.note(document, inputs=inputs)
     return left

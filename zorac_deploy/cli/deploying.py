@@ -123,9 +123,9 @@ def asked(opened: Session) -> inputs.Inputs:
     return inputs.inputs(variables, inventory.shipped_variables(), extra)
 
 
-def would_change(opened: Session, progress: Progress, facts: dict[str, Any]) -> Changes:
+def would_change(opened: Session, progress: Progress, facts: dict[str, Any], deep: bool = False) -> Changes:
     """Find out what `up` would change: ask the host, and run the roles in check mode only if it differs."""
-    seen = convergence.look(opened.connection, asked(opened), whole=True)
+    seen = convergence.look(opened.connection, asked(opened), whole=True, deep=deep)
     if seen.converged and seen.verified and seen.verified.document:
         document = seen.verified.document
         facts |= {"desired_state_document": document, "memory_plan_result": document.get("plan") or None}
@@ -185,7 +185,7 @@ def variables(model: str | None, context: str | int | None, replace_unit: bool =
     return {name: value for name, value in said.items() if value is not None}
 
 
-def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: bool) -> Deployed:
+def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: bool, deep: bool) -> Deployed:
     """Bring the host to what the session's inventory says, and prove it. The caller holds the lock.
 
     The host is asked first. If it is what is asked for, or can put back itself what differs, no role runs.
@@ -195,26 +195,31 @@ def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: b
         progress: Shows what is done.
         facts: What the roles find out goes into it, as it comes.
         full: Run every role, whatever the host says.
+        deep: Have the host read every byte of engine and model.
     """
     began, wanted = time.monotonic(), asked(opened)
     progress.doing("", "Compare the host with what is asked for")
-    seen = convergence.look(opened.connection, wanted)
+    seen = convergence.look(opened.connection, wanted, deep=deep)
     for reason in seen.reasons:
         progress.say("differs", reason)
-    restored, now = ((), seen) if full else convergence.restore(opened.connection, wanted, seen)
+    restored, now = ((), seen) if full else convergence.restore(opened.connection, wanted, seen, deep)
     for line in restored:
         progress.say("changed", line)
     if now.converged and not full and now.verified:
         found = deployment.told(opened.name, now.verified.status)
         result = runner.Result(restored, time.monotonic() - began, None)
         return Deployed(result, found, None, seen, now.verified.reply)
-    result = deploy(opened, progress, "up", facts, wanted.digest)
+    result = deploy(opened, progress, "up", facts, {"desired_state_inputs": wanted.digest, "desired_state_deep": deep})
     result = replace(result, changed=restored + result.changed, seconds=time.monotonic() - began)
     return replace(proved(opened, progress, result), look=seen)
 
 
 def deploy(
-    opened: Session, progress: Progress, verb: str, facts: dict[str, Any] | None = None, digest: str = ""
+    opened: Session,
+    progress: Progress,
+    verb: str,
+    facts: dict[str, Any] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> runner.Result:
     """Run every role; what they find out goes into `facts`, as it comes. The caller holds the lock.
 
@@ -223,7 +228,7 @@ def deploy(
         progress: Shows what is done.
         verb: The command that wants it.
         facts: Where the facts go.
-        digest: That of what is asked for; empty if no later run may rely on it.
+        more: Variables that the command decides, beside who wants it.
     """
 
     def on_step(step: runner.Step) -> None:
@@ -238,7 +243,7 @@ def deploy(
         opened.inventory.sources,
         opened.connection,
         log_file(verb, opened),
-        variables={"generations_by": who(verb), "desired_state_inputs": digest},
+        variables={"generations_by": who(verb), **(more or {})},
         on_step=on_step,
     )
 

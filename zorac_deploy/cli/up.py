@@ -36,6 +36,7 @@ from zorac_deploy.errors import Refused
 @click.option("--variant", is_flag=True, help="If the model does not fit, take its first quantized variant that does.")
 @context_option
 @replace_unit_option
+@click.option("--deep", is_flag=True, help="Also compare every byte of engine and model.")
 @click.option("--full", is_flag=True, help="Run every role, even if the host is what is asked for.")
 @click.option("--check", is_flag=True, help="Show what would change, with the files' differences, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
@@ -47,6 +48,7 @@ def up(
     variant: bool,
     context: str | int | None,
     replace_unit: bool,
+    deep: bool,
     full: bool,
     check: bool,
     as_json: bool,
@@ -78,13 +80,13 @@ def up(
     named, facts = words(host), dict[str, Any]()
     if check:
         with progress.shown("Connect to the host"), session(named, variables) as opened:
-            _show_changes(opened, progress, as_json)
+            _show_changes(opened, progress, as_json, deep)
         return
     try:
-        done = _deployed(named, variables, progress, facts, full)
+        done = _deployed(named, variables, progress, facts, full, deep)
     except Refused as refused:
         source = model_find.offered(refused, facts, variant, ask=not (as_json or quiet))
-        done = _deployed(named, variables | {"model_weights_source": source}, progress, facts, full)
+        done = _deployed(named, variables | {"model_weights_source": source}, progress, facts, full, deep)
     if as_json:
         print_json(done.summary())
     else:
@@ -95,7 +97,12 @@ def up(
 
 
 def _deployed(
-    host: HostOptions, variables: Mapping[str, object], progress: Progress, facts: dict[str, Any], full: bool
+    host: HostOptions,
+    variables: Mapping[str, object],
+    progress: Progress,
+    facts: dict[str, Any],
+    full: bool,
+    deep: bool,
 ) -> deploying.Deployed:
     with (
         progress.shown("Connect to the host"),
@@ -103,7 +110,7 @@ def _deployed(
         opened.connection.lock("zorac-deploy up"),
         _resumed(opened),
     ):
-        return deploying.converge(opened, progress, facts, full)
+        return deploying.converge(opened, progress, facts, full, deep)
 
 
 @contextlib.contextmanager
@@ -123,8 +130,8 @@ def _resumed(opened: Session) -> Iterator[None]:
         ) from None
 
 
-def _show_changes(opened: Session, progress: Progress, as_json: bool) -> None:
-    found = deploying.would_change(opened, progress, {})
+def _show_changes(opened: Session, progress: Progress, as_json: bool, deep: bool) -> None:
+    found = deploying.would_change(opened, progress, {}, deep)
     if as_json:
         print_json(found.summary(opened.name))
     else:

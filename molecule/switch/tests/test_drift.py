@@ -1,0 +1,71 @@
+"""What is changed behind the tool's back is named and put right, and `up --full` has nothing to add."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from zorac_deploy.sandbox import host as sandbox
+
+_CASES = yaml.safe_load((Path(__file__).parents[1] / "drift.yml").read_text())
+_FOLDERS = """
+E=$(dirname "$(ls /opt/zorac-deploy/engines/*/installed.txt)")
+S=$(ls -d "$E"/lib/python3*/site-packages)
+M=$(ls -d /var/lib/zorac-deploy/models/*[0-9a-f]/)
+"""
+
+
+def on(script):
+    """Run a shell script as root on the host; its exit code."""
+    found = sandbox.find("molecule-switch")
+    command = sandbox.ssh_command(found, "sudo", "sh", "-s")
+    return subprocess.run(command, input=_FOLDERS + script, capture_output=True, text=True, check=False).returncode
+
+
+@pytest.fixture
+def up(tmp_path):
+    """Run `up`; its answer."""
+    inventory = sandbox.find("molecule-switch").inventory
+
+    def ran(*words):
+        command = ["zorac-deploy", "up", "--json", *words, "--inventory", inventory]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    return ran
+
+
+@pytest.mark.parametrize("group", list(_CASES))
+def test_drift_is_named_and_healed_and_a_full_run_agrees(up, group):
+    up()  # whatever was deployed before, by whom, and from where
+    assert up()["log"] is None, "a converged host needs no role"
+    for case in _CASES[group]:
+        assert on(case["break"]) == 0, case["name"]
+        assert on(case["healed"]) != 0, f"{case['name']}: not broken"
+    answer = up()
+    named = json.dumps(answer["differences"])
+    assert [case["name"] for case in _CASES[group] if case["named"] not in named] == []
+    assert answer["changed"]
+    assert [case["name"] for case in _CASES[group] if on(case["healed"])] == []
+    assert up("--full")["changed"] == []
+
+
+def test_a_byte_is_found_by_reading_all_and_healed(up):
+    up()
+    # The time is put back: a look at the file shows nothing.
+    flip = """
+    for file in "$S/vllm/version.py" "$M/model.safetensors"; do
+      touch -r "$file" /tmp/time
+      printf X | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 1)) conv=notrunc status=none
+      touch -r /tmp/time "$file"
+    done
+    """
+    assert on(flip) == 0
+    assert up()["differences"] == []
+    answer = up("--deep")
+    damaged = {Path(name).name for each in answer["differences"] for name in each["names"]}
+    assert damaged == {"version.py", "model.safetensors"}
+    assert up("--deep")["differences"] == []
