@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 
 from zorac_deploy import content
 
