@@ -73,6 +73,12 @@ def test_only_the_runner_knows_ansible_runner():
     assert knowing == {"runner.py"}
 
 
+def test_the_host_program_imports_nothing_of_the_controller():
+    for path in (content.root() / "zorac_host").rglob("*.py"):
+        known = {module.split(".")[0] for module in imports(path)} - sys.stdlib_module_names
+        assert known <= {"zorac_host"}, path
+
+
 def test_only_the_cli_knows_click_and_rich():
     for path in _PACKAGE.rglob("*.py"):
         if "cli" not in path.parts:
