@@ -11,6 +11,7 @@ from zorac_host import (
     __version__,
     activation,
     foreign,
+    install,
     model_manifest,
     nvidia_probe,
     port,
@@ -63,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     word = words.add_parser("keep", help="store a copy of a unit that is not ours, before one of its name is activated")
     word.add_argument("unit")
     word.set_defaults(do=lambda given: print(json.dumps({"changed": foreign.keep(given.unit)})))
+
+    word = words.add_parser("install", help="install this program and its units")
+    for name in ("idle", "stall", "answer"):
+        word.add_argument(f"--{name}", type=float, required=True, help="seconds, a limit of the watchdog")
+    word.add_argument("--check", action="store_true", help="only say what would change")
+    word.set_defaults(do=_install)
 
     word = words.add_parser("foreign", help="which files define a unit and are not ours")
     word.add_argument("unit")
@@ -144,6 +151,11 @@ def _apply(given: argparse.Namespace) -> None:
     print(json.dumps(verify.apply(json.load(sys.stdin), given.check)))
 
 
+def _install(given: argparse.Namespace) -> None:
+    seconds = {"idle": given.idle, "stall": given.stall, "answer": given.answer}
+    print(json.dumps(install.install(seconds, given.check)))
+
+
 def _foreign(given: argparse.Namespace) -> None:
     found = foreign.look(given.unit)
     print(json.dumps({"found": list(map(str, found)), "refusal": foreign.refusal(given.unit, found) if found else ""}))
@@ -156,7 +168,8 @@ def _activate(given: argparse.Namespace) -> None:
     # An activation that nobody waited for may have put it in force already.
     key = None if given.key and _in_force(_bytes(given.key)) else given.key
     if target and there and not key and not given.restart and _answers(target):
-        print(json.dumps({"changed": False, "generation": given.number, **store.outcome(given.number)}))
+        changed = install.watched(given.check)
+        print(json.dumps({"changed": changed, "generation": given.number, **store.outcome(given.number)}))
     elif given.check:
         print(json.dumps({"changed": True, "generation": given.number}))
     else:
@@ -174,6 +187,8 @@ def _activate(given: argparse.Namespace) -> None:
         # After a new key failed, the same generation serves again, with the old key.
         proved = target is not None and activation.settled(target) and (not key or _in_force(wanted))
         state = "proved" if proved else "failed"
+        if proved:
+            install.watched(check=False)
         print(json.dumps({"changed": True, "generation": given.number, **found, "state": state}))
 
 

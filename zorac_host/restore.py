@@ -26,12 +26,13 @@ def restore(check: bool, begin: bool = False, deep: bool = False) -> dict[str, A
         deep: Also read every byte of engine and model.
 
     Returns:
-        ``restored``, a line for each thing; ``differences``, what is left for the roles; ``changed``.
+        ``restored``, a line for each thing; ``differences``, what is left for the roles; ``trees``, the folders with many
+        files that are as they were deployed; ``changed``.
     """
     try:
         document = verify.read()
     except verify.Unusable as reason:
-        return {"changed": False, "restored": [], "differences": [], "unusable": str(reason)}
+        return {"changed": False, "restored": [], "differences": [], "trees": [], "unusable": str(reason)}
     if begin and not check:
         document["inputs"] = ""
         verify.note(document)
@@ -44,10 +45,12 @@ def restore(check: bool, begin: bool = False, deep: bool = False) -> dict[str, A
     else:
         left = _carry_out(document, steps, deep) if steps else found + verify.outdated(document)
     restored = [what for _, (what, _) in steps]
+    trees = {part["path"] for part in document["parts"] if part["kind"] == "tree" and part.get("fingerprint")}
     return {
         "changed": bool(restored),
         "restored": restored,
         "differences": [each.summary() for each in left],
+        "trees": sorted(trees - {each.part for each in left}),
         "unusable": "",
     }
 

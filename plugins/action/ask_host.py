@@ -25,5 +25,5 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
             answer = json.loads(done["stdout"])
         except ValueError:
             return {**result, "failed": True, "msg": f"the host program answered {done['stdout'][:200]!r}"}
-        changed = isinstance(answer, dict) and bool(answer.get("changed"))
-        return {**result, "changed": changed, "answer": answer}
+        told = answer if isinstance(answer, dict) else {}
+        return {**result, "changed": bool(told.get("changed")), "answer": answer, "diff": told.get("diff", [])}

@@ -25,33 +25,6 @@ def built(tmp_path):
     return path
 
 
-@pytest.fixture
-def install(tmp_path):
-    """Run the task as `ansible-playbook` does, without the CLI; whether it says that something changed."""
-    path = tmp_path / "installed" / "zorac-host"
-    path.parent.mkdir()
-
-    def ran(*options):
-        command = ["ansible", "localhost", "--connection=local", "--module-name=host_program"]
-        done = subprocess.run(
-            [*command, f"--args=path={path}", *options],
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "ANSIBLE_ACTION_PLUGINS": str(_PLUGINS / "action"),
-                "ANSIBLE_LIBRARY": str(_PLUGINS / "modules"),
-                "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return "CHANGED" in done.stdout
-
-    return ran, path
-
-
 def test_the_same_sources_are_the_same_bytes_whatever_their_times_and_modes(tmp_path):
     copy = tmp_path / "zorac_host"
     shutil.copytree(_SOURCE, copy)
@@ -81,17 +54,3 @@ def test_a_running_program_needs_nothing_of_its_file_any_more(built):
     alone = {"zorac_host.__init__", "zorac_host.model_store"}  # the latter is sent to hosts by itself
     modules = {f"zorac_host.{path.stem}" for path in _SOURCE.glob("*.py")} - alone
     assert modules - set(loaded.stdout.split()) == set()
-
-
-def test_changed_means_that_the_file_differed_and_a_dry_run_writes_nothing(install):
-    ran, path = install
-    assert ran("--check")
-    assert not path.exists()
-    assert ran()
-    assert (path.stat().st_mode & 0o7777, path.read_bytes()) == (0o755, zipapp.build(_SOURCE))
-    assert not ran()
-    path.write_bytes(b"an older one")
-    assert ran("--check")
-    assert path.read_bytes() == b"an older one"
-    assert ran()
-    assert [each.name for each in path.parent.iterdir()] == ["zorac-host"]
