@@ -26,8 +26,8 @@ def restore(check: bool, begin: bool = False, deep: bool = False) -> dict[str, A
         deep: Also read every byte of engine and model.
 
     Returns:
-        ``restored``, a line for each thing; ``differences``, what is left for the roles; ``trees``, the folders with many
-        files that are as they were deployed; ``changed``.
+        ``restored``, a line for each thing; ``differences``, what is left for the roles; ``trees``, the folders with
+        many files that are as they were deployed; ``changed``.
     """
     try:
         document = verify.read()
