@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, TypeAdapter
 from pydantic import ValidationError as Invalid
 
-from zorac_deploy import __version__, models
+from zorac_deploy import __version__, engine_settings, models
 from zorac_deploy.desired import Difference, Document
 from zorac_deploy.errors import REFUSALS, Refused
 from zorac_deploy.models import family
@@ -19,9 +19,6 @@ from zorac_deploy.planner.engine import DEFAULT_VERSION
 
 # What the driver keeps for itself, which CUDA does not see: 480 MiB on the GPUs that were looked at.
 _RESERVED_MIB = 480
-
-# The engine's flags that decide its memory, by the names that `Flags` has for them.
-_FLAGS = ("gpu_memory_utilization", "kv_cache_dtype", "max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size")
 
 _Arguments = TypeVar("_Arguments", bound=BaseModel)
 
@@ -39,6 +36,12 @@ class ModelArguments(_Strict):
     refresh: bool = False
     hub: str = ""
     token: str = ""
+
+
+class FlagArguments(_Strict):
+    """What check_vllm_flags takes."""
+
+    flags: dict[str, Any]
 
 
 class _Gpu(BaseModel):
@@ -166,6 +169,25 @@ def applied(document: Mapping[str, Any], answer: Mapping[str, Any], check: bool)
     )
 
 
+def check_vllm_flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse flags of vLLM that cannot be, and tool calls without a parser for them."""
+    try:
+        flags = _checked(FlagArguments, arguments).flags
+        for needed in ("model", "served_model_name"):
+            if not flags.get(needed):
+                raise Refused(f"vllm_service_flags has no {needed}. Set it.", "settings-invalid")
+        engine_settings.check(flags)
+        if flags.get("enable_auto_tool_choice") and not flags.get("tool_call_parser"):
+            raise Refused(
+                "vllm_enable_auto_tool_choice is true, and there is no parser for this model's tool calls. "
+                "Set vllm_tool_call_parser to one that vLLM has, or leave vllm_enable_auto_tool_choice at auto.",
+                "settings-invalid",
+            )
+    except Refused as refused:
+        return failed(refused)
+    return {}
+
+
 def failed(refused: Refused, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The result of a task that refuses, with what it found out before: Ansible drops it, and our runner does not."""
     return {
@@ -186,13 +208,12 @@ def _checked(kind: type[_Arguments], arguments: Mapping[str, Any]) -> _Arguments
 def _setup(asked: MemoryArguments, memory_gib: float) -> Setup:
     """What is planned for."""
     given = {name: value for name, value in asked.flags.items() if value is not None}
-    flags = {name: given.pop(name) for name in _FLAGS if name in given}
+    dtype = str(given.pop("dtype", "auto"))
     length = given.pop("max_model_len", None) or asked.max_model_len
-    flags["enforce_eager"] = given.pop("enforce_eager", False)
+    flags = {name: given.pop(name) for name in engine_settings.PLANNED if name in given}
     flags["max_model_len"] = 0 if length == "auto" else length
     flags["least_max_model_len"] = asked.least_max_model_len
     flags["kv_cache_memory_gib"] = asked.kv_cache_memory_gib or None
-    dtype = str(given.pop("dtype", "auto"))
     count = 1 if asked.kv_cache_memory_gib else len(asked.cards)
     version = DEFAULT_VERSION if asked.engine.startswith("llama-cpp") else asked.engine
     try:

@@ -2,15 +2,16 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from zorac_deploy import content
+from zorac_deploy.engine_settings import SETTINGS
 from zorac_deploy.errors import Refused
 
 
-class Profile(BaseModel):
+class _Profile(BaseModel):
     """What inventory/group_vars/ sets for our own profiles, and what one of a user's own may set.
 
     The variables of the roles, such as ``vllm_service_extra_flags``, may be set too; their types are in the roles'
@@ -23,22 +24,12 @@ class Profile(BaseModel):
     vllm_profile: str = ""
     vllm_engine_lock: str = ""
     llama_cpp_engine_lock: str = ""
-    vllm_host: str = ""
-    vllm_port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    vllm_gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    vllm_max_model_len: Literal["auto"] | PositiveInt = "auto"
-    vllm_least_max_model_len: PositiveInt = 1
-    vllm_max_num_seqs: PositiveInt = 1
-    vllm_kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
-    vllm_dtype: Literal["auto", "bfloat16", "float16", "half", "float32", "float"] = "auto"
-    vllm_tokenizer_mode: Literal["auto", "hf", "mistral"] = "auto"
-    vllm_enforce_eager: bool = False
-    vllm_enable_auto_tool_choice: Literal["auto"] | bool = "auto"
-    vllm_tool_call_parser: str | None = "auto"
-    vllm_attention_backend: str | None = None
     vllm_environment: dict[str, str | int | float] = {}
     vllm_card_environment: dict[str, str] = {}
-    vllm_shutdown_timeout: NonNegativeInt = 30
+
+
+_FIELDS: dict[str, Any] = {setting.variable: (setting.type, setting.default) for setting in SETTINGS}
+Profile = create_model("Profile", __base__=_Profile, **_FIELDS)
 
 
 def check(host: str, variables: Mapping[str, object]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from zorac_deploy import content, errors
+from zorac_deploy.engine_settings import SETTINGS
 
 _ROOT = content.root()
 _ROLES = sorted((_ROOT / "roles").iterdir())
@@ -68,6 +69,7 @@ def test_every_setting_of_a_profile_is_used_by_the_wiring_or_a_role():
     groups = _ROOT / "inventory/group_vars"
     wiring = "".join((groups / f"{name}.yml").read_text() for name in ("gpu_servers", "nvidia_cards"))
     specs = " ".join((role / "meta/argument_specs.yml").read_text() for role in _ROLES)
+    specs += " ".join(setting.variable for setting in SETTINGS)
     for profile in ("headless", "display", "nvidia_cards", "cpu"):
         for name in yaml.safe_load((_ROOT / f"inventory/group_vars/{profile}.yml").read_text()):
             assert re.search(rf"\b{name}\b", wiring + specs), f"{profile}: {name}"

@@ -13,6 +13,7 @@ _ORDER = [
     "content",
     "scratch",
     "environments",
+    "engine_settings",
     "planner",
     "profiles",
     "inventory_cache",

@@ -1,9 +1,11 @@
 """The files of the vllm_service role, rendered as Ansible renders them, without a host."""
 
 import yaml
+from ansible.template import trust_as_template
 
-from tests.templates.render import render_file
+from tests.templates.render import render, render_file
 
+_TEMPLATE = "{{ lookup('engine_settings') | engine_flags('vllm') }}"
 _FLAGS = {
     "model": "/models/m-0123456789ab",
     "served_model_name": "m",
@@ -20,3 +22,9 @@ def test_the_settings_are_flags_with_dashes_and_leave_out_what_is_null():
     assert settings["enforce-eager"] is False
     assert "tool-call-parser" not in settings
     assert "api-key" not in settings
+
+
+def test_a_setting_is_what_the_inventory_makes_of_it_or_its_default():
+    flags = render("vllm_service", _TEMPLATE, vllm_port=trust_as_template("{{ 8000 + 1 }}"), vllm_max_num_seqs=4)
+    assert (flags["port"], flags["max_num_seqs"]) == (8001, 4)
+    assert (flags["host"], flags["cpu_offload_gb"]) == ("127.0.0.1", None)

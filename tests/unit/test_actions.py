@@ -97,6 +97,34 @@ def test_what_does_not_fit_is_told_with_its_sizes(folder):
     assert "memory_plan_setup" in facts
 
 
+@pytest.mark.parametrize(("flag", "value"), [("cpu_offload_gb", 4.0), ("enable_lora", True), ("max_loras", 4)])
+def test_a_flag_that_takes_memory_nobody_knows_is_never_said_to_fit(folder, flag, value):
+    assert planned(folder)["memory_plan_result"]["verdict"] == "fits"
+    plan = planned(folder, flags={**FLAGS, flag: value})["memory_plan_result"]
+    assert plan["verdict"] == "borderline"
+    assert f"how much memory {flag} takes" in plan["reason"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (
+            {"gpu_memory_utilization": 1.5},
+            "vllm_gpu_memory_utilization is 1.5: Input should be less than or equal to 1.",
+        ),
+        ({"port": "many"}, "vllm_port is 'many': Input should be a valid integer"),
+        ({"enable_auto_tool_choice": True, "tool_call_parser": None}, "no parser for this model's tool calls"),
+        ({"model": None}, "vllm_service_flags has no model"),
+    ],
+)
+def test_flags_of_vllm_that_cannot_be_are_refused(flags, says):
+    usual = {"model": "/m", "served_model_name": "m", "port": "8000", "max_num_seqs": None, "swap_space": 8}
+    assert actions.check_vllm_flags({"flags": usual}) == {}
+    result = actions.check_vllm_flags({"flags": usual | flags})
+    assert result["refusal"]["id"] == "settings-invalid"
+    assert says in result["msg"]
+
+
 @pytest.fixture
 def play(tmp_path, monkeypatch):
     """Run the tasks of a role on this machine, as the CLI runs playbooks."""

@@ -183,6 +183,12 @@ def test_an_option_is_no_other_setting(folder):
     assert (done.exit_code, "Give it with --max-num-seqs" in done.output.replace("\n", " ")) == (39, True)
 
 
+def test_the_value_of_another_setting_has_a_type(folder):
+    done = run(folder, *CARD, "--setting", "cpu_offload_gb=lots")
+    assert done.exit_code == 39
+    assert "cpu_offload_gb is 'lots'" in done.output
+
+
 def test_a_refusal_stays_one_and_notes_what_is_not_known(folder):
     found = json.loads(run(folder, "--gpu-total-gib", 12, "--setting", "enable_lora=true", "--json").stdout)
     assert found["verdict"] == "refused"

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from zorac_deploy import planner
+from zorac_deploy import engine_settings, planner
 from zorac_deploy.cli.common import Tokens
 
 _POSITIVE = click.IntRange(min=1)
@@ -65,10 +65,7 @@ def described(options: Mapping[str, Any], settings: Mapping[str, str] | None = N
         raise click.UsageError("Missing option '--gpu-total-gib': the memory of one card.")
     gib = planner.engine.GIB
     card = planner.Card(total or fixed / gib, options["gpu_free_gib"], options["gpu_name"], options["gpus"])
-    names = ("gpu_memory_utilization", "max_model_len", "least_max_model_len", "kv_cache_dtype", "max_num_seqs")
-    more = ("max_num_batched_tokens", "tensor_parallel_size", "enforce_eager")
-    flags = planner.Flags(
-        **{name: options[name] for name in (*names, *more)}, kv_cache_memory_gib=fixed / gib if fixed else None
-    )
+    given = {name: options[name] for name in engine_settings.PLANNED if name != "dtype"}
+    flags = planner.Flags(**given, kv_cache_memory_gib=fixed / gib if fixed else None)
     version = options["vllm_version"] or planner.engine.DEFAULT_VERSION
     return planner.Setup(card, planner.Engine.parse(version), flags, options["dtype"], settings or {})

@@ -1,0 +1,312 @@
+"""One table of the engine's settings: names, types, flags, and what each does to the GPU's memory.
+
+A new setting is a new row. The check of the inventory, the engine's command line, the planner, `zorac-deploy fit` and
+docs/reference/settings.md follow from the rows.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import ValidationError as Invalid
+
+from zorac_deploy.errors import Refused
+
+Server = Literal["vllm", "llama_cpp"]
+
+
+def _cache_type(dtype: object) -> str:
+    """llama.cpp's name for the type of a KV cache; all of 8 bits are one for it."""
+    return "q8_0" if str(dtype).startswith("fp8") else "f16"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of the engine. The inventory's variable is its name after ``vllm_``.
+
+    Attributes:
+        name: The name, with underscores.
+        type: The annotation of its values.
+        default: The value unless the inventory sets one; None leaves it to the engine.
+        memory: ``input`` of the planner; ``none`` where it takes no memory of the GPU; ``unknown`` where it does, and
+            the planner does not know how much.
+        meaning: What it means, as the reference says it.
+        vllm: vLLM's flag, with underscores; empty where it has none.
+        llama_cpp: Those of llama.cpp that it sets; empty where there is none.
+        llama_cpp_value: What llama.cpp calls a value.
+    """
+
+    name: str
+    type: Any
+    default: object
+    memory: Literal["input", "none", "unknown"]
+    meaning: str
+    vllm: str = ""
+    llama_cpp: tuple[str, ...] = ()
+    llama_cpp_value: Callable[[Any], object] = lambda value: value
+
+    @property
+    def variable(self) -> str:
+        """The inventory's name for it."""
+        return f"vllm_{self.name}"
+
+    def flags(self, server: Server, value: object) -> dict[str, object]:
+        """The flags of `server` that a `value` of it becomes."""
+        if server == "vllm":
+            return {self.vllm: value} if self.vllm else {}
+        return dict.fromkeys(self.llama_cpp, self.llama_cpp_value(value))
+
+    def check(self, value: object) -> Any:
+        """The `value` in its type; a text that stands for a number or a truth value is one.
+
+        Raises:
+            Refused: It cannot be.
+        """
+        try:
+            return TypeAdapter(self.type).validate_python(value)
+        except Invalid as fault:
+            reason = fault.errors()[-1]["msg"]
+            raise Refused(f"{self.variable} is {value!r}: {reason}.", "settings-invalid") from None
+
+
+_Share = Annotated[float, Field(gt=0, le=1)]
+_Port = Annotated[int, Field(ge=1, le=65535)]
+_CacheType = Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"]
+_ComputeType = Literal["auto", "bfloat16", "float16", "half", "float32", "float"]
+
+SETTINGS = (
+    Setting(
+        "host",
+        str,
+        "127.0.0.1",
+        "none",
+        "The address to listen on: 127.0.0.1 is this machine alone, 0.0.0.0 the network. The API key guards it.",
+        "host",
+        ("host",),
+    ),
+    Setting("port", _Port, 8000, "none", "The TCP port to listen on.", "port", ("port",)),
+    Setting(
+        "gpu_memory_utilization",
+        _Share | None,
+        None,
+        "input",
+        "The engine's share of the GPU's memory.",
+        "gpu_memory_utilization",
+    ),
+    Setting(
+        "max_model_len",
+        Annotated[Literal["auto"] | PositiveInt, Field(union_mode="left_to_right")],
+        "auto",
+        "input",
+        "The context in tokens; auto is the longest that surely fits, up to the model's own limit.",
+        "max_model_len",
+        ("ctx_size",),
+    ),
+    Setting("least_max_model_len", PositiveInt, 1, "input", "What max_model_len: auto shall not fall below."),
+    Setting(
+        "max_num_seqs",
+        PositiveInt | None,
+        None,
+        "input",
+        "How many requests are computed at once.",
+        "max_num_seqs",
+        ("parallel",),
+    ),
+    Setting(
+        "max_num_batched_tokens",
+        PositiveInt | None,
+        None,
+        "input",
+        "How many tokens are computed at once.",
+        "max_num_batched_tokens",
+    ),
+    Setting(
+        "tensor_parallel_size",
+        PositiveInt | None,
+        None,
+        "input",
+        "How many GPUs each layer is split between.",
+        "tensor_parallel_size",
+    ),
+    Setting(
+        "kv_cache_dtype",
+        _CacheType,
+        "auto",
+        "input",
+        "The type of the KV cache; fp8 takes half the memory of bfloat16.",
+        "kv_cache_dtype",
+        ("cache_type_k", "cache_type_v"),
+        _cache_type,
+    ),
+    Setting("dtype", _ComputeType, "auto", "input", "The type that weights and activations are computed in.", "dtype"),
+    Setting("enforce_eager", bool, False, "input", "Compile nothing and capture no CUDA graphs.", "enforce_eager"),
+    Setting(
+        "cpu_offload_gb",
+        NonNegativeFloat | None,
+        None,
+        "unknown",
+        "GiB of the weights that stay in the host's memory; slow.",
+        "cpu_offload_gb",
+    ),
+    Setting(
+        "tokenizer_mode",
+        Literal["auto", "hf", "mistral"],
+        "auto",
+        "none",
+        "Which tokenizer reads the text; auto is by the [model's family](model-families.md).",
+        "tokenizer_mode",
+    ),
+    Setting(
+        "enable_auto_tool_choice",
+        Literal["auto"] | bool,
+        "auto",
+        "none",
+        "Let the model call tools when it wants to; auto does where there is a parser.",
+        "enable_auto_tool_choice",
+    ),
+    Setting(
+        "tool_call_parser",
+        str | None,
+        "auto",
+        "none",
+        "The format in which the model calls tools; auto is by the model's family, null is for no tool calls.",
+        "tool_call_parser",
+    ),
+    Setting("attention_backend", str | None, None, "none", "The kernels that compute attention.", "attention_backend"),
+    Setting(
+        "shutdown_timeout",
+        NonNegativeInt,
+        30,
+        "none",
+        "How many seconds running requests have to finish when the engine is stopped.",
+        "shutdown_timeout",
+    ),
+)
+# What the planner is given.
+PLANNED = tuple(setting.name for setting in SETTINGS if setting.memory == "input")
+
+# Flags without a row, which a person gives as extra flags, that take no memory of the GPU, or none beyond the spread of
+# what was measured. One that is neither here nor in a row is taken to change the memory.
+_WITHOUT_ROW: dict[Server, frozenset[str]] = {
+    "vllm": frozenset(
+        {
+            "allowed_headers",
+            "allowed_local_media_path",
+            "allowed_methods",
+            "allowed_origins",
+            "api_key",
+            "chat_template",
+            "chat_template_content_format",
+            "default_chat_template_kwargs",
+            "disable_access_log_for_endpoints",
+            "disable_fastapi_docs",
+            "disable_log_requests",
+            "disable_log_stats",
+            "disable_uvicorn_access_log",
+            "download_dir",
+            "enable_force_include_usage",
+            "enable_log_outputs",
+            "enable_log_requests",
+            "enable_prefix_caching",
+            "enable_prompt_tokens_details",
+            "enable_request_id_headers",
+            "enable_server_load_tracking",
+            "generation_config",
+            "kv_cache_metrics",
+            "linear_backend",
+            "load_format",
+            "max_log_len",
+            "max_logprobs",
+            "middleware",
+            "no_enable_prefix_caching",
+            "otlp_traces_endpoint",
+            "override_generation_config",
+            "prefix_caching_hash_algo",
+            "reasoning_parser",
+            "response_role",
+            "return_tokens_as_token_ids",
+            "revision",
+            "root_path",
+            "scheduling_policy",
+            "seed",
+            "served_model_name",
+            "ssl_ca_certs",
+            "ssl_cert_reqs",
+            "ssl_certfile",
+            "ssl_keyfile",
+            "structured_outputs_config",
+            "swap_space",
+            "tokenizer",
+            "tokenizer_revision",
+            "tool_parser_plugin",
+            "trust_remote_code",
+            "trust_request_chat_template",
+            "uvicorn_log_level",
+        }
+    ),
+    "llama_cpp": frozenset(
+        {
+            "alias",
+            "api_key",
+            "cache_prompt",
+            "cache_reuse",
+            "chat_template",
+            "chat_template_file",
+            "jinja",
+            "log_verbosity",
+            "metrics",
+            "min_p",
+            "mlock",
+            "no_mmap",
+            "no_slots",
+            "numa",
+            "offline",
+            "prio",
+            "reasoning_budget",
+            "reasoning_format",
+            "repeat_penalty",
+            "seed",
+            "slots",
+            "temp",
+            "threads",
+            "threads_batch",
+            "threads_http",
+            "timeout",
+            "top_k",
+            "top_p",
+            "verbose",
+        }
+    ),
+}
+
+
+def takes_no_memory(flag: str, server: Server) -> bool:
+    """Whether the `flag` of `server`, with underscores, is known to take no memory of the GPU."""
+    rows = (setting for setting in SETTINGS if setting.memory == "none")
+    return flag in _WITHOUT_ROW[server] or any(flag in setting.flags(server, None) for setting in rows)
+
+
+def flags(values: Mapping[str, object], server: Server) -> dict[str, object]:
+    """The flags of `server` for the `values` by the settings' names; None is left to the engine."""
+    rows = (setting.flags(server, values[setting.name]) for setting in SETTINGS if setting.name in values)
+    return {flag: value for row in rows for flag, value in row.items()}
+
+
+def planned(values: Mapping[str, object], server: Server) -> dict[str, object]:
+    """Those of the `values` by the settings' names that change the memory of `server`, but for the context's length."""
+    rows = [setting for setting in SETTINGS if not setting.name.endswith("max_model_len")]
+    unknown = {setting.name for setting in rows if setting.memory == "unknown" and setting.flags(server, None)}
+    inputs = {setting.name for setting in rows if setting.memory == "input"}
+    return {name: value for name, value in values.items() if name in unknown | inputs}
+
+
+def check(values: Mapping[str, object]) -> None:
+    """Require that each of the `values` by flags of vLLM can be; None is left to the engine.
+
+    Raises:
+        Refused: One cannot be.
+    """
+    for setting in SETTINGS:
+        if values.get(setting.vllm) is not None:
+            setting.check(values[setting.vllm])
