@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.hub_server import Hub
-from zorac_deploy import content
+from zorac_deploy import content, errors
 
 _PROGRAM = content.role_file("model_weights", "fetcher") / "model_fetch.py"
 
@@ -51,9 +51,12 @@ def begin(job_file: Path, **kwargs: object) -> subprocess.Popen[str]:
 
 
 def fetch(job_file: Path, **kwargs: object) -> str:
-    """Have the job done; empty if all went well, else what the program said."""
+    """Have the job done; empty if all went well, else the refusal with its id, or what the program said."""
     process = begin(job_file, **kwargs)
-    said = process.communicate()[1]
+    answer, said = process.communicate()
+    refusal = errors.refused(answer)
+    if refusal:
+        return f"[{refusal.refusal}] {refusal}"
     return "" if process.returncode == 0 else said.strip().splitlines()[-1]
 
 

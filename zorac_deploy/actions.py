@@ -3,6 +3,7 @@
 A refusal is a result, too: it has failed, with the message as every role words it, and with `refusal` as data.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, TypeAdapter
 from pydantic import ValidationError as Invalid
 
-from zorac_deploy import __version__, engine_settings, models
+from zorac_deploy import __version__, compatibility, engine_settings, errors, models
 from zorac_deploy.desired import Difference, Document
 from zorac_deploy.errors import REFUSALS, Refused
 from zorac_deploy.models import family
@@ -36,6 +37,18 @@ class ModelArguments(_Strict):
     refresh: bool = False
     hub: str = ""
     token: str = ""
+
+
+class CompatibilityArguments(_Strict):
+    """What check_compatibility takes; each as the role gpu_compatibility documents it."""
+
+    facts: dict[str, Any]
+    engine: str
+    kv_cache_dtype: str = "auto"
+    driver: str = ""
+    cards: list[str] = []
+    gpu_memory_utilization: float | None = None
+    units: list[str] = []
 
 
 class FlagArguments(_Strict):
@@ -169,6 +182,21 @@ def applied(document: Mapping[str, Any], answer: Mapping[str, Any], check: bool)
     )
 
 
+def check_compatibility(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Which cards of a host compute, and with which kernel modules, as ``result``."""
+    try:
+        asked = _checked(CompatibilityArguments, arguments)
+        lock = compatibility.locked()
+        found = compatibility.decide(
+            asked.facts, lock, asked.engine, asked.kv_cache_dtype, asked.driver or None, asked.cards
+        )
+        if asked.gpu_memory_utilization is not None:
+            compatibility.check_memory(asked.facts, found["selected"], asked.gpu_memory_utilization, asked.units)
+    except Refused as refused:
+        return failed(refused)
+    return {"result": found}
+
+
 def check_vllm_flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Refuse flags of vLLM that cannot be, and tool calls without a parser for them."""
     try:
@@ -186,6 +214,25 @@ def check_vllm_flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
     except Refused as refused:
         return failed(refused)
     return {}
+
+
+def refuse(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a task that refuses: ``id`` and ``message`` are a role's."""
+    return failed(Refused(str(arguments["message"]), arguments["id"]))
+
+
+def host_answer(done: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """The result of a task for which the host program of `host` was run: its ``answer``, or its refusal."""
+    if refusal := errors.refused(done["stdout"]):
+        return failed(Refused(f"{host}: {refusal}", refusal.refusal))
+    if done["rc"] != 0:
+        return {"failed": True, "msg": done["stderr"].strip() or f"exit code {done['rc']}"}
+    try:
+        answer = json.loads(done["stdout"])
+    except ValueError:
+        return {"failed": True, "msg": f"the host program answered {done['stdout'][:200]!r}"}
+    told = answer if isinstance(answer, dict) else {}
+    return {"changed": bool(told.get("changed")), "answer": answer, "diff": told.get("diff", [])}
 
 
 def failed(refused: Refused, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:

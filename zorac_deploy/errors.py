@@ -24,8 +24,9 @@ Click itself answers 2 for a command line it cannot read; a run that SIGHUP or S
 message is written once, where the fault is found. It says what was found, what is needed and what to type.
 """
 
-import re
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -91,7 +92,7 @@ class HostProgramUnusable(ZoracDeployError):
         self.newer = newer
 
 
-# A role that refuses begins its message with one of these ids in brackets, as in "[port-taken] …".
+# The id of every refusal, with its exit code.
 REFUSALS: dict[str, int] = {
     "unsupported-system": 20,
     "no-systemd": 21,
@@ -207,16 +208,15 @@ class Interrupted(ZoracDeployError):
     exit_code = 130
 
 
-def refused(message: str) -> Refused | None:
-    """The refusal that `message`, as a role words it, amounts to; None if it is none."""
-    found = re.match(r"\[([a-z-]+)\] ", message)
-    return Refused(message[found.end() :], found[1]) if found and found[1] in REFUSALS else None
-
-
-def refused_by_program(stderr: str) -> Refused | None:
-    """The refusal that a program ended with, after warnings of ssh, sudo or Python; None if there is none."""
-    lines = stderr.strip().splitlines(keepends=True)
-    return next((found for at in range(len(lines)) if (found := refused("".join(lines[at:])))), None)
+def refused(answer: object) -> Refused | None:
+    """The refusal in an `answer`, a task's result or what a program of ours printed; None if it has none."""
+    if isinstance(answer, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            return refused(json.loads(answer))
+    found = answer.get("refusal") if isinstance(answer, Mapping) else None
+    if isinstance(found, Mapping) and found.get("id") in REFUSALS:
+        return Refused(str(found.get("message")), str(found["id"]))
+    return None
 
 
 def exit_code_of(error: ZoracDeployError) -> int:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zorac_deploy.connection import Connection
 from zorac_deploy.desired import Verification
-from zorac_deploy.errors import HostProgramUnusable, NotDeployed, ZoracDeployError, refused_by_program
+from zorac_deploy.errors import HostProgramUnusable, NotDeployed, ZoracDeployError, refused
 
 PATH = "/usr/local/lib/zorac-deploy/zorac-host"
 # The protocol that this version of zorac-deploy speaks, see zorac_host/__init__.py.
@@ -142,7 +142,7 @@ def ask(connection: Connection, answer: type[_Answer], *words: str) -> _Answer:
     if done.returncode == 127 or (done.returncode == 1 and _ABSENT in said.splitlines()):
         raise NotDeployed(f"nothing is deployed on {name}. Type: zorac-deploy up, naming the host as you did now.")
     if done.returncode != 0:
-        if refusal := refused_by_program(said):
+        if refusal := refused(done.stdout):
             raise refusal
         connection.check()
         raise _fault(connection, done.returncode, said)

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from zorac_deploy import content, inventory, launcher, scratch
 from zorac_deploy.connection import Connection
-from zorac_deploy.errors import DeploymentFailed, HostUnreachable, Interrupted, Refused, refused
+from zorac_deploy.errors import DeploymentFailed, HostUnreachable, Interrupted, refused
 
 # What ansible-runner's own callback plugin needs. Nothing else of the environment is given to ansible-runner.
 _FOR_EVENTS = (
@@ -240,11 +240,10 @@ class _Events:
         host = connection.target.name
         if self._failure:
             task, result = self._failure
-            if isinstance(refusal := result.get("refusal"), dict):
-                return Refused(refusal["message"], refusal["id"])
-            message = _message(result)
-            failed = DeploymentFailed(f"{task} failed on {host}:\n{message}\nAll that Ansible said is in {log}")
-            return refused(message) or failed
+            items = [item for item in result.get("results", ()) if item.get("failed")]
+            if refusal := refused(items[0] if items else result):
+                return refusal
+            return DeploymentFailed(f"{task} failed on {host}:\n{_message(result)}\nAll that Ansible said is in {log}")
         if self._unreachable:
             return HostUnreachable(f"the connection to {host} was lost: {self._unreachable}. Type the same to go on.")
         match code:

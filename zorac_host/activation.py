@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from zorac_host import engine_log, foreign, proof, service, store
+from zorac_host.refusal import Refusal
 from zorac_host.service import Failure
 from zorac_host.store import Generation
 
@@ -59,10 +60,6 @@ class Busy(Exception):
     """Another activation is under way."""
 
 
-class NoSuchGeneration(Exception):
-    """There is no generation of that number."""
-
-
 def settled(target: Generation) -> bool:
     """Whether `target` is the current generation, proved, and what runs."""
     now = store.current()
@@ -95,13 +92,12 @@ def begin(number: int, by: str, restart: bool = False, key: Path | None = None) 
 
     Raises:
         Busy: Another activation is under way.
-        NoSuchGeneration: There is no such generation.
-        Foreign: Its unit is somebody else's.
+        Refusal: There is no such generation, or its unit is somebody else's.
     """
     target = store.generation(number)
     if target is None:
         there = ", ".join(str(each.number) for each in store.generations()) or "none"
-        raise NoSuchGeneration(f"[generation-unknown] there is no generation {number}. There are: {there}.")
+        raise Refusal(f"there is no generation {number}. There are: {there}.", "generation-unknown")
     if "unit" in target.about:  # a description that lacks it fails on the record, and leads back
         foreign.require_none(target.unit)
     with locked():
@@ -220,7 +216,7 @@ def _bring_up(target: Generation, previous: Generation | None, course: _Course, 
     there = there and _in_place(target)
     if restart or not there or (key.is_made() if back else key.is_ahead()):
         if found := foreign.look(target.unit):
-            raise Failure(foreign.refusal(target.unit, found))
+            raise Failure(str(foreign.refusal(target.unit, found)))
         flip = store.Flip(target)
         if previous:
             store.Flip(previous)
@@ -375,7 +371,7 @@ def locked(shared: bool = False) -> Iterator[None]:
     """Hold the lock of those who begin and end an activation; `shared` with others who only look.
 
     Raises:
-        Failure: The lock or its folder is a link, somebody else's, or of another kind.
+        Refusal: The lock or its folder is a link, somebody else's, or of another kind.
     """
     lock = _RUN / "activation.lock"
     with suppress(FileExistsError):
@@ -394,7 +390,8 @@ def locked(shared: bool = False) -> Iterator[None]:
 
 def _require_own(path: Path, found: os.stat_result, kind: Callable[[int], bool]) -> None:
     if not kind(found.st_mode) or found.st_uid != os.geteuid():
-        raise Failure(
-            f"[lock-unsafe] {path} is {stat.filemode(found.st_mode)} of user {found.st_uid}, and a folder of root with "
-            f"regular files of root is needed. Remove it: sudo rm -r {_RUN}"
+        raise Refusal(
+            f"{path} is {stat.filemode(found.st_mode)} of user {found.st_uid}, and a folder of root with "
+            f"regular files of root is needed. Remove it: sudo rm -r {_RUN}",
+            "lock-unsafe",
         )

@@ -1,10 +1,14 @@
-"""The words of ``zorac-host``: each prints one line of JSON, or a fault on standard error."""
+"""The words of ``zorac-host``: each prints one line of JSON.
+
+A refusal is an answer too, with exit code 4; any other fault is a message on standard error.
+"""
 
 import argparse
+import errno
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from zorac_host import (
     PROTOCOL,
@@ -22,16 +26,11 @@ from zorac_host import (
     verify,
     watchdog,
 )
+from zorac_host.refusal import Refusal
 
 _NOT_PROVED = 3
-_FAULTS = (
-    activation.NoSuchGeneration,
-    activation.Busy,
-    foreign.Foreign,
-    model_manifest.Fault,
-    service.Failure,
-    OSError,
-)
+_REFUSED = 4
+_FAULTS = (activation.Busy, service.Failure, OSError)
 
 
 def main() -> None:
@@ -39,8 +38,18 @@ def main() -> None:
     arguments = _parser().parse_args()
     try:
         arguments.do(arguments)
+    except Refusal as refusal:
+        _refuse(refusal)
     except _FAULTS as fault:
+        if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            _refuse(Refusal(f"{fault}. Free some space, and run the same command again.", "disk-full"))
         sys.exit(str(fault))
+
+
+def _refuse(refusal: Refusal) -> NoReturn:
+    print(json.dumps(refusal.answer()))
+    print(refusal, file=sys.stderr)
+    sys.exit(_REFUSED)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,16 +82,17 @@ def _parser() -> argparse.ArgumentParser:
 
     word = words.add_parser("foreign", help="which files define a unit and are not ours")
     word.add_argument("unit")
+    word.add_argument("--require-none", action="store_true", help="refuse a unit that has any")
     word.set_defaults(do=_foreign)
 
     word = words.add_parser("restore-units", help="restore the units that were replaced")
     word.set_defaults(do=lambda _: print(json.dumps([unit for unit in foreign.stored() if foreign.restore(unit)])))
 
-    word = words.add_parser("port", help="why an engine cannot listen; an empty text if it can")
+    word = words.add_parser("port", help="require that an engine can listen")
     word.add_argument("host")
     word.add_argument("port", type=int)
     word.add_argument("unit", nargs="*", help="an engine's unit: what it holds will be free")
-    word.set_defaults(do=lambda given: print(json.dumps(port.fault(given.host, given.port, given.unit))))
+    word.set_defaults(do=_port)
 
     word = words.add_parser("gpus", help="the NVIDIA GPUs and the driver")
     word.set_defaults(do=lambda _: print(json.dumps(nvidia_probe.probe(Path("/")))))
@@ -156,9 +166,16 @@ def _install(given: argparse.Namespace) -> None:
     print(json.dumps(install.install(seconds, given.check)))
 
 
+def _port(given: argparse.Namespace) -> None:
+    port.require(given.host, given.port, given.unit)
+    print(json.dumps({}))
+
+
 def _foreign(given: argparse.Namespace) -> None:
     found = foreign.look(given.unit)
-    print(json.dumps({"found": list(map(str, found)), "refusal": foreign.refusal(given.unit, found) if found else ""}))
+    if found and given.require_none:
+        raise foreign.refusal(given.unit, found)
+    print(json.dumps({"found": list(map(str, found))}))
 
 
 def _activate(given: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from zorac_host.refusal import Refusal
 from zorac_host.store import ETC, STATE, UNITS, read_json, write_json
 
 STORE = STATE / "replaced"
@@ -32,10 +33,6 @@ _RUNNING = ("active", "activating", "reloading")
 _TAR = ("tar", "--absolute-names", "--numeric-owner", "--xattrs", "--acls")
 
 
-class Foreign(Exception):
-    """The unit is not ours, and no copy of it is stored."""
-
-
 def look(unit: str) -> list[Path]:
     """What defines `unit` and is neither ours nor stored: its files, and what is added to them in ``UNIT.d``.
 
@@ -49,7 +46,7 @@ def look(unit: str) -> list[Path]:
     return [path for path in (*fragments, *added) if path not in stored]
 
 
-def refusal(unit: str, found: list[Path]) -> str:
+def refusal(unit: str, found: list[Path]) -> Refusal:
     """Why `unit`, which `found` defines, is not replaced, and what to do."""
     earlier = STORE / unit
     cure = (
@@ -59,31 +56,32 @@ def refusal(unit: str, found: list[Path]) -> str:
         "zorac-deploy down restores it."
     )
     state = " and it is running" if _is_running(unit) else ""
-    return f"[unit-foreign] zorac-deploy did not make {unit}{state}: {', '.join(map(str, found))}. {cure}"
+    message = f"zorac-deploy did not make {unit}{state}: {', '.join(map(str, found))}. {cure}"
+    return Refusal(message, "unit-foreign")
 
 
 def require_none(unit: str) -> None:
     """Require that `unit` may be written.
 
     Raises:
-        Foreign: It is somebody else's, and no copy is stored.
+        Refusal: It is somebody else's, and no copy is stored.
     """
     if found := look(unit):
-        raise Foreign(refusal(unit, found))
+        raise refusal(unit, found)
 
 
 def keep(unit: str) -> bool:
     """Store a copy of what defines `unit`, with its state. Whether there was anything to store.
 
     Raises:
-        Foreign: A copy of an earlier one is stored.
+        Refusal: A copy of an earlier one is stored.
     """
     found = look(unit)
     if not found:
         return False
     target, scratch = STORE / unit, STORE / f"{unit}.partial"
     if target.is_dir():
-        raise Foreign(refusal(unit, found))
+        raise refusal(unit, found)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     STORE.chmod(0o700)

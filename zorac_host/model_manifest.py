@@ -12,14 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from zorac_host.refusal import Refusal
+
 _TOKENIZERS = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json")
 _GGUF_PART = re.compile(r"-\d{5}-of-(?P<parts>\d{5})\.gguf$")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zorac-deploy" / "model-digests.json"
-
-
-class Fault(Exception):
-    """The folder cannot be served."""
 
 
 def manifest(model: Path, tekken: bool = False, remember: bool = False, pickle: bool = False) -> dict[str, object]:
@@ -36,7 +34,7 @@ def manifest(model: Path, tekken: bool = False, remember: bool = False, pickle: 
         files are no part of a model: they are what git, the hub's client and we keep beside it.
 
     Raises:
-        Fault: The model is missing, lacks a file, or holds a damaged one.
+        Refusal: The model is missing, lacks a file, or holds a damaged one.
     """
     found = check(model, tekken, pickle)
     root = model if model.is_dir() else model.parent
@@ -60,7 +58,7 @@ def _files(folder: Path) -> list[Path]:
     """The model's own files.
 
     Raises:
-        Fault: One is not a regular file, or links to something outside of the model, which would be copied too.
+        Refusal: One is not a regular file, or links to something outside of the model, which would be copied too.
     """
     found = []
     for path in sorted(folder.rglob("*")):
@@ -70,8 +68,8 @@ def _files(folder: Path) -> list[Path]:
         # A hub's cache keeps the files of a model elsewhere.
         blob = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
         if not blob and not target.is_relative_to(folder.resolve()):
-            raise Fault(
-                f"[model-unsafe] {path} is a link to {target}, outside of the model. Put the file itself there."
+            raise Refusal(
+                f"{path} is a link to {target}, outside of the model. Put the file itself there.", "model-unsafe"
             )
         _require_file(path)
         found.append(path)
@@ -81,25 +79,25 @@ def _files(folder: Path) -> list[Path]:
 def _require_file(path: Path) -> None:
     """Require that `path` is a file: a pipe would be waited for, and a device has no end."""
     if not path.is_file():
-        raise Fault(f"[model-unsafe] {path} is not a regular file, and a model consists of files. Remove it.")
+        raise Refusal(f"{path} is not a regular file, and a model consists of files. Remove it.", "model-unsafe")
 
 
 def check(model: Path, tekken: bool, pickle: bool = False) -> str:
     """The format of `model`: ``safetensors``, ``pickle``, or ``gguf`` for a file or folder of llama.cpp's.
 
     Raises:
-        Fault: It is not a whole model.
+        Refusal: It is not a whole model.
     """
     if not str(model).strip("."):
-        raise Fault("[model-missing] no model was named. Give one with --model FOLDER, or set model_weights_source.")
+        raise Refusal("no model was named. Give one with --model FOLDER, or set model_weights_source.", "model-missing")
     if not model.exists():
-        raise Fault(f"[model-missing] there is no model {model} on this machine. Give one with --model FOLDER.")
+        raise Refusal(f"there is no model {model} on this machine. Give one with --model FOLDER.", "model-missing")
     files = gguf_files(model)
     if files:
         _check_gguf(files)
         return "gguf"
     if not model.is_dir():
-        raise Fault(f"[model-missing] {model} is neither a folder nor a *.gguf file. Give one with --model FOLDER.")
+        raise Refusal(f"{model} is neither a folder nor a *.gguf file. Give one with --model FOLDER.", "model-missing")
     return _check_folder(model, tekken, pickle)
 
 
@@ -107,7 +105,7 @@ def gguf_files(model: Path) -> list[Path]:
     """The GGUF files that `model` is made of, in order; none if it is of another format.
 
     Raises:
-        Fault: There are several models to choose from, or a part of one is missing.
+        Refusal: There are several models to choose from, or a part of one is missing.
     """
     if model.is_file():
         found = [model] if model.suffix == ".gguf" else []
@@ -119,12 +117,13 @@ def gguf_files(model: Path) -> list[Path]:
         names = [f"{stem}-{number:05}-of-{part['parts']}.gguf" for number in range(1, int(part["parts"]) + 1)]
         missing = [name for name in names if not (found[0].parent / name).is_file()]
         if missing:
-            raise Fault(f"[model-incomplete] {found[0].parent} lacks {', '.join(missing)}. Fetch the rest.")
+            raise Refusal(f"{found[0].parent} lacks {', '.join(missing)}. Fetch the rest.", "model-incomplete")
         return [found[0].parent / name for name in names]
     if len(found) > 1:
-        raise Fault(
-            f"[model-incomplete] {model} holds several GGUF files: {', '.join(path.name for path in found)}. "
-            "Name one of them, with its folder."
+        raise Refusal(
+            f"{model} holds several GGUF files: {', '.join(path.name for path in found)}. "
+            "Name one of them, with its folder.",
+            "model-incomplete",
         )
     return found
 
@@ -136,27 +135,28 @@ def _check_gguf(files: list[Path]) -> None:
         with path.open("rb") as file:
             start = file.read(8)
         if start[:4] != b"GGUF" or len(start) < 8 or not 2 <= struct.unpack("<I", start[4:])[0] <= 3:
-            raise Fault(f"[model-damaged] {path} does not begin as a GGUF file of version 2 or 3. Fetch it again.")
+            raise Refusal(f"{path} does not begin as a GGUF file of version 2 or 3. Fetch it again.", "model-damaged")
 
 
 def _check_folder(folder: Path, tekken: bool, pickle: bool) -> str:
     """Require that `folder` holds a whole model in the Hugging Face layout, and say in which format."""
     config = _read_json(folder, "config.json")
     if not isinstance(config, dict) or not config:
-        raise Fault(f"[model-damaged] {folder}/config.json holds no settings. Fetch the model again.")
+        raise Refusal(f"{folder}/config.json holds no settings. Fetch the model again.", "model-damaged")
     needed = ("tekken.json",) if tekken else _TOKENIZERS
     if not any((folder / name).is_file() for name in needed):
         reason = " (vllm_tokenizer_mode is mistral, and vLLM reads it)" if tekken else ""
         cure = "Set vllm_tokenizer_mode to auto." if tekken else "Fetch the model again, whole."
-        raise Fault(f"[model-incomplete] {folder} has no {' or '.join(needed)}{reason}. {cure}")
+        raise Refusal(f"{folder} has no {' or '.join(needed)}{reason}. {cure}", "model-incomplete")
     pickles = [] if any(folder.glob("*.safetensors*")) else _pickles(folder)
     if pickles and pickle:
         return "pickle"
     if pickles:
-        raise Fault(
-            f"[model-unsafe] {folder} holds its weights as pickles alone ({pickles[0]}), and whoever loads a pickle "
+        raise Refusal(
+            f"{folder} holds its weights as pickles alone ({pickles[0]}), and whoever loads a pickle "
             "runs what is written in it. Take a model with *.safetensors files. If you trust its maker, set "
-            "model_weights_pickle_allowed to true."
+            "model_weights_pickle_allowed to true.",
+            "model-unsafe",
         )
     for weights in weight_files(folder):
         read_header(weights)
@@ -171,18 +171,18 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that the model in `folder` is made of.
 
     Raises:
-        Fault: One is missing, or there is none.
+        Refusal: One is missing, or there is none.
     """
     if (folder / "model.safetensors.index.json").is_file():
         index = _read_json(folder, "model.safetensors.index.json")
         names = sorted(set(index.get("weight_map", {}).values())) if isinstance(index, dict) else []
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
-            raise Fault(f"[model-incomplete] {folder} lacks {', '.join(missing) or 'weights'}. Fetch the rest.")
+            raise Refusal(f"{folder} lacks {', '.join(missing) or 'weights'}. Fetch the rest.", "model-incomplete")
         return [folder / name for name in names]
     found = sorted(folder.glob("*.safetensors"))
     if not found:
-        raise Fault(f"[model-incomplete] {folder} has no *.safetensors file. Fetch the model again, whole.")
+        raise Refusal(f"{folder} has no *.safetensors file. Fetch the model again, whole.", "model-incomplete")
     return found
 
 
@@ -192,9 +192,9 @@ def _read_json(folder: Path, name: str) -> object:
     try:
         return json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Fault(f"[model-incomplete] {folder} has no {name}. Fetch the model again, whole.") from None
+        raise Refusal(f"{folder} has no {name}. Fetch the model again, whole.", "model-incomplete") from None
     except ValueError as error:
-        raise Fault(f"[model-damaged] {folder}/{name} is not JSON: {error}. Fetch it again.") from None
+        raise Refusal(f"{folder}/{name} is not JSON: {error}. Fetch it again.", "model-damaged") from None
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
@@ -203,24 +203,25 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     Such a file is eight bytes of header length (little endian), a JSON header, and the tensors' data.
 
     Raises:
-        Fault: The file is not as long as its header says.
+        Refusal: The file is not as long as its header says.
     """
     _require_file(path)
     size = path.stat().st_size
-    damaged = f"[model-damaged] {path} is {size} bytes long"
+    damaged = f"{path} is {size} bytes long"
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= length <= size - 8:
-            raise Fault(f"{damaged} and has no whole header. It was cut off: fetch it again.")
+            raise Refusal(f"{damaged} and has no whole header. It was cut off: fetch it again.", "model-damaged")
         try:
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
             end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-            raise Fault(f"{damaged} and its header is not readable. Fetch it again.") from None
+            raise Refusal(f"{damaged} and its header is not readable. Fetch it again.", "model-damaged") from None
     if size != 8 + length + end:
-        raise Fault(f"{damaged}, and its header says {8 + length + end}. It was cut off: fetch it again.")
+        found = f"{damaged}, and its header says {8 + length + end}"
+        raise Refusal(f"{found}. It was cut off: fetch it again.", "model-damaged")
     return dict(header)
 
 

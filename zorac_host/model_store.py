@@ -1,7 +1,7 @@
 """Look after the models of a host: list, verify and remove them. Each word prints one line of JSON.
 
-Needs nothing but Python. Usage: ``model_store.py ROOT list|verify [NAME]|remove NAME [--force]|clean``. A fault is one
-line on standard error, ``[id] message``, and exit code 1.
+Needs nothing but Python. Usage: ``model_store.py ROOT list|verify [NAME]|remove NAME [--force]|clean``. A refusal
+is one too, and exit code 4.
 """
 
 import argparse
@@ -23,7 +23,7 @@ _OURS = re.compile(r"(?P<name>.+)-(?P<digest>[0-9a-f]{12})(?P<partial>\.partial)
 
 
 class Fault(Exception):
-    """It cannot be done; the message says what to do instead."""
+    """It cannot be done; the message says what to do instead. The second argument is the refusal's id."""
 
 
 def listed(root: Path) -> list[dict[str, Any]]:
@@ -49,8 +49,9 @@ def remove(root: Path, name: str, force: bool) -> dict[str, Any]:
     if used and not force:
         which = "; ".join(f"{folder}: generation {', '.join(map(str, numbers))}" for folder, numbers in used.items())
         raise Fault(
-            f"[model-in-use] a generation of this host needs it ({which}). Let go of old generations with: "
-            "zorac-deploy generations --collect. To remove it all the same, add --force."
+            f"a generation of this host needs it ({which}). Let go of old generations with: "
+            "zorac-deploy generations --collect. To remove it all the same, add --force.",
+            "model-in-use",
         )
     return _removed(chosen)
 
@@ -70,7 +71,7 @@ def _chosen(root: Path, name: str) -> list[Path]:
     found = [folder for folder in _folders(root) if not name or name in (folder.name, _parts(folder)["name"])]
     if name and not found:
         there = ", ".join(folder.name for folder in _folders(root)) or "none"
-        raise Fault(f"[model-missing] there is no model {name} in {root}. There are: {there}.")
+        raise Fault(f"there is no model {name} in {root}. There are: {there}.", "model-missing")
     return found
 
 
@@ -185,7 +186,11 @@ def main() -> None:
         else:
             found = clean(given.root)
         print(json.dumps(found))
-    except (Fault, OSError) as fault:
+    except Fault as fault:
+        message, refusal = fault.args
+        print(json.dumps({"refusal": {"id": refusal, "message": message}}))
+        sys.exit(4)
+    except OSError as fault:
         sys.exit(str(fault))
 
 

@@ -9,48 +9,53 @@ import subprocess
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from zorac_host.refusal import Refusal
+
 # Below it, a port is only for processes with a right that an engine does not have.
 _LOWEST = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _PROCESS = re.compile(r'\("([^"]*)",pid=(\d+)')
 
 
-def fault(host: str, port: int, units: Collection[str] = ()) -> str:
-    """Try to bind a socket as an engine does.
+def require(host: str, port: int, units: Collection[str] = ()) -> None:
+    """Require that an engine can listen, by binding a socket as it does.
 
     Args:
         host: The address.
         port: The port.
         units: The systemd units whose processes may hold the port, for they will be stopped.
 
-    Returns:
-        The refusal, its id in brackets first; empty if the engine can listen once `units` are stopped.
+    Raises:
+        Refusal: It cannot listen, even once `units` are stopped.
     """
     try:
         address = _bind(host, 0) if host else ""
     except (OSError, TypeError) as error:
-        return _no_address(host, getattr(error, "strerror", None) or str(error))
+        raise _no_address(host, getattr(error, "strerror", None) or str(error)) from None
     if not address:
-        return _no_address(host, "it is empty")
+        raise _no_address(host, "it is empty")
     lowest = int(_LOWEST.read_text())
     if port < lowest:
-        return (
-            f"[settings-invalid] vllm_port is {port}, and without root rights a service cannot listen below {lowest}. "
-            f"Set vllm_port to a number from {lowest} to 65535."
+        raise Refusal(
+            f"vllm_port is {port}, and without root rights a service cannot listen below {lowest}. "
+            f"Set vllm_port to a number from {lowest} to 65535.",
+            "settings-invalid",
         )
     try:
         _bind(host, port)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            return f"[port-taken] port {port} of {host} cannot be used: {error.strerror}. Set another vllm_port."
+            message = f"port {port} of {host} cannot be used: {error.strerror}. Set another vllm_port."
+            raise Refusal(message, "port-taken") from None
     else:
-        return ""
+        return
     listeners = list(_listeners(address, port))
     foreign = [_described(name, pid) for name, pid in listeners if _unit(pid) not in units]
     if listeners and not foreign:
-        return ""
+        return
     owners = " and ".join(dict.fromkeys(foreign)) or "a process that cannot be seen"
-    return (
-        f"[port-taken] port {port} of {host} is in use by {owners}. Stop that program, or set vllm_port to a free port."
+    raise Refusal(
+        f"port {port} of {host} is in use by {owners}. Stop that program, or set vllm_port to a free port.",
+        "port-taken",
     )
 
 
@@ -62,11 +67,12 @@ def _bind(host: str, port: int) -> str:
         return str(probe.getsockname()[0])
 
 
-def _no_address(host: str, reason: str) -> str:
+def _no_address(host: str, reason: str) -> Refusal:
     there = " ".join(_run("hostname", "--all-ip-addresses").split()) or "none but the loopback address"
-    return (
-        f"[settings-invalid] vllm_host is '{host}', and this host cannot listen there: {reason}. Its addresses are: "
-        f"{there}. Set vllm_host to one of them, to 127.0.0.1, or to 0.0.0.0 for all."
+    return Refusal(
+        f"vllm_host is '{host}', and this host cannot listen there: {reason}. Its addresses are: "
+        f"{there}. Set vllm_host to one of them, to 127.0.0.1, or to 0.0.0.0 for all.",
+        "settings-invalid",
     )
 
 

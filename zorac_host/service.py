@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from zorac_host import port, store
+from zorac_host.refusal import Refusal
 
 _MEMORY_LIMIT_SECONDS = 60.0
 _TICK_SECONDS = 0.2
@@ -162,9 +163,10 @@ def require_free_port(about: Mapping[str, object], units: Collection[str] = ()) 
     Raises:
         Failure: There is no such address, or somebody else listens there.
     """
-    fault = port.fault(str(about["host"]), int(str(about["port"])), units)
-    if fault:
-        raise Failure(fault.partition("] ")[2])
+    try:
+        port.require(str(about["host"]), int(str(about["port"])), units)
+    except Refusal as refusal:
+        raise Failure(str(refusal)) from None
 
 
 def stay_if_host_stops() -> None:

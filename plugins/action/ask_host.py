@@ -1,6 +1,5 @@
-"""Ask the host program where it is not installed yet, or may be another version: it runs from memory."""
+"""Ask the host program. It runs from memory, for it may not be installed yet, or may be another version."""
 
-import json
 import shlex
 from typing import Any
 
@@ -8,22 +7,22 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
-    """The action `ask_host`: run the program with the words ``argv``; what it prints is the result's ``answer``."""
+    """The action `ask_host`: run the program, or the one installed as ``program``, with the words ``argv``.
 
-    _VALID_ARGS = frozenset(("argv",))
+    The result has its ``answer``, or its refusal.
+    """
+
+    _VALID_ARGS = frozenset(("argv", "program"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send the program, built here, to the host's Python by its standard input."""
-        from zorac_deploy import zipapp  # here, for `require_package` explains its absence
+        """Send the program, built here, to the host's Python by its standard input; or run the one that is there."""
+        from zorac_deploy import actions, zipapp  # here, for `require_package` explains its absence
 
         result: dict[str, Any] = super().run(tmp, task_vars)
-        words = ["/usr/bin/python3", "-I", "-c", zipapp.LOADER, *map(str, self._task.args["argv"])]
-        done = self._low_level_execute_command(shlex.join(words), in_data=zipapp.build())
-        if done["rc"] != 0:
-            return {**result, "failed": True, "msg": done["stderr"].strip() or f"exit code {done['rc']}"}
-        try:
-            answer = json.loads(done["stdout"])
-        except ValueError:
-            return {**result, "failed": True, "msg": f"the host program answered {done['stdout'][:200]!r}"}
-        told = answer if isinstance(answer, dict) else {}
-        return {**result, "changed": bool(told.get("changed")), "answer": answer, "diff": told.get("diff", [])}
+        program, words = self._task.args.get("program"), list(map(str, self._task.args["argv"]))
+        if program:
+            done = self._low_level_execute_command(shlex.join([program, *words]))
+        else:
+            command = ["/usr/bin/python3", "-I", "-c", zipapp.LOADER, *words]
+            done = self._low_level_execute_command(shlex.join(command), in_data=zipapp.build())
+        return {**result, **actions.host_answer(done, str((task_vars or {}).get("inventory_hostname", "the host")))}

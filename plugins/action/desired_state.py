@@ -25,6 +25,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
         done = self._low_level_execute_command(shlex.join(words), in_data=json.dumps(described["document"]).encode())
         if done["rc"] != 0 and self._task.check_mode:  # before the first deployment there is no program
             return {**result, "changed": True, "ansible_facts": {"desired_state_document": described["document"]}}
-        if done["rc"] != 0:
-            return {**result, "failed": True, "msg": done["stderr"].strip() or f"exit code {done['rc']}"}
-        return {**result, **actions.applied(described["document"], json.loads(done["stdout"]), self._task.check_mode)}
+        told = actions.host_answer(done, str(arguments["host"]))
+        if "answer" not in told:
+            return {**result, **told}
+        return {**result, **actions.applied(described["document"], told["answer"], self._task.check_mode)}

@@ -76,10 +76,11 @@ def main() -> None:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            module.fail_json(
-                msg=f"[disk-full] no space is left for a new generation under {root}. Free some, and type the same "
-                "again. What runs is as it was."
+            message = (
+                f"no space is left for a new generation under {root}. Free some, and type the same again. "
+                "What runs is as it was."
             )
+            module.fail_json(msg=message, refusal={"id": "disk-full", "message": message})
     repaired = _damaged(folders[number], files) if same else []
     if repaired and not module.check_mode:
         for name in repaired:

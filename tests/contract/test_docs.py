@@ -23,12 +23,20 @@ def test_the_reference_is_up_to_date():
 
 
 def test_every_refusal_of_a_role_has_its_exit_code_and_every_code_its_refusal():
-    sources = [path for role in _ROLES for path in role.rglob("*") if path.suffix in (".yml", ".py", ".j2")]
-    used = {found for path in sources for found in re.findall(r"\[([a-z]+(?:-[a-z]+)+)\] ", path.read_text())}
-    modules = [path for path in (_ROOT / "zorac_deploy").rglob("*.py") if path.name != "errors.py"]
+    tasks = "".join(path.read_text() for path in (_ROOT / "roles").rglob("tasks/*.yml"))
+    used = set(re.findall(r"^ +refuse:\n +id: ([a-z-]+)$", tasks, re.MULTILINE))
+    folders = [_ROOT / name for name in ("zorac_deploy", "zorac_host", "plugins", "roles")]
+    modules = [path for folder in folders for path in folder.rglob("*.py") if path.name != "errors.py"]
     ours = "".join(path.read_text() for path in modules)
     used |= {name for name in errors.REFUSALS if f'"{name}"' in ours}
     assert used == set(errors.REFUSALS)
+
+
+def test_a_role_refuses_by_id_and_no_message_has_one():
+    folders = [_ROOT / name for name in ("zorac_deploy", "zorac_host", "plugins", "roles")]
+    sources = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".yml", ".py", ".j2")]
+    ids = "|".join(errors.REFUSALS)
+    assert [path for path in sources if re.search(rf"\[({ids})\] ", path.read_text())] == []
 
 
 def test_exit_codes_are_distinct():

@@ -14,6 +14,7 @@ _ORDER = [
     "scratch",
     "environments",
     "engine_settings",
+    "compatibility",
     "planner",
     "profiles",
     "inventory_cache",

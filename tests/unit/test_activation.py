@@ -10,8 +10,10 @@ import pytest
 
 from tests.unit import engine_logs
 from tests.unit.generations import OTHER, UNIT, become, made
+from tests.unit.refusals import refuses
 from tests.unit.systemd import activate, enabled, serves
 from zorac_host import activation, proof, service, store
+from zorac_host.refusal import Refusal
 
 
 def test_the_first_is_proved_and_enabled(host):
@@ -258,7 +260,7 @@ def test_only_one_at_a_time(host):
 
 @pytest.mark.usefixtures("host")
 def test_an_unknown_generation_is_refused_with_those_there_are():
-    with pytest.raises(activation.NoSuchGeneration, match=r"no generation 4. There are: 1, 2, 3."):
+    with refuses("generation-unknown", r"no generation 4. There are: 1, 2, 3."):
         activation.begin(4, "me")
     assert store.pending() == {}
 
@@ -431,7 +433,7 @@ def test_a_lock_that_is_a_link_is_refused_and_not_followed(disk, name):
     victim = disk / "victim"
     (disk / name).parent.mkdir(mode=0o700, exist_ok=True)
     (disk / name).symlink_to(victim)
-    with pytest.raises((service.Failure, OSError)):
+    with pytest.raises((Refusal, OSError)):
         activate(1)
     assert (victim.exists(), store.pending()) == (False, {})
 
@@ -440,5 +442,5 @@ def test_a_lock_that_is_a_link_is_refused_and_not_followed(disk, name):
 def test_a_lock_that_is_a_fifo_is_refused_at_once(disk):
     (disk / "run").mkdir(mode=0o700)
     os.mkfifo(disk / "run/activation.lock")
-    with pytest.raises(service.Failure, match="lock-unsafe"):
+    with refuses("lock-unsafe", "activation.lock is p"):
         activate(1)

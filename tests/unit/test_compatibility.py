@@ -1,15 +1,14 @@
-"""roles/gpu_compatibility: what goes together is let through, what does not is refused with its cure."""
+"""zorac_deploy/compatibility.py: what goes together is let through, what does not is refused with its cure."""
 
 import copy
 import itertools
 
 import pytest
-import yaml
 
-from tests.unit.roles import program
+from zorac_deploy import actions, compatibility, content
+from zorac_deploy.errors import Refused
 
-compatibility = program("gpu_compatibility", "compatibility")
-LOCK = yaml.safe_load(compatibility._LOCK.read_text())
+LOCK = compatibility.locked()
 ENGINE = "cuda-0.26.0"
 
 
@@ -101,9 +100,19 @@ def test_a_card_that_only_the_driver_sees_counts():
     ],
 )
 def test_what_does_not_go_together_is_refused(facts, options, refusal, says):
-    with pytest.raises(compatibility.Fault, match=rf"^\[{refusal}\] ") as fault:
+    with pytest.raises(Refused) as fault:
         decide(facts, **options)
+    assert fault.value.refusal == refusal
     assert says in str(fault.value)
+
+
+def test_the_action_gives_the_decision_or_the_refusal():
+    asked = {"facts": two_cards(used_mib=3100), "engine": ENGINE, "cards": ["GPU-4090"]}
+    assert actions.check_compatibility(asked)["result"]["selected"][0]["uuid"] == "GPU-4090"
+    refused = actions.check_compatibility({**asked, "gpu_memory_utilization": 0.92, "units": ["vllm.service"]})
+    assert refused["failed"]
+    assert refused["refusal"]["id"] == "gpu-memory-held"
+    assert refused["refusal"]["exit_code"] == 78
 
 
 def test_a_driver_that_is_going_to_be_installed_is_the_one_that_counts():
@@ -115,7 +124,7 @@ def test_a_branch_stands_for_its_newest_version(planned, enough):
     if enough:
         decide(host(loaded=None), planned=planned)
     else:
-        with pytest.raises(compatibility.Fault, match="driver-too-old"):
+        with pytest.raises(Refused, match="needs driver"):
             decide(host(loaded=None), planned=planned)
 
 
@@ -159,7 +168,7 @@ def test_two_cards_can_be_named():
 
 
 def test_a_card_that_is_not_there_is_refused_with_those_that_are():
-    with pytest.raises(compatibility.Fault, match=r"^\[gpu-not-found\] .*GPU-9.*RTX 3090: 0000:02:00.0 GPU-3090"):
+    with pytest.raises(Refused, match=r"names GPU-9.*RTX 3090: 0000:02:00.0 GPU-3090"):
         decide(two_cards(), wanted=["GPU-9"])
 
 
@@ -174,9 +183,7 @@ def holder(name, unit, used, gpu="GPU-4090"):
 
 def test_a_desktop_that_holds_too_much_is_named_with_the_share_that_fits():
     facts = two_cards(used_mib=3100) | {"holders": [holder("Xorg", "gdm.service", 2900)]}
-    with pytest.raises(
-        compatibility.Fault, match=r"^\[gpu-memory-held\] .*Xorg \(gdm.service, 2900 MiB\).*at most 0.87"
-    ):
+    with pytest.raises(Refused, match=r"Xorg \(gdm.service, 2900 MiB\).*at most 0.87"):
         memory(facts, 0.92)
     memory(facts, 0.87)
 
@@ -188,7 +195,7 @@ def test_what_the_engine_itself_holds_counts_as_free():
 
 def test_an_orphan_of_the_engine_does_not():
     facts = two_cards(used_mib=22000) | {"holders": [holder("VLLM::EngineCore", "session-1.scope", 21500)]}
-    with pytest.raises(compatibility.Fault, match=r"EngineCore \(session-1.scope"):
+    with pytest.raises(Refused, match=r"EngineCore \(session-1.scope"):
         memory(facts, 0.92)
 
 
@@ -201,5 +208,5 @@ def test_a_card_whose_memory_is_unknown_is_let_through():
 
 
 def test_every_engine_has_a_row():
-    locks = {path.stem for path in (compatibility._LOCK.parents[2] / "engine/files/locks").glob("*.txt")}
+    locks = {path.stem for path in content.role_file("engine", "locks").glob("*.txt")}
     assert locks == set(LOCK["engines"])

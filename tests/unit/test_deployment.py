@@ -144,11 +144,10 @@ def test_where_nothing_answers_the_deployment_failed(more):
 
 
 def test_an_unknown_generation_is_refused():
-    said = (
-        "Warning: Permanently added 'tower' to the list of known hosts.\n[generation-unknown] there is no generation 9."
-    )
+    told = {"refusal": {"id": "generation-unknown", "message": "there is no generation 9."}}
+    warning = "Warning: Permanently added 'tower' to the list of known hosts."
     with pytest.raises(Refused, match=r"^there is no generation 9") as refused:
-        deployment.activate(FakeConnection(stderr=said, code=1), 9, "me")
+        deployment.activate(FakeConnection(told, stderr=warning, code=4), 9, "me")
     assert refused.value.refusal == "generation-unknown"
 
 
@@ -163,13 +162,6 @@ def test_an_unknown_generation_is_refused():
 def test_without_the_program_nothing_is_deployed(said, code):
     with pytest.raises(NotDeployed, match="nothing is deployed on tower"):
         deployment.read(FakeConnection(stderr=said, code=code))
-
-
-def test_what_ssh_says_of_its_files_does_not_hide_what_the_program_says():
-    said = f"{NOISE}\n[generation-unknown] there is no generation 99."
-    with pytest.raises(Refused, match=r"^there is no generation 99") as refused:
-        deployment.activate(FakeConnection(stderr=said, code=1), 99, "me")
-    assert refused.value.refusal == "generation-unknown"
 
 
 def test_a_warning_of_ssh_means_nothing():

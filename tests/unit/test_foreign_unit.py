@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.generations import OTHER, UNIT, become, made
+from tests.unit.refusals import refuses
 from tests.unit.systemd import activate, serves
 from zorac_host import activation, foreign, store
 
@@ -102,8 +103,10 @@ def test_a_unit_put_in_the_place_of_ours_is_foreign(disk):
 
 
 def test_the_refusal_names_what_is_there_and_what_to_type(hand_made):
-    message = foreign.refusal(UNIT, foreign.look(UNIT))
-    assert message.startswith(f"[unit-foreign] zorac-deploy did not make {UNIT} and it is running: {hand_made}, ")
+    refusal = foreign.refusal(UNIT, foreign.look(UNIT))
+    message = str(refusal)
+    assert refusal.refusal == "unit-foreign"
+    assert message.startswith(f"zorac-deploy did not make {UNIT} and it is running: {hand_made}, ")
     assert "package.conf" in message
     assert "zorac-deploy up --replace-unit" in message
 
@@ -172,14 +175,14 @@ def test_a_second_unit_is_not_stored_over_the_first(hand_made):
     foreign.keep(UNIT)
     foreign.remove(UNIT)
     hand_made.write_text("[Service]\nExecStart=/home/me/second\n")
-    with pytest.raises(foreign.Foreign, match=r"An earlier one is stored in .*move this one away by hand"):
+    with refuses("unit-foreign", r"An earlier one is stored in .*move this one away by hand"):
         foreign.keep(UNIT)
     assert hand_made.read_text() == "[Service]\nExecStart=/home/me/second\n"
 
 
 @pytest.mark.usefixtures("host")
 def test_an_activation_refuses_a_foreign_unit_and_takes_a_stored_one(disk, hand_made):
-    with pytest.raises(foreign.Foreign):
+    with refuses("unit-foreign"):
         activate(1)
     assert (store.pending(), hand_made.read_text()) == ({}, _HAND_MADE)
     foreign.keep(UNIT)

@@ -135,7 +135,8 @@ def test_a_full_disk_is_said_and_leaves_no_folder(have, root, monkeypatch, kind)
 
     monkeypatch.setattr(os, "fsync", full)
     answer = have(files={}, says=1)
-    assert answer["msg"].startswith("[disk-full] no space is left")
+    assert answer["msg"].startswith("no space is left")
+    assert answer["refusal"] == {"id": "disk-full", "message": answer["msg"]}
     assert "What runs is as it was." in answer["msg"]
     assert folders(root) == ["1"]
 

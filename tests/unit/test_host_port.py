@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from tests.unit.refusals import refuses
 from zorac_host import port
 
 _ALL = "0.0.0.0"  # noqa: S104 - that is what is tested
@@ -48,9 +49,8 @@ def listening():
 )
 def test_a_port_that_another_program_has_is_refused_and_the_program_named(listening, theirs, ours):
     number = listening(theirs)
-    found = port.fault(ours, number)
-    assert found.startswith(f"[port-taken] port {number} of {ours} is in use by ")
-    assert f"(process {os.getpid()}" in found
+    with refuses("port-taken", rf"^port {number} of {ours} is in use by .*\(process {os.getpid()}"):
+        port.require(ours, number)
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_a_port_that_another_program_has_is_refused_and_the_program_named(listen
 )
 def test_another_address_is_in_nobodys_way(listening, theirs, ours):
     number = listening(theirs, dual=False)
-    assert port.fault(ours, number) == ""
+    port.require(ours, number)
 
 
 def test_what_our_own_unit_holds_will_be_free_and_what_is_not_in_the_way_does_not_count(listening, monkeypatch):
     monkeypatch.setattr(port, "_unit", lambda _: "vllm.service")
-    assert port.fault(_ALL, listening("127.0.0.1"), ["vllm.service"]) == ""
+    port.require(_ALL, listening("127.0.0.1"), ["vllm.service"])
     shown = (
         'LISTEN 0 128 127.0.0.1:{0} 0.0.0.0:* users:(("python",pid=7,fd=3))\n'
         'LISTEN 0 128 192.0.2.1:{0} 0.0.0.0:* users:(("nginx",pid=8,fd=3))\n'
@@ -71,25 +71,26 @@ def test_what_our_own_unit_holds_will_be_free_and_what_is_not_in_the_way_does_no
     number = listening("127.0.0.1")
     monkeypatch.setattr(port, "_run", lambda *_: shown.format(number))
     monkeypatch.setattr(port, "_unit", lambda pid: {7: "vllm.service", 8: "nginx.service"}[pid])
-    assert port.fault("127.0.0.1", number, ["vllm.service"]) == ""
-    found = port.fault(_ALL, number, ["vllm.service"])
-    assert found.startswith(f"[port-taken] port {number} of 0.0.0.0 is in use by nginx (process 8 of nginx.service, ")
+    port.require("127.0.0.1", number, ["vllm.service"])
+    with refuses("port-taken", rf"^port {number} of 0.0.0.0 is in use by nginx \(process 8 of nginx.service, "):
+        port.require(_ALL, number, ["vllm.service"])
 
 
 @pytest.mark.parametrize("shown", ["LISTEN 0 128 127.0.0.1:{0} 0.0.0.0:*\n", ""])
 def test_a_listener_without_a_process_is_refused(listening, monkeypatch, shown):
     number = listening("127.0.0.1")
     monkeypatch.setattr(port, "_run", lambda *_: shown.format(number))
-    found = port.fault("127.0.0.1", number, ["vllm.service"])
-    assert found.startswith(f"[port-taken] port {number} of 127.0.0.1 is in use by a process that cannot be seen")
+    with refuses("port-taken", f"^port {number} of 127.0.0.1 is in use by a process that cannot be seen"):
+        port.require("127.0.0.1", number, ["vllm.service"])
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "127.0.0.1o", "", "a b", "2001:db8::7", "é" * 80])
 def test_an_address_that_the_host_has_not_is_refused_with_those_it_has(host):
-    found = port.fault(host, 8000)
-    assert found.startswith(f"[settings-invalid] vllm_host is '{host}', and this host cannot listen there: ")
-    assert "Its addresses are: " in found
+    says = f"^vllm_host is '{host}', and this host cannot listen there: .*Its addresses are: "
+    with refuses("settings-invalid", says):
+        port.require(host, 8000)
 
 
 def test_a_port_for_root_alone_is_refused():
-    assert port.fault("127.0.0.1", 80).startswith("[settings-invalid] vllm_port is 80, and ")
+    with refuses("settings-invalid", "^vllm_port is 80, and "):
+        port.require("127.0.0.1", 80)

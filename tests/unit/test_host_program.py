@@ -11,7 +11,7 @@ import pytest
 
 import zorac_deploy
 import zorac_host
-from zorac_deploy import content, zipapp
+from zorac_deploy import content, errors, zipapp
 
 _PLUGINS = content.root() / "plugins"
 _SOURCE = Path(zorac_host.__file__).parent
@@ -43,8 +43,11 @@ def test_it_runs_alone_and_tells_its_version(built):
 
 def test_it_runs_from_memory_where_it_is_not_installed():
     command = [sys.executable, "-I", "-c", zipapp.LOADER, "port", "192.0.2.7", "8000", "none.service"]
-    done = subprocess.run(command, cwd="/", env={}, input=zipapp.build(), capture_output=True, check=True)
-    assert json.loads(done.stdout).startswith("[settings-invalid] vllm_host is '192.0.2.7'")
+    done = subprocess.run(command, cwd="/", env={}, input=zipapp.build(), capture_output=True, check=False)
+    refusal = errors.refused(done.stdout.decode())
+    assert (done.returncode, refusal.refusal) == (4, "settings-invalid")
+    assert str(refusal).startswith("vllm_host is '192.0.2.7'")
+    assert done.stderr.decode().strip() == str(refusal)
 
 
 def test_a_running_program_needs_nothing_of_its_file_any_more(built):

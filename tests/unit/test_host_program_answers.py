@@ -106,7 +106,19 @@ def test_a_newer_program_is_told_apart():
 
 def test_a_generation_that_is_not_there():
     with pytest.raises(Refused, match="there is no generation 9"):
-        asked(Host("", 1, "[generation-unknown] there is no generation 9. There are: 1."))
+        asked(
+            Host(
+                '{"refusal": {"id": "generation-unknown", "message": "there is no generation 9."}}',
+                4,
+                "there is no generation 9.",
+            )
+        )
+
+
+@pytest.mark.parametrize("answer", ["", "[]", '{"refusal": 1}', '{"refusal": {"id": "of-a-later-version"}}'])
+def test_a_refusal_that_nobody_knows_is_no_refusal_of_ours(answer):
+    with pytest.raises(HostProgramUnusable):
+        asked(Host(answer, 4, "it cannot be done"))
 
 
 def look(asked=None, **changes):

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fetching import begin, command, fetch, job, published, target
 from tests.hub_server import GATED, MOVED, NO_REVISION, Fault, Hub
+from zorac_deploy import errors
 
 WEIGHTS = random.Random(1).randbytes(400_000)  # noqa: S311 - the same each time
 FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS, "nested/vocab.txt": b"a b c"}
@@ -107,7 +108,7 @@ def test_what_stays_is_refused_and_nothing_appears(hub, tmp_path, path, fault, r
     hub.fault = lambda _, asked: fault if path in asked else None
     assert fetch(job(tmp_path, hub, stall_seconds=2)).startswith(f"[{refusal}] ")
     assert published(tmp_path) is None
-    assert json.loads((tmp_path / "progress.json").read_text())["state"] == "refused"
+    assert json.loads((tmp_path / "progress.json").read_text())["refusal"] == refusal
     hub.fault = lambda *_: None
     assert fetch(job(tmp_path, hub)) == ""
     assert published(tmp_path) == FILES
@@ -187,4 +188,4 @@ def test_a_disk_that_becomes_full_is_noticed(tmp_path):
             text=True,
         )
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("[model-no-space] "), done.stderr
+    assert errors.refused(done.stdout).refusal == "model-no-space", done.stderr

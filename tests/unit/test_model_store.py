@@ -78,7 +78,7 @@ def test_a_model_without_a_record_is_proved_by_its_name(tmp_path):
 
 def test_what_a_generation_needs_stays_unless_it_is_forced(model, etc):
     used(etc, model, 3)
-    with pytest.raises(model_store.Fault, match=r"^\[model-in-use\] .*generation 3.*--force"):
+    with pytest.raises(model_store.Fault, match=r"generation 3.*--force.*model-in-use"):
         model_store.remove(model.parent, "small", False)
     assert model.is_dir()
     assert model_store.remove(model.parent, "small", True)["folders"] == [model.name]
@@ -95,7 +95,7 @@ def test_what_nothing_needs_goes(model):
 
 @pytest.mark.parametrize("name", ["none", "small-", "..", "/"])
 def test_what_is_not_there_is_said_to_be(model, name):
-    with pytest.raises(model_store.Fault, match=r"^\[model-missing\] .*small-"):
+    with pytest.raises(model_store.Fault, match=r"small-.*model-missing"):
         model_store.remove(model.parent, name, False)
 
 

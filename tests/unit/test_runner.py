@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from zorac_deploy import connection, content, inventory, runner, scratch
-from zorac_deploy.errors import DeploymentFailed, Refused
+from zorac_deploy.errors import DeploymentFailed, Refused, exit_code_of
 
 PASSWORD = "c4n4ry-p4ssw0rd"  # noqa: S105
 TOKEN = "hf_c4n4ryT0ken"  # noqa: S105
@@ -124,7 +124,7 @@ def test_an_error_of_ours_in_the_middle_ends_the_run(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("task", "kind", "says"),
     [
-        ({"name": "Refuse", "fail": {"msg": "[port-taken] it is"}}, Refused, "^it is$"),
+        ({"name": "Say", "fail": {"msg": "[port-taken] it is"}}, DeploymentFailed, "^Say failed on box"),
         ({"name": "Break", "command": "false"}, DeploymentFailed, "^Break failed on box"),
         ({"nonsense": 1}, DeploymentFailed, "ended with exit code 4 before it did anything"),
     ],
@@ -134,6 +134,32 @@ def test_what_fails_is_told_apart(folder, monkeypatch, task, kind, says):
     monkeypatch.setenv("ANSIBLE_FORCE_COLOR", "1")
     with pytest.raises(kind, match=says):
         run(folder, monkeypatch, task)
+
+
+MODULE = """
+from ansible.module_utils.basic import AnsibleModule
+
+AnsibleModule({}).fail_json(msg="it is full", refusal={"id": "disk-full", "message": "it is full"})
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "code", "says"),
+    [
+        ({"refuse": {"id": "port-taken", "message": "{{ 6 * 7 }}"}}, 29, "^42$"),
+        ({"refuse": {"id": "port-taken", "message": "{{ item }}"}, "loop": [1, 2], "when": "item == 2"}, 29, "^2$"),
+        ({"full_disk": {}}, 34, "^it is full$"),
+        ({"ask_host": {"argv": ["port", "192.0.2.7", 8000]}}, 39, "^box: vllm_host is '192.0.2.7'"),
+        ({"ask_host": {"argv": ["manifest", "/no/such"]}, "loop": [1]}, 25, "^box: there is no model /no/such"),
+    ],
+    ids=["role", "loop of a role", "module", "host program", "loop of the host program"],
+)
+def test_a_refusal_reaches_the_cli_with_its_exit_code(folder, monkeypatch, task, code, says):
+    (folder / "library").mkdir()
+    (folder / "library" / "full_disk.py").write_text(MODULE)
+    with pytest.raises(Refused, match=says) as refused:
+        run(folder, monkeypatch, {"name": "Refuse", **task})
+    assert exit_code_of(refused.value) == code
 
 
 def test_a_playbook_that_is_killed_is_said_with_the_task_that_it_was_in(folder, monkeypatch):

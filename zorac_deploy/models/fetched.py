@@ -14,7 +14,7 @@ import huggingface_hub
 import platformdirs
 
 from zorac_deploy import content, scratch
-from zorac_deploy.errors import ZoracDeployError, refused_by_program
+from zorac_deploy.errors import ZoracDeployError, refused
 from zorac_deploy.models.resolve import Resolved, endpoint
 
 
@@ -54,6 +54,7 @@ def _fetch(model: Resolved, path: Path, on_step: Callable[[str], None]) -> None:
         with subprocess.Popen(
             [sys.executable, "-I", str(program), str(job)],
             env=environment,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -63,12 +64,12 @@ def _fetch(model: Resolved, path: Path, on_step: Callable[[str], None]) -> None:
                     if progress.exists():
                         on_step(json.loads(progress.read_text(encoding="utf-8"))["note"])
                     time.sleep(1)
-                message = process.communicate()[1].strip()
+                answer, message = process.communicate()
             finally:
                 if process.poll() is None:
                     process.send_signal(signal.SIGINT)
         if process.returncode != 0:
-            raise refused_by_program(message) or ZoracDeployError(f"{model.source} was not fetched: {message[-2000:]}")
+            raise refused(answer) or ZoracDeployError(f"{model.source} was not fetched: {message.strip()[-2000:]}")
 
 
 def _job(model: Resolved, path: Path, progress: Path) -> dict[str, object]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from zorac_deploy.connection import Connection
-from zorac_deploy.errors import ZoracDeployError, refused_by_program
+from zorac_deploy.errors import ZoracDeployError, refused
 from zorac_host import model_store
 
 
@@ -112,4 +112,4 @@ def _ask(connection: Connection, *words: str) -> Any:
     connection.check()
     said = done.stderr.strip()
     message = f"the models of {connection.target.name} cannot be looked after: {said[-500:]}"
-    raise refused_by_program(said) or ZoracDeployError(message)
+    raise refused(done.stdout) or ZoracDeployError(message)

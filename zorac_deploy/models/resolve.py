@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import platformdirs
 
-from zorac_deploy.errors import Refused, refused
+from zorac_deploy.errors import Refused
 from zorac_deploy.models import pins
 from zorac_deploy.models.source import Hub, Web, parse
 from zorac_host import model_manifest
+from zorac_host.refusal import Refusal
 
 # Also in outline.py, which takes its time to load, and in the programs on the host.
 _RECORD = ".zorac-deploy.json"
@@ -79,8 +80,8 @@ def resolve(
 def _local(path: Path, tekken: bool, pickle: bool) -> Resolved:
     try:
         found = model_manifest.manifest(path, tekken, remember=True, pickle=pickle)
-    except model_manifest.Fault as fault:
-        raise refused(str(fault)) or fault from None
+    except Refusal as fault:
+        raise Refused(str(fault), fault.refusal) from None
     except OSError as fault:
         raise Refused(f"{path} cannot be read: {fault}.", "model-damaged") from None
     return Resolved(str(path), "copy", str(path), {"source": str(path), **found}, {})
@@ -92,9 +93,9 @@ def _remote(folder: Path, tekken: bool, pickle: bool) -> Resolved:
     model = folder / min(urls) if all(name.endswith(".gguf") for name in urls) else folder
     try:
         found = model_manifest.check(model, tekken, pickle)
-    except model_manifest.Fault as fault:
+    except Refusal as fault:
         # The folder is ours; the person knows the source.
-        raise refused(str(fault).replace(str(folder), record["source"])) or fault from None
+        raise Refused(str(fault).replace(str(folder), record["source"]), fault.refusal) from None
     size = sum(file["size"] for file in record["files"].values())
     whole = {**record, "format": found, "bytes": size, "digest": model_manifest.digest(record["files"])}
     return Resolved(record["source"], "fetch", str(model), whole, urls)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zorac_deploy.errors import Refused, refused
+from zorac_deploy.errors import Refused
 from zorac_deploy.planner import formats, llama_cpp, settings
 from zorac_deploy.planner.config import from_config
 from zorac_deploy.planner.engine import GIB
@@ -16,6 +16,7 @@ from zorac_deploy.planner.plan import Plan, plan
 from zorac_deploy.planner.setup import Setup
 from zorac_deploy.planner.weights import weights_bytes
 from zorac_host import model_manifest
+from zorac_host.refusal import Refusal
 
 # Tensors of these types are loaded in the type that is computed in; the others hold packed weights and stay so.
 _COMPUTED = ("F64", "F32", "F16", "BF16")
@@ -86,8 +87,8 @@ def _gguf_files(model: Path) -> list[Path]:
     """The files of a GGUF model; none if it is of another format, or not there."""
     try:
         return list(model_manifest.gguf_files(model))
-    except model_manifest.Fault as fault:
-        raise refused(str(fault)) or fault from None
+    except Refusal as fault:
+        raise Refused(str(fault), fault.refusal) from None
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
@@ -121,8 +122,8 @@ def _stored_gib(folder: Path, model: Model) -> float | None:
     try:
         files = model_manifest.weight_files(folder)
         tensors = [tensor for file in files for tensor in model_manifest.read_header(file).items()]
-    except model_manifest.Fault as fault:
-        raise refused(str(fault)) or fault from None
+    except Refusal as fault:
+        raise Refused(str(fault), fault.refusal) from None
     return sum(_bytes(name, tensor, model) for name, tensor in tensors) / GIB
 
 

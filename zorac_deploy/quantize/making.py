@@ -19,6 +19,7 @@ from zorac_deploy.models.fetched import fetched
 from zorac_deploy.models.source import local_name
 from zorac_deploy.quantize.job import Job
 from zorac_host import model_manifest
+from zorac_host.refusal import Refusal
 
 _PROGRAM = Path(__file__).with_name("program.py")
 # What is made anew, and what tells of the source alone.
@@ -227,5 +228,5 @@ def _told_source(model: Resolved) -> str:
 def _check(partial: Path) -> None:
     try:
         model_manifest.check(partial, tekken=False)
-    except model_manifest.Fault as fault:
+    except Refusal as fault:
         raise Refused(f"what was made is not whole: {fault}", "quantize-failed") from None

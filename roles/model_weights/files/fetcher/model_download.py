@@ -34,7 +34,7 @@ class Again(Exception):
 
 
 class Refusal(Exception):
-    """It would not go better the next time."""
+    """It would not go better the next time. The second argument is the refusal's id."""
 
 
 class Download:
@@ -76,8 +76,9 @@ class Download:
                 return
             part.unlink()
         raise Refusal(
-            f"[model-damaged] {name} of {self._job['manifest']['source']} came twice with another SHA-256 than was "
-            "announced. Something on the way changes files: look at the proxy, or name another source."
+            f"{name} of {self._job['manifest']['source']} came twice with another SHA-256 than was "
+            "announced. Something on the way changes files: look at the proxy, or name another source.",
+            "model-damaged",
         )
 
     def _get(self, url: str, part: Path, file: dict[str, Any]) -> None:
@@ -123,16 +124,15 @@ def _outcome(fault: BaseException | None, source: str) -> dict[str, Any]:
     """What `fault` means for the job."""
     match fault:
         case Refusal():
-            return {"outcome": "refused", "message": str(fault)}
+            message, refusal = fault.args
+            return _refused(message, refusal)
         case Again():
             return {"outcome": "again", "message": str(fault), "wait_seconds": fault.wait_seconds}
         case HfHubHTTPError():
             return _answered(fault, source)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            message = (
-                f"[model-no-space] the disk was full before {source} was there. Free some and type the same again."
-            )
-            return {"outcome": "refused", "message": message}
+            message = f"the disk was full before {source} was there. Free some and type the same again."
+            return _refused(message, "model-no-space")
         case httpx2.HTTPError() | OSError():
             return {"outcome": "again", "message": str(fault) or type(fault).__name__}
     return {"outcome": "again", "message": repr(fault)}
@@ -149,14 +149,18 @@ def _answered(fault: HfHubHTTPError, source: str) -> dict[str, Any]:
         return {"outcome": "again", "message": f"the server answers {status}", "wait_seconds": seconds}
     if isinstance(fault, GatedRepoError) or status in (401, 403):
         message = (
-            f"[model-gated] {source} may not be read ({status}). Accept its terms on its page on the hub in a browser, "
+            f"{source} may not be read ({status}). Accept its terms on its page on the hub in a browser, "
             "and give a token with HF_TOKEN=… or: hf auth login"
         )
-    elif status == 404:
-        message = f"[model-missing] {url} is gone. Fetch the newest: zorac-deploy model pull SOURCE --refresh"
-    else:
-        message = f"[model-unreachable] {url} is answered with {status}. Try again later."
-    return {"outcome": "refused", "message": message}
+        return _refused(message, "model-gated")
+    if status == 404:
+        message = f"{url} is gone. Fetch the newest: zorac-deploy model pull SOURCE --refresh"
+        return _refused(message, "model-missing")
+    return _refused(f"{url} is answered with {status}. Try again later.", "model-unreachable")
+
+
+def _refused(message: str, refusal: str) -> dict[str, Any]:
+    return {"outcome": "refused", "refusal": refusal, "message": message}
 
 
 def _sha256(path: Path) -> str:

@@ -40,7 +40,7 @@ _GIB, _MIB = 2**30, 2**20
 
 
 class Refusal(Exception):
-    """It cannot be fetched, and trying again would not help."""
+    """It cannot be fetched, and trying again would not help. The second argument is the refusal's id."""
 
 
 class Fetch:
@@ -67,16 +67,17 @@ class Fetch:
             self._publish()
         self._tell("done", "all is there")
 
-    def refuse(self, message: str) -> None:
+    def refuse(self, message: str, refusal: str) -> None:
         """Leave word why it was given up."""
-        self._tell("refused", message)
+        self._tell("refused", message, refusal)
 
     def _prepare(self) -> None:
         """Have the folder that it is collected in, with nothing strange in it, and room for the rest."""
         for name in self._manifest["files"]:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or any(part[0] == "." for part in path.parts):
-                raise Refusal(f"[model-unsafe] {self._manifest['source']} names a file outside of its folder: {name}.")
+                message = f"{self._manifest['source']} names a file outside of its folder: {name}."
+                raise Refusal(message, "model-unsafe")
         self._partial.mkdir(parents=True, exist_ok=True)
         for path in list(self._partial.rglob("*")):
             if path.is_symlink() or (path.is_file() and not self._belongs(path)):
@@ -85,8 +86,9 @@ class Fetch:
         missing, free = self._manifest["bytes"] - self._have(), shutil.disk_usage(self._partial).free
         if missing > free:
             raise Refusal(
-                f"[model-no-space] {missing / _GIB:.1f} GiB of {self._path.name} are still to come, and "
-                f"{self._partial.parent} has {free / _GIB:.1f} GiB free. Free some and type the same again."
+                f"{missing / _GIB:.1f} GiB of {self._path.name} are still to come, and "
+                f"{self._partial.parent} has {free / _GIB:.1f} GiB free. Free some and type the same again.",
+                "model-no-space",
             )
 
     def _belongs(self, path: Path) -> bool:
@@ -113,14 +115,15 @@ class Fetch:
             if outcome["outcome"] == "done":
                 return
             if outcome["outcome"] == "refused":
-                raise Refusal(outcome["message"])
+                raise Refusal(outcome["message"], outcome["refusal"])
             now = self._have()
             failures = 0 if now > best else failures + 1
             best = max(best, now)
             if failures >= self._job["tries"]:
                 raise Refusal(
-                    f"[model-unreachable] {self._manifest['source']} does not come: {outcome['message']}. It was tried "
-                    f"{self._tries} times, and {now / _GIB:.1f} GiB are here. Type the same again to go on."
+                    f"{self._manifest['source']} does not come: {outcome['message']}. It was tried "
+                    f"{self._tries} times, and {now / _GIB:.1f} GiB are here. Type the same again to go on.",
+                    "model-unreachable",
                 )
             # What was cut off after something new had come goes on at once.
             patience = min(self._job["pause_seconds"] * 2 ** (failures - 1), _LONGEST_PAUSE_SECONDS) if failures else 0
@@ -185,9 +188,8 @@ class Fetch:
         shutil.rmtree(self._partial / ".hub", ignore_errors=True)
         there = {str(path.relative_to(self._partial)) for path in self._partial.rglob("*") if not path.is_dir()}
         if there != {*self._manifest["files"], RECORD}:
-            raise Refusal(
-                f"[model-damaged] {self._partial} is not what was fetched. Remove it and type the same again."
-            )
+            message = f"{self._partial} is not what was fetched. Remove it and type the same again."
+            raise Refusal(message, "model-damaged")
         for folder in (*(path for path in self._partial.rglob("*") if path.is_dir()), self._partial):
             _sync(folder)
         if self._job.get("replaced") and self._path.exists():
@@ -195,7 +197,7 @@ class Fetch:
         self._partial.rename(self._path)
         _sync(self._path.parent)
 
-    def _tell(self, state: str, message: str) -> None:
+    def _tell(self, state: str, message: str, refusal: str = "") -> None:
         total = self._manifest["bytes"]
         have = total if state == "done" else self._have()
         self._seen.append((time.monotonic(), have))
@@ -209,6 +211,7 @@ class Fetch:
         left = f", {(total - have) / rate:.0f} s left" if rate else ""
         note = f"{size}, {rate / _MIB:.1f} MiB/s{left}" if state == "fetching" else f"{size}; {message}"
         told = {"state": state, "bytes": have, "total": total, "tries": self._tries, "message": message, "note": note}
+        told["refusal"] = refusal
         _write(Path(self._job["progress"]), json.dumps(told))
 
 
@@ -236,11 +239,13 @@ def main() -> None:
     try:
         fetch.run()
     except (Refusal, OSError) as fault:
-        message = str(fault)
+        message, refusal = fault.args if isinstance(fault, Refusal) else (str(fault), "")
         if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"[model-no-space] {fault}. Free some and type the same again."
+            message, refusal = f"{fault}. Free some and type the same again.", "model-no-space"
         with contextlib.suppress(OSError):  # a disk that is full takes no last words
-            fetch.refuse(message)
+            fetch.refuse(message, refusal)
+        if refusal:
+            print(json.dumps({"refusal": {"id": refusal, "message": message}}))
         sys.exit(message)
 
 

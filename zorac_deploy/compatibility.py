@@ -1,26 +1,18 @@
-"""Choose the cards to compute on, and decide whether they, the driver, the engine and the flags go together.
+"""Choose the cards to compute on, and decide whether they, the driver, the engine and the flags go together."""
 
-Runs on the controller. Usage: ``compatibility.py FACTS_JSON --engine ENGINE [OPTION …]``, FACTS_JSON being what
-nvidia_probe.py printed. Prints what follows as JSON. A fault is one line on standard error, ``[id] message``, and exit
-code 1.
-"""
-
-import argparse
-import json
-import sys
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-_LOCK = Path(__file__).with_name("compatibility.yml")
+from zorac_deploy import content
+from zorac_deploy.errors import Refused
 
 Facts = Mapping[str, Any]
 
 
-class Fault(Exception):
-    """What was asked for cannot work on this host."""
+def locked() -> Facts:
+    """What is known to go together."""
+    lock: Facts = content.data(content.role_file("gpu_compatibility", "compatibility.yml"))
+    return lock
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -31,6 +23,7 @@ def version(text: str) -> tuple[int, ...]:
 def generation(lock: Facts, device: str) -> Facts | None:
     """The row of the lock for a card with the PCI id `device`, as in ``0x2684``; None for a card it does not know."""
     number = int(device, 16)
+    row: Facts
     for row in lock["architectures"]:
         low, high = (int(bound, 16) for bound in row["ids"])
         if low <= number <= high:
@@ -49,7 +42,7 @@ def decide(
     """What the host's cards are, which of them to compute on, and which kernel modules they want.
 
     Args:
-        facts: What nvidia_probe.py found.
+        facts: What `zorac-host gpus` found.
         lock: What goes together.
         engine: A key of the lock's engines.
         kv_cache_dtype: The type that the KV cache is to be kept in.
@@ -57,17 +50,18 @@ def decide(
         wanted: The UUIDs or PCI addresses of the cards to compute on; none to have one chosen.
 
     Raises:
-        Fault: Something does not go together; the message says what to change.
+        Refused: Something does not go together; the message says what to change.
     """
     if not facts["cards"] and not facts["gpus"]:
-        raise Fault(
-            "[gpu-missing] there is no NVIDIA card on the PCI bus of this host. Is it seated and powered, is it passed "
-            "through to this machine? Type: lspci -d 10de: . Without a card, take the profile cpu."
+        raise Refused(
+            "there is no NVIDIA card on the PCI bus of this host. Is it seated and powered, is it passed "
+            "through to this machine? Type: lspci -d 10de: . Without a card, take the profile cpu.",
+            "gpu-missing",
         )
     if engine not in lock["engines"]:
-        raise Fault(
-            f"[gpu-unknown-engine] the compatibility lock has no row for the engine {engine}. "
-            f"Choose one of: {', '.join(lock['engines'])}."
+        raise Refused(
+            f"the compatibility lock has no row for the engine {engine}. Choose one of: {', '.join(lock['engines'])}.",
+            "gpu-unknown-engine",
         )
     cards = _known(facts, lock)
     selected = _selected(cards, wanted, lock["engines"][engine])
@@ -101,9 +95,10 @@ def _known(facts: Facts, lock: Facts) -> list[dict[str, Any]]:
         )
     if not cards:
         unknown = ", ".join(f"{card['address']} (device {card['device']})" for card in facts["cards"])
-        raise Fault(
-            f"[gpu-unknown] no card of this host is in the compatibility lock: {unknown}; and no driver works "
-            "that could tell what it is. Install its driver by hand and type the same."
+        raise Refused(
+            f"no card of this host is in the compatibility lock: {unknown}; and no driver works "
+            "that could tell what it is. Install its driver by hand and type the same.",
+            "gpu-unknown",
         )
     return cards
 
@@ -134,9 +129,10 @@ def _selected(cards: Sequence[Facts], wanted: Sequence[str], engine: Facts) -> l
     for name in wanted:
         if name not in by_name:
             there = "; ".join(f"{card['name']}: {card['address']} {card['uuid'] or ''}".strip() for card in cards)
-            raise Fault(
-                f"[gpu-not-found] gpu_compatibility_cards names {name}, and this host has no such card. It has: "
-                f"{there}. Name a card by its UUID or its PCI address."
+            raise Refused(
+                f"gpu_compatibility_cards names {name}, and this host has no such card. It has: "
+                f"{there}. Name a card by its UUID or its PCI address.",
+                "gpu-not-found",
             )
     return [by_name[name] for name in wanted]
 
@@ -145,10 +141,11 @@ def _check_cards(selected: Sequence[Facts], engine: Facts, name: str) -> None:
     needed = engine["compute"]
     for card in selected:
         if needed and version(card["compute"]) < version(needed):
-            raise Fault(
-                f"[gpu-too-old] the engine {name} has kernels for compute capability {needed} and newer, and "
+            raise Refused(
+                f"the engine {name} has kernels for compute capability {needed} and newer, and "
                 f"{card['name']} has {card['compute']}. There is no newer engine for such a card; use another card, "
-                "or the profile cpu."
+                "or the profile cpu.",
+                "gpu-too-old",
             )
 
 
@@ -156,9 +153,10 @@ def _check_kv_cache(selected: Sequence[Facts], lock: Facts, dtype: str) -> None:
     needed = lock["fp8_kv_cache"]["compute"]
     for card in selected:
         if dtype.startswith("fp8") and version(card["compute"]) < version(needed):
-            raise Fault(
-                f"[kv-dtype-unsupported] vllm_kv_cache_dtype is {dtype}, which needs compute capability {needed}, and "
-                f"{card['name']} has {card['compute']}. Set vllm_kv_cache_dtype: auto, and half of vllm_max_model_len."
+            raise Refused(
+                f"vllm_kv_cache_dtype is {dtype}, which needs compute capability {needed}, and "
+                f"{card['name']} has {card['compute']}. Set vllm_kv_cache_dtype: auto, and half of vllm_max_model_len.",
+                "kv-dtype-unsupported",
             )
 
 
@@ -168,9 +166,10 @@ def _check_driver(facts: Facts, engine: Facts, name: str, planned: str | None) -
     if not needed:
         return
     if driver is None:
-        raise Fault(
-            f"[driver-missing] no NVIDIA driver is loaded: {facts['smi_error']}. The engine {name} (CUDA "
-            f"{engine['cuda']}) needs {needed} or newer. Install one and type the same."
+        raise Refused(
+            f"no NVIDIA driver is loaded: {facts['smi_error']}. The engine {name} (CUDA "
+            f"{engine['cuda']}) needs {needed} or newer. Install one and type the same.",
+            "driver-missing",
         )
     # A branch, as in "580", stands for its newest version.
     if version(driver) < version(needed)[: len(version(driver))]:
@@ -180,9 +179,10 @@ def _check_driver(facts: Facts, engine: Facts, name: str, planned: str | None) -
             else "It was not installed by zorac-deploy, which leaves it alone. Upgrade it the way it came, or remove "
             "it (packages: sudo apt-get purge '*nvidia*'), reboot, and type the same: then zorac-deploy installs one"
         )
-        raise Fault(
-            f"[driver-too-old] the engine {name} (CUDA {engine['cuda']}) needs driver {needed} or newer; "
-            f"{'the one to be installed' if planned else 'the one loaded'} is {driver}. {cure}."
+        raise Refused(
+            f"the engine {name} (CUDA {engine['cuda']}) needs driver {needed} or newer; "
+            f"{'the one to be installed' if planned else 'the one loaded'} is {driver}. {cure}.",
+            "driver-too-old",
         )
 
 
@@ -193,7 +193,7 @@ def check_memory(facts: Facts, selected: Sequence[Facts], utilization: float, un
     counts as free. A card without known memory is let through.
 
     Raises:
-        Fault: Others hold too much; the message names them and the largest share that fits.
+        Refused: Others hold too much; the message names them and the largest share that fits.
     """
     gpus = {gpu["address"]: gpu for gpu in facts["gpus"]}
     for card in selected:
@@ -211,34 +211,10 @@ def check_memory(facts: Facts, selected: Sequence[Facts], utilization: float, un
                 for holder in holders
                 if holder["unit"] not in units
             )
-            raise Fault(
-                f"[gpu-memory-held] vllm_gpu_memory_utilization is {utilization}, so "
+            raise Refused(
+                f"vllm_gpu_memory_utilization is {utilization}, so "
                 f"{round(utilization * gpu['total_mib'])} of the {gpu['total_mib']} MiB of {card['name']} must be "
                 f"free, and others hold {others}: {named or 'no process that the driver names'}. Stop them, or set "
-                f"vllm_gpu_memory_utilization to at most {int(fits * 100) / 100}."
+                f"vllm_gpu_memory_utilization to at most {int(fits * 100) / 100}.",
+                "gpu-memory-held",
             )
-
-
-def main() -> None:
-    """Print the decision."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("facts", type=json.loads)
-    parser.add_argument("--engine", required=True)
-    parser.add_argument("--kv-cache-dtype", default="auto")
-    parser.add_argument("--driver", default="")
-    parser.add_argument("--card", action="append", default=[])
-    parser.add_argument("--gpu-memory-utilization", type=float, help="also require this share of the memory to be free")
-    parser.add_argument("--units", default="")
-    given = parser.parse_args()
-    lock = yaml.safe_load(_LOCK.read_text(encoding="utf-8"))
-    try:
-        found = decide(given.facts, lock, given.engine, given.kv_cache_dtype, given.driver or None, given.card)
-        if given.gpu_memory_utilization is not None:
-            check_memory(given.facts, found["selected"], given.gpu_memory_utilization, given.units.split(","))
-    except Fault as fault:
-        sys.exit(str(fault))
-    print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,15 @@
+"""What is to be refused, with which id."""
+
+import contextlib
+
+import pytest
+
+from zorac_host.refusal import Refusal
+
+
+@contextlib.contextmanager
+def refuses(refusal, says=None):
+    """Require that a refusal with this id is raised, and a message that the pattern `says` matches somewhere."""
+    with pytest.raises(Refusal, match=says) as found:
+        yield
+    assert found.value.refusal == refusal

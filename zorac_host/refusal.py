@@ -1,0 +1,17 @@
+"""What the program refuses, as data: the id of the refusal, which has an exit code of its own, and the message."""
+
+
+class Refusal(Exception):
+    """It cannot be done; `str(refusal)` says what is needed.
+
+    Attributes:
+        refusal: The id, one of ``zorac_deploy.errors.REFUSALS``.
+    """
+
+    def __init__(self, message: str, refusal: str) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+    def answer(self) -> dict[str, dict[str, str]]:
+        """The answer of a program that refuses."""
+        return {"refusal": {"id": self.refusal, "message": str(self)}}
