@@ -55,7 +55,7 @@ def look(connection: Connection, asked: Inputs, whole: bool = False, deep: bool 
     except HostProgramUnusable as fault:
         if fault.newer:
             raise
-        return Look(None, (str(fault),))
+        return Look(None, ("the host program is of another version, or damaged: it will be replaced",))
     return Look(verified, tuple(_other(asked, verified)), tuple(_drift(verified)))
 
 

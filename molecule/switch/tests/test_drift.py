@@ -53,6 +53,17 @@ def test_drift_is_named_and_healed_and_a_full_run_agrees(up, group):
     assert up("--full")["changed"] == []
 
 
+def test_the_deployment_of_an_earlier_version_was_taken_over(host):
+    """By one activation, for the new launcher closes routes that the earlier one left open."""
+    first, second = (host.file(f"/etc/zorac-deploy/generations/{number}/generation.json") for number in (1, 2))
+    if not second.exists:
+        pytest.skip("the clone has not got the commit of the earlier version")
+    assert not host.file("/etc/zorac-deploy/generations/1/vllm_key.py").exists
+    assert host.file("/etc/zorac-deploy/generations/2/vllm_key.py").exists
+    assert json.loads(first.content_string)["model_path"] == json.loads(second.content_string)["model_path"]
+    assert not host.file("/usr/local/lib/zorac-deploy/zorac_host").exists
+
+
 def test_a_byte_is_found_by_reading_all_and_healed(up):
     up()
     # The time is put back: a look at the file shows nothing.
