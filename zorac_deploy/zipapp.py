@@ -24,7 +24,8 @@ _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive knows
 def build(package: Path = _PACKAGE) -> bytes:
     """The program. The same sources give the same bytes on every controller.
 
-    Names are sorted, times are fixed, and nothing is compressed, for compressors differ.
+    Names are sorted, times are fixed, and nothing is compressed, for compressors differ. It holds no byte code, which
+    is of one version of Python only, and seldom of the host's.
     """
     texts = {f"zorac_host/{path.name}": path.read_bytes() for path in package.glob("*.py")}
     texts["__main__.py"] = _MAIN.encode()

@@ -4,28 +4,23 @@ The transaction is on record before anything is stopped, and a unit of its own r
 unit may be killed, the host may lose its power: the unit is started again and goes on from the record.
 """
 
-import fcntl
 import os
 import shutil
-import stat
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zorac_host import engine_log, foreign, proof, service, store
+from zorac_host import Fault, engine_log, foreign, lock, proof, service, store
 from zorac_host.refusal import Refusal
 from zorac_host.service import Failure
 from zorac_host.store import Generation
 
 UNIT = "zorac-deploy-activate.service"
 WATCHDOG = "the watchdog"
-# Root's alone: what others can open, they can hold.
-_RUN = Path("/run/zorac-deploy")
 # Killed that often in the middle of one generation's start, it is taken for the cause.
 _ATTEMPTS = 3
 _TICK_SECONDS = 0.2
@@ -56,29 +51,58 @@ class _Course:
             self.seconds["silent"] = round(time.monotonic() - self.silent_since, 3)
 
 
-class Busy(Exception):
+class Busy(Fault):
     """Another activation is under way."""
 
 
-def settled(target: Generation) -> bool:
-    """Whether `target` is the current generation, proved, and what runs."""
-    now = store.current()
-    return (
-        now is not None
-        and now.number == target.number
-        and store.outcome(target.number).get("state") == "proved"
-        and service.shown(target.unit).get("ActiveState") == "active"
-        and service.running(target.unit) == target.number
-        and _in_place(target)
-    )
+def activate(number: int, by: str, key: Path | None, restart: bool, check: bool) -> dict[str, Any]:
+    """Have the generation `number` run, proved, and wait for it. How it ended, and whether anything was done.
+
+    Args:
+        number: The generation.
+        by: Who wants it.
+        key: A file with a new API key, put in force with it.
+        restart: Start the engine anew, even if it is what runs.
+        check: Only say whether there is anything to do.
+    """
+    wait()
+    target = store.generation(number)
+    there = target is not None and service.settled(target)
+    # An activation that nobody waited for may have put it in force already.
+    key = None if key and _in_force(_bytes(key)) else key
+    if target and there and not key and not restart and _answers(target):
+        return {"changed": False, "generation": number, **store.outcome(number)}
+    if check:
+        return {"changed": True, "generation": number}
+    # One that runs and does not answer is started anew: it hangs, or its API key was changed by hand.
+    wanted = _bytes(key) if key else b""
+    begin(number, by, restart=there, key=key)
+    wait()
+    found: dict[str, Any] = {"reason": "the disk took no outcome", "lines": [], "previous": None, "back_failure": ""}
+    # After a new key failed, the same generation serves again, with the old key.
+    proved = target is not None and service.settled(target) and (not key or _in_force(wanted))
+    state = "proved" if proved else "failed"
+    return {"changed": True, "generation": number, **found, **store.outcome(number), "state": state}
 
 
-def _in_place(target: Generation) -> bool:
-    """Whether systemd has the unit of `target` as it was written."""
+def _bytes(key: Path) -> bytes:
     try:
-        return (store.UNITS / target.unit).read_bytes() == (target.folder / target.unit).read_bytes()
+        return key.read_bytes().strip()
     except OSError:
+        return b""
+
+
+def _in_force(key: bytes) -> bool:
+    return key == _bytes(store.KEY_FILE)
+
+
+def _answers(target: Generation) -> bool:
+    """Whether the engine that runs gives a token."""
+    try:
+        proof.one_token(target.about, 30)
+    except Failure:
         return False
+    return True
 
 
 def begin(number: int, by: str, restart: bool = False, key: Path | None = None) -> None:
@@ -100,7 +124,7 @@ def begin(number: int, by: str, restart: bool = False, key: Path | None = None) 
         raise Refusal(f"there is no generation {number}. There are: {there}.", "generation-unknown")
     if "unit" in target.about:  # a description that lacks it fails on the record, and leads back
         foreign.require_none(target.unit)
-    with locked():
+    with lock.held():
         other = store.pending()
         if other:
             raise Busy(f"generation {other['target']} is being activated, for {other['by']}")
@@ -213,7 +237,7 @@ def _bring_up(target: Generation, previous: Generation | None, course: _Course, 
     about, now = target.about, store.current()
     active = service.shown(target.unit).get("ActiveState") in ("active", "activating")
     there = now is not None and now.number == target.number and active and service.running(target.unit) == target.number
-    there = there and _in_place(target)
+    there = there and service.in_place(target)
     if restart or not there or (key.is_made() if back else key.is_ahead()):
         if found := foreign.look(target.unit):
             raise Failure(str(foreign.refusal(target.unit, found)))
@@ -305,7 +329,7 @@ def _end(record: dict[str, Any], target: Generation, state: str, course: _Course
 
 def _end_record() -> None:
     """End the record, and only then what goes on with it after a power cut."""
-    with locked():
+    with lock.held():
         store.end_pending()
         service.enable(UNIT, False)
 
@@ -364,34 +388,3 @@ def _reason(error: Exception) -> str:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def locked(shared: bool = False) -> Iterator[None]:
-    """Hold the lock of those who begin and end an activation; `shared` with others who only look.
-
-    Raises:
-        Refusal: The lock or its folder is a link, somebody else's, or of another kind.
-    """
-    lock = _RUN / "activation.lock"
-    with suppress(FileExistsError):
-        _RUN.mkdir(mode=0o700)
-    _require_own(_RUN, _RUN.lstat(), stat.S_ISDIR)
-    _RUN.chmod(0o700)
-    # Not through a link, and without waiting for the other end of a FIFO.
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-    try:
-        _require_own(lock, os.fstat(handle), stat.S_ISREG)
-        fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _require_own(path: Path, found: os.stat_result, kind: Callable[[int], bool]) -> None:
-    if not kind(found.st_mode) or found.st_uid != os.geteuid():
-        raise Refusal(
-            f"{path} is {stat.filemode(found.st_mode)} of user {found.st_uid}, and a folder of root with "
-            f"regular files of root is needed. Remove it: sudo rm -r {_RUN}",
-            "lock-unsafe",
-        )

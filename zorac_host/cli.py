@@ -1,6 +1,9 @@
 """The words of ``zorac-host``: each prints one line of JSON.
 
 A refusal is an answer too, with exit code 4; any other fault is a message on standard error.
+
+A word imports what it needs, and as the first thing that it does: Python compiles this program at every start, and the
+file may be replaced while the program runs.
 """
 
 import argparse
@@ -8,29 +11,13 @@ import errno
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from zorac_host import (
-    PROTOCOL,
-    __version__,
-    activation,
-    foreign,
-    install,
-    model_manifest,
-    nvidia_probe,
-    port,
-    proof,
-    restore,
-    service,
-    store,
-    verify,
-    watchdog,
-)
+from zorac_host import PROTOCOL, Fault, __version__
 from zorac_host.refusal import Refusal
 
 _NOT_PROVED = 3
 _REFUSED = 4
-_FAULTS = (activation.Busy, service.Failure, OSError)
 
 
 def main() -> None:
@@ -40,7 +27,7 @@ def main() -> None:
         arguments.do(arguments)
     except Refusal as refusal:
         _refuse(refusal)
-    except _FAULTS as fault:
+    except (Fault, OSError) as fault:
         if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
             _refuse(Refusal(f"{fault}. Free some space, and run the same command again.", "disk-full"))
         sys.exit(str(fault))
@@ -72,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
     word = words.add_parser("keep", help="store a copy of a unit that is not ours, before one of its name is activated")
     word.add_argument("unit")
-    word.set_defaults(do=lambda given: print(json.dumps({"changed": foreign.keep(given.unit)})))
+    word.set_defaults(do=_keep)
 
     word = words.add_parser("install", help="install this program and its units")
     for name in ("idle", "stall", "answer"):
@@ -86,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     word.set_defaults(do=_foreign)
 
     word = words.add_parser("restore-units", help="restore the units that were replaced")
-    word.set_defaults(do=lambda _: print(json.dumps([unit for unit in foreign.stored() if foreign.restore(unit)])))
+    word.set_defaults(do=_restore_units)
 
     word = words.add_parser("port", help="require that an engine can listen")
     word.add_argument("host")
@@ -95,18 +82,18 @@ def _parser() -> argparse.ArgumentParser:
     word.set_defaults(do=_port)
 
     word = words.add_parser("gpus", help="the NVIDIA GPUs and the driver")
-    word.set_defaults(do=lambda _: print(json.dumps(nvidia_probe.probe(Path("/")))))
+    word.set_defaults(do=_gpus)
 
     word = words.add_parser("manifest", help="what a model consists of")
     word.add_argument("model", type=Path)
     word.add_argument("--pickle", action="store_true")
-    word.set_defaults(do=lambda given: print(json.dumps(model_manifest.manifest(given.model, pickle=given.pickle))))
+    word.set_defaults(do=_manifest)
 
     word = words.add_parser("wait", help="wait until no activation is under way")
-    word.set_defaults(do=lambda _: activation.wait())
+    word.set_defaults(do=_wait)
 
     word = words.add_parser("run", help="do the activation on record; systemd calls this")
-    word.set_defaults(do=lambda _: sys.exit(0 if activation.run() else _NOT_PROVED))
+    word.set_defaults(do=_run)
 
     word = words.add_parser("watch", help="look once whether the engine lives; a timer calls this")
     word.add_argument("--idle-seconds", type=float, required=True)
@@ -137,117 +124,109 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _watch(given: argparse.Namespace) -> None:
-    print(watchdog.look(given.idle_seconds, given.stall_seconds, given.answer_seconds))
+def _status(_: argparse.Namespace) -> None:
+    from zorac_host import status
+
+    print(json.dumps(status.read()))
 
 
-def _collect(given: argparse.Namespace) -> None:
-    activation.wait()
-    print(json.dumps(store.collect(given.keep, given.check)))
+def _activate(given: argparse.Namespace) -> None:
+    from zorac_host import activation, install
+
+    told = activation.activate(given.number, given.by, given.key, given.restart, given.check)
+    if told.get("state") == "proved":
+        told["changed"] |= install.watched(given.check)
+    print(json.dumps(told))
 
 
-def _verify(given: argparse.Namespace) -> None:
-    told = verify.look(given.deep, given.reply, given.document)
-    print(json.dumps(told | ({"status": _state()} if given.reply else {})))
+def _keep(given: argparse.Namespace) -> None:
+    from zorac_host import foreign
 
-
-def _restore(given: argparse.Namespace) -> None:
-    if not given.check:
-        activation.wait()
-    print(json.dumps(restore.restore(given.check, given.begin, given.deep)))
-
-
-def _apply(given: argparse.Namespace) -> None:
-    print(json.dumps(verify.apply(json.load(sys.stdin), given.check)))
-
-
-def _install(given: argparse.Namespace) -> None:
-    seconds = {"idle": given.idle, "stall": given.stall, "answer": given.answer}
-    print(json.dumps(install.install(seconds, given.check)))
-
-
-def _port(given: argparse.Namespace) -> None:
-    port.require(given.host, given.port, given.unit)
-    print(json.dumps({}))
+    print(json.dumps({"changed": foreign.keep(given.unit)}))
 
 
 def _foreign(given: argparse.Namespace) -> None:
+    from zorac_host import foreign
+
     found = foreign.look(given.unit)
     if found and given.require_none:
         raise foreign.refusal(given.unit, found)
     print(json.dumps({"found": list(map(str, found))}))
 
 
-def _activate(given: argparse.Namespace) -> None:
+def _restore_units(_: argparse.Namespace) -> None:
+    from zorac_host import foreign
+
+    print(json.dumps([unit for unit in foreign.stored() if foreign.restore(unit)]))
+
+
+def _port(given: argparse.Namespace) -> None:
+    from zorac_host import port
+
+    port.require(given.host, given.port, given.unit)
+    print(json.dumps({}))
+
+
+def _gpus(_: argparse.Namespace) -> None:
+    from zorac_host import nvidia_probe
+
+    print(json.dumps(nvidia_probe.probe(Path("/"))))
+
+
+def _manifest(given: argparse.Namespace) -> None:
+    from zorac_host import model_manifest
+
+    print(json.dumps(model_manifest.manifest(given.model, pickle=given.pickle)))
+
+
+def _wait(_: argparse.Namespace) -> None:
+    from zorac_host import activation
+
     activation.wait()
-    target = store.generation(given.number)
-    there = target is not None and activation.settled(target)
-    # An activation that nobody waited for may have put it in force already.
-    key = None if given.key and _in_force(_bytes(given.key)) else given.key
-    if target and there and not key and not given.restart and _answers(target):
-        changed = install.watched(given.check)
-        print(json.dumps({"changed": changed, "generation": given.number, **store.outcome(given.number)}))
-    elif given.check:
-        print(json.dumps({"changed": True, "generation": given.number}))
-    else:
-        # One that runs and does not answer is started anew: it hangs, or its API key was changed by hand.
-        wanted = _bytes(key) if key else b""
-        activation.begin(given.number, given.by, restart=there, key=key)
+
+
+def _run(_: argparse.Namespace) -> None:
+    from zorac_host import activation
+
+    sys.exit(0 if activation.run() else _NOT_PROVED)
+
+
+def _watch(given: argparse.Namespace) -> None:
+    from zorac_host import watchdog
+
+    print(watchdog.look(given.idle_seconds, given.stall_seconds, given.answer_seconds))
+
+
+def _verify(given: argparse.Namespace) -> None:
+    from zorac_host import status, verify
+
+    told = verify.look(given.deep, given.reply, given.document)
+    print(json.dumps(told | ({"status": status.read()} if given.reply else {})))
+
+
+def _restore(given: argparse.Namespace) -> None:
+    from zorac_host import activation, restore
+
+    if not given.check:
         activation.wait()
-        found: dict[str, Any] = {
-            "reason": "the disk took no outcome",
-            "lines": [],
-            "previous": None,
-            "back_failure": "",
-        }
-        found |= store.outcome(given.number)
-        # After a new key failed, the same generation serves again, with the old key.
-        proved = target is not None and activation.settled(target) and (not key or _in_force(wanted))
-        state = "proved" if proved else "failed"
-        if proved:
-            install.watched(check=False)
-        print(json.dumps({"changed": True, "generation": given.number, **found, "state": state}))
+    print(json.dumps(restore.restore(given.check, given.begin, given.deep)))
 
 
-def _bytes(key: Path) -> bytes:
-    try:
-        return key.read_bytes().strip()
-    except OSError:
-        return b""
+def _apply(given: argparse.Namespace) -> None:
+    from zorac_host import verify
+
+    print(json.dumps(verify.apply(json.load(sys.stdin), given.check)))
 
 
-def _in_force(key: bytes) -> bool:
-    return key == _bytes(store.KEY_FILE)
+def _install(given: argparse.Namespace) -> None:
+    from zorac_host import install
+
+    seconds = {"idle": given.idle, "stall": given.stall, "answer": given.answer}
+    print(json.dumps(install.install(seconds, given.check)))
 
 
-def _answers(target: store.Generation) -> bool:
-    """Whether the engine that runs gives a token."""
-    try:
-        proof.one_token(target.about, 30)
-    except service.Failure:
-        return False
-    return True
+def _collect(given: argparse.Namespace) -> None:
+    from zorac_host import activation, store
 
-
-def _status(_: argparse.Namespace) -> None:
-    print(json.dumps(_state()))
-
-
-def _state() -> dict[str, Any]:
-    """What runs, what is under way, and every generation."""
-    now = store.current()
-    found: dict[str, Any] = {
-        "current": now.number if now else None,
-        "pending": store.pending() or None,
-        "watchdog": store.watch(),
-        "generations": [{**each.about, "outcome": store.outcome(each.number)} for each in store.generations()],
-        "unit": None,
-        "health": "",
-    }
-    if now:
-        found["unit"] = service.details(now.unit)
-        try:
-            proof.health(now.about, 5)
-        except service.Failure as failure:
-            found["health"] = str(failure)
-    return found
+    activation.wait()
+    print(json.dumps(store.collect(given.keep, given.check)))

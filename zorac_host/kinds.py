@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from zorac_host import activation, nvidia_probe, service, store, tree
+from zorac_host import nvidia_probe, service, store, tree
 
 Part: TypeAlias = Mapping[str, Any]
 # Of a folder that was changed as a whole, the first names say enough.
@@ -242,7 +242,7 @@ def generations(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
             yield _differs(part, "digest", part["digest"][:12], str(now.about.get("digest"))[:12])
         if store.outcome(now.number).get("state") != "proved":
             yield _differs(part, "health check", "passed", store.outcome(now.number).get("state", "never activated"))
-        if service.shown(now.unit).get("ActiveState") == "active" and not activation.settled(now):
+        if service.shown(now.unit).get("ActiveState") == "active" and not service.settled(now):
             yield _differs(part, "running", f"generation {now.number}", f"generation {service.running(now.unit)}")
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from zorac_host import port, store
+from zorac_host import Fault, port, store
 from zorac_host.refusal import Refusal
 
 _MEMORY_LIMIT_SECONDS = 60.0
@@ -16,7 +16,7 @@ _WANTS = "multi-user.target.wants"
 _PROPERTIES = "ActiveState,SubState,NRestarts,Result,MainPID,ControlGroup,InvocationID,Job"
 
 
-class Failure(Exception):
+class Failure(Fault):
     """An engine did not do what it must. `str(failure)` says what."""
 
 
@@ -58,6 +58,27 @@ def running(unit: str) -> int | None:
         return None
     places = [word.partition(b"=")[2].decode() for word in words if word.startswith(b"ZORAC_DEPLOY_GENERATION=")]
     return int(Path(places[0]).name) if places and Path(places[0]).name.isdecimal() else None
+
+
+def settled(target: store.Generation) -> bool:
+    """Whether `target` is the current generation, proved, and what runs."""
+    now = store.current()
+    return (
+        now is not None
+        and now.number == target.number
+        and store.outcome(target.number).get("state") == "proved"
+        and shown(target.unit).get("ActiveState") == "active"
+        and running(target.unit) == target.number
+        and in_place(target)
+    )
+
+
+def in_place(target: store.Generation) -> bool:
+    """Whether systemd has the unit of `target` as it was written."""
+    try:
+        return (store.UNITS / target.unit).read_bytes() == (target.folder / target.unit).read_bytes()
+    except OSError:
+        return False
 
 
 def processes(unit: str) -> set[int]:

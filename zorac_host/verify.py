@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from zorac_host import activation, kinds, proof, service, store, tree
+from zorac_host import kinds, lock, proof, service, store, tree
 from zorac_host.kinds import Difference
 
 SCHEMA = 1
@@ -139,7 +139,7 @@ def look(deep: bool, reply: bool, whole: bool = False) -> dict[str, Any]:
     # The reply is waited for while files are looked at.
     with ThreadPoolExecutor(1) as beside:
         replied = beside.submit(_reply) if reply else None
-        with activation.locked(shared=True):
+        with lock.held(shared=True):
             found = differences(document["parts"], deep) + outdated(document)
         answer["differences"] = [each.summary() for each in found]
         if replied:

@@ -7,7 +7,7 @@ from hypothesis import settings
 
 from tests.unit.generations import made
 from tests.unit.systemd import FakeSystemd
-from zorac_host import activation, foreign, proof, service, store
+from zorac_host import foreign, lock, proof, service, store
 
 # A machine that does other things too is no failure, and what is found is written into the test, not into a folder.
 settings.register_profile("ours", deadline=None, database=None)
@@ -43,7 +43,7 @@ def host(disk, monkeypatch):
     monkeypatch.setattr(service, "cursor", lambda: "here")
     monkeypatch.setattr(service, "journal", lambda *_: host.lines)
     monkeypatch.setattr(proof, "prove", host.prove)
-    monkeypatch.setattr(activation, "_RUN", disk / "run")
+    monkeypatch.setattr(lock, "_RUN", disk / "run")
     monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of disks are made here, and none loses its power
     store.KEY_FILE.write_text("old")
     for number in (1, 2, 3):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.unit.generations import OTHER, UNIT
-from zorac_host import activation, proof, store
+from zorac_host import activation, proof, service, store
 from zorac_host.service import Failure
 
 
@@ -86,7 +86,7 @@ def serves(host, number):
     assert store.pending() == {}
     assert list(store.ETC.glob(".*")) + list(store.UNITS.glob(".*")) == []
     return (
-        activation.settled(store.generation(number))
+        service.settled(store.generation(number))
         and host.key == store.KEY_FILE.read_text()
         and (host.state, host.runs, store.current().number) == ("active", number, number)
         and [unit for unit in (UNIT, OTHER) if enabled(unit)] == [host.unit]

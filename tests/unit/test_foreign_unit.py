@@ -9,7 +9,7 @@ import pytest
 from tests.unit.generations import OTHER, UNIT, become, made
 from tests.unit.refusals import refuses
 from tests.unit.systemd import activate, serves
-from zorac_host import activation, foreign, store
+from zorac_host import foreign, service, store
 
 _HAND_MADE = "[Service]\nExecStart=/home/me/serve\n"
 
@@ -187,7 +187,7 @@ def test_an_activation_refuses_a_foreign_unit_and_takes_a_stored_one(disk, hand_
     assert (store.pending(), hand_made.read_text()) == ({}, _HAND_MADE)
     foreign.keep(UNIT)
     assert activate(1)
-    assert activation.settled(store.generation(1))
+    assert service.settled(store.generation(1))
     assert "LimitCORE" not in "".join(path.read_text() for path in (disk / "units" / f"{UNIT}.d").iterdir())
 
 
