@@ -67,6 +67,11 @@ class Result:
     seconds: float
     log: Path | None
 
+    def summary(self) -> str:
+        """How much was changed, in words."""
+        number = len(self.changed)
+        return f"{number} change{'s' * (number != 1)}" if number else "nothing changed"
+
 
 def run(
     verb: str,

@@ -26,6 +26,8 @@ def run(*arguments):
         (["up", "--profile", "headless"], 3, "--profile goes with --host"),
         (["up", "tower", "--host", "me@box", "--profile", "cpu"], 3, "leave out HOST"),
         (["status", "--inventory", "/no/such.yml"], 3, "there is no inventory"),
+        (["up", "tower", "rack", "--host", "me@box", "--profile", "cpu"], 3, "leave out HOST"),
+        (["up", "tower", "rack", "--check"], 2, "--check looks at one host"),
         (["up", "--nonsense"], 2, "No such option"),
         (["switch"], 2, "Missing argument 'PROFILE'"),
         (["switch", "display"], 3, "no host named"),

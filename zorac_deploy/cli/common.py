@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -62,9 +62,18 @@ class Session:
 
 def host_options(command: _Command) -> _Command:
     """Give a command the ways to name a host. `session` takes the words that come of it."""
+    return _named_by(click.argument("host_name", metavar="[HOST]", required=False), command)
+
+
+def several_hosts_options(command: _Command) -> _Command:
+    """Give a command the ways to name a host, or several hosts of an inventory. `sessions` takes the words."""
+    return _named_by(click.argument("host_names", metavar="[HOST]...", nargs=-1), command)
+
+
+def _named_by(argument: Callable[[_Command], _Command], command: _Command) -> _Command:
     for decorate in reversed(
         (
-            click.argument("host_name", metavar="[HOST]", required=False),
+            argument,
             click.option(
                 "-i",
                 "--inventory",
@@ -116,7 +125,7 @@ model_option = click.option(
 def words(options: Mapping[str, object]) -> HostOptions:
     """Sort out the keyword arguments that `host_options` gives to a command."""
     return HostOptions(
-        name=options["host_name"],  # type: ignore[arg-type]
+        name=options.get("host_name"),  # type: ignore[arg-type]
         sources=options["sources"],  # type: ignore[arg-type]
         address=options["address"],  # type: ignore[arg-type]
         profile=options["profile"],  # type: ignore[arg-type]
@@ -139,22 +148,40 @@ def session(
         InventoryError: The host cannot be told from the words.
         HostUnreachable: Or one of its children.
     """
-    with scratch.folder() as folder:
-        sources = _sources(options, folder)
-        found = inventory.read(sources)
-        target = found.target(options.name)
+    with sessions(options, (options.name,), variables) as (opened,):
+        if check:
+            opened.connection.check()
+        yield opened
+
+
+@contextlib.contextmanager
+def sessions(
+    options: HostOptions, names: Sequence[str | None], variables: Mapping[str, object] | None = None
+) -> Iterator[list[Session]]:
+    """Find the hosts `names`, each with a connection of its own that is not opened yet. The inventory is read once.
+
+    Args:
+        options: How the person named them.
+        names: Their names, each once; None is the only host there is.
+        variables: What the command line sets for all of them; it goes before what the inventories say.
+
+    Raises:
+        InventoryError: A host cannot be told from the words.
+    """
+    with scratch.folder() as folder, contextlib.ExitStack() as stack:
+        found = inventory.read(_sources(options, folder))
+        targets = [found.target(name) for name in names]
         if variables:
             said = folder / "command-line.yml"
-            said.write_text(inventory.as_data({"all": {"hosts": {target.name: variables}}}), encoding="utf-8")
-            merged = {**found.variables.get(target.name, {}), **variables}
-            found = replace(found, sources=(*found.sources, said), variables={target.name: merged})
-        password = (
-            click.prompt(clean(f"sudo password on {target.name}"), hide_input=True) if options.ask_become_pass else None
-        )
-        with connection.opened(target, password) as opened:
-            if check:
-                opened.check()
-            yield Session(found, opened)
+            hosts = {target.name: variables for target in targets}
+            said.write_text(inventory.as_data({"all": {"hosts": hosts}}), encoding="utf-8")
+            merged = {name: {**found.variables.get(name, {}), **variables} for name in hosts}
+            found = replace(found, sources=(*found.sources, said), variables=merged)
+        password = None
+        if options.ask_become_pass:
+            asking = f"sudo password on {', '.join(target.name for target in targets)}"
+            password = click.prompt(clean(asking), hide_input=True)
+        yield [Session(found, stack.enter_context(connection.opened(target, password))) for target in targets]
 
 
 def _sources(options: HostOptions, scratch: Path) -> list[Path]:

@@ -205,13 +205,18 @@ def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: b
     restored, now = ((), seen) if full else convergence.restore(opened.connection, wanted, seen, deep)
     for line in restored:
         progress.say("changed", line)
-    if now.converged and not full and now.verified:
-        found = deployment.told(opened.name, now.verified.status)
-        result = runner.Result(restored, time.monotonic() - began, None)
-        return Deployed(result, found, None, seen, now.verified.reply)
+    if now.converged and not full:
+        return replace(unchanged(opened, now, time.monotonic() - began, restored), look=seen)
     result = deploy(opened, progress, "up", facts, {"desired_state_inputs": wanted.digest, "desired_state_deep": deep})
     result = replace(result, changed=restored + result.changed, seconds=time.monotonic() - began)
     return replace(proved(opened, progress, result), look=seen)
+
+
+def unchanged(opened: Session, look: convergence.Look, seconds: float, restored: tuple[str, ...] = ()) -> Deployed:
+    """The outcome for a host that is what is asked for, as it answered in `look`: no role has to run."""
+    assert look.verified is not None  # noqa: S101 - without an answer it is not what is asked for
+    found = deployment.told(opened.name, look.verified.status)
+    return Deployed(runner.Result(restored, seconds, None), found, None, look, look.verified.reply)
 
 
 def deploy(

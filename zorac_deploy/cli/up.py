@@ -2,7 +2,8 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,25 @@ import click
 
 from zorac_deploy import bundle as bundles
 from zorac_deploy import deployment, resume
-from zorac_deploy.cli import deploying, model_find
+from zorac_deploy.cli import deploying, model_find, several
 from zorac_deploy.cli.common import (
-    HostOptions,
     Session,
     context_option,
-    host_options,
     model_option,
     output,
     print_json,
     replace_unit_option,
     session,
+    sessions,
+    several_hosts_options,
     words,
 )
 from zorac_deploy.cli.progress import Progress
-from zorac_deploy.errors import Refused
+from zorac_deploy.errors import Refused, exit_code_of
 
 
 @click.command()
-@host_options
+@several_hosts_options
 @model_option
 @click.option(
     "--bundle", type=click.Path(path_type=Path), help="Engine, packages and model for a host without a network."
@@ -43,6 +44,7 @@ from zorac_deploy.errors import Refused
 @click.option("-v", "--verbose", is_flag=True, help="Name every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
 def up(
+    host_names: tuple[str, ...],
     model: str | None,
     bundle: Path | None,
     variant: bool,
@@ -62,31 +64,53 @@ def up(
     right. Roles look before they change anything, and refuse what cannot work. What fails later is undone by the host
     itself, which goes back to what it served before.
 
+    Several hosts are asked at the same time; those that differ are then deployed one after another. If one fails, the
+    others are deployed all the same, and the exit code is that of the first that failed.
+
     \b
     Examples:
       zorac-deploy up --host me@192.168.1.50 --profile headless --model ~/models/Mistral-Small-24B-AWQ
       zorac-deploy up tower --inventory inventory.yml
       zorac-deploy up tower --check
+      zorac-deploy up tower rack attic
       zorac-deploy up tower --bundle /media/usb/mistral
       zorac-deploy up tower --model hf://mistralai/Mistral-Small-24B-Instruct-2501 --variant
     """
     if model and bundle:
         raise click.UsageError("--bundle holds a model: leave out --model.")
+    names = tuple(dict.fromkeys(host_names))
+    named = replace(words(host), name=names[0] if names else None)
+    if check and len(names) > 1:
+        raise click.UsageError("--check looks at one host: name one.")
     progress = Progress(output, verbose, quiet or as_json)
     variables = deploying.variables(model, context, replace_unit)
     if bundle:
         with progress.shown("Look at the bundle"):
             variables |= bundles.unpack(bundle, progress.doing)
-    named, facts = words(host), dict[str, Any]()
     if check:
         with progress.shown("Connect to the host"), session(named, variables) as opened:
             _show_changes(opened, progress, as_json, deep)
         return
-    try:
-        done = _deployed(named, variables, progress, facts, full, deep)
-    except Refused as refused:
-        source = model_find.offered(refused, facts, variant, ask=not (as_json or quiet))
-        done = _deployed(named, variables | {"model_weights_source": source}, progress, facts, full, deep)
+
+    def deploy(opened: Session, facts: dict[str, Any]) -> deploying.Deployed:
+        try:
+            return _deployed(opened, progress, facts, full, deep)
+        except Refused as refused:
+            source = model_find.offered(refused, facts, variant, ask=not (as_json or quiet))
+        one = replace(named, name=opened.name) if names else named
+        with session(one, variables | {"model_weights_source": source}) as other:
+            return _deployed(other, progress, facts, full, deep)
+
+    with sessions(named, names or (None,), variables) as hosts:
+        if len(hosts) > 1:
+            outcomes = several.bring_up(hosts, progress, deploy, full, deep)
+            if as_json:
+                print_json([outcome.summary() for outcome in outcomes])
+            else:
+                several.report(outcomes)
+            sys.exit(next((exit_code_of(outcome.fault) for outcome in outcomes if outcome.fault), 0))
+        facts = dict[str, Any]()
+        done = deploy(hosts[0], facts)
     if as_json:
         print_json(done.summary())
     else:
@@ -96,17 +120,9 @@ def up(
     done.require()
 
 
-def _deployed(
-    host: HostOptions,
-    variables: Mapping[str, object],
-    progress: Progress,
-    facts: dict[str, Any],
-    full: bool,
-    deep: bool,
-) -> deploying.Deployed:
+def _deployed(opened: Session, progress: Progress, facts: dict[str, Any], full: bool, deep: bool) -> deploying.Deployed:
     with (
         progress.shown("Connect to the host"),
-        session(host, variables) as opened,
         opened.connection.lock("zorac-deploy up"),
         _resumed(opened),
     ):
@@ -141,10 +157,8 @@ def _show_changes(opened: Session, progress: Progress, as_json: bool, deep: bool
 
 def _report(done: deploying.Deployed) -> None:
     found, result = done.found, done.result
-    number = len(result.changed)
-    changes = f"{number} change{'s' * (number != 1)}" if number else "nothing changed"
     rows = {
-        "host": f"{found.host} ({changes}, {result.seconds:.1f} s)",
+        "host": f"{found.host} ({result.summary()}, {result.seconds:.1f} s)",
         "endpoint": f"{found.url}/v1 on the host",
         "model": f"{found.model}, context {found.max_model_len or 'of the model'} tokens",
         "profile": f"{found.profile}, engine {found.engine}, generation {found.generation}",

@@ -1,0 +1,155 @@
+"""`zorac-deploy up HOST HOST …`: ask all hosts at the same time, then run the roles for one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Any
+
+from zorac_deploy import convergence
+from zorac_deploy.cli import deploying
+from zorac_deploy.cli.common import Session, errors, output
+from zorac_deploy.cli.progress import Progress
+from zorac_deploy.cli.terminal import marked
+from zorac_deploy.errors import Interrupted, Refused, ZoracDeployError, exit_code_of
+
+# Connections that are opened at the same time. Each is an ssh process of this machine.
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one host.
+
+    Attributes:
+        host: Its name.
+        done: What was done, and what serves; None if it did not get as far.
+        fault: Why the host is not what was asked for; None if it is.
+        facts: What the roles found out.
+    """
+
+    host: str
+    done: deploying.Deployed | None = None
+    fault: ZoracDeployError | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, object]:
+        """What `--json` prints."""
+        told: dict[str, object] = self.done.summary() if self.done else {"host": self.host}
+        if self.fault is None:
+            return told
+        refusal = self.fault.refusal if isinstance(self.fault, Refused) else None
+        return told | {"error": {"id": refusal, "message": str(self.fault), "exit_code": exit_code_of(self.fault)}}
+
+
+def bring_up(
+    hosts: Sequence[Session],
+    progress: Progress,
+    deploy: Callable[[Session, dict[str, Any]], deploying.Deployed],
+    full: bool,
+    deep: bool,
+) -> list[Outcome]:
+    """Bring each of `hosts` to what is asked for, whatever becomes of the others.
+
+    Args:
+        hosts: The hosts.
+        progress: Shows what is done.
+        deploy: Brings one host to what is asked for; the facts that its roles find out go into the mapping.
+        full: Run every role of every host, without asking first.
+        deep: Have each host compare every byte of engine and model.
+
+    Returns:
+        The outcomes, in the order of the hosts.
+
+    Raises:
+        Interrupted: The person pressed Ctrl-C. The message names the hosts that were not touched.
+    """
+    outcomes: dict[str, Outcome] = {}
+    begun: set[str] = set()
+    try:
+        if not full:
+            with progress.shown(f"Ask {len(hosts)} hosts"):
+                outcomes |= {each.host: each for each in _asked(hosts, progress, deep)}
+        for opened in hosts:
+            if opened.name in outcomes:
+                continue
+            begun.add(opened.name)
+            progress.say("", f"{opened.name}: run the roles")
+            outcomes[opened.name] = _deployed(opened, deploy)
+    except (KeyboardInterrupt, Interrupted) as stop:
+        left = [opened.name for opened in hosts if opened.name not in begun | set(outcomes)]
+        said = str(stop) or "stopped by you."
+        raise Interrupted(f"{said} Not touched: {', '.join(left) or 'no host'}.") from None
+    return [outcomes[opened.name] for opened in hosts]
+
+
+def _asked(hosts: Sequence[Session], progress: Progress, deep: bool) -> Iterator[Outcome]:
+    """The outcomes of those hosts that are what is asked for already, and of those that cannot be asked.
+
+    Nothing is changed, so no lock is held: a run that is at work there has taken the inputs off the host's document.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        asking = {pool.submit(_look, opened, deep): opened for opened in hosts}
+        try:
+            for answer in as_completed(asking):
+                outcome = _judged(asking[answer], answer, progress)
+                if outcome:
+                    yield outcome
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _look(opened: Session, deep: bool) -> tuple[convergence.Look, float]:
+    began = time.monotonic()
+    return convergence.look(opened.connection, deploying.asked(opened), deep=deep), time.monotonic() - began
+
+
+def _judged(opened: Session, answer: Future[tuple[convergence.Look, float]], progress: Progress) -> Outcome | None:
+    """The outcome, if no role has to run; it is shown in a line."""
+    try:
+        seen, seconds = answer.result()
+    except ZoracDeployError as fault:
+        progress.say("failed", f"{opened.name}: cannot be asked, exit code {exit_code_of(fault)}")
+        return Outcome(opened.name, fault=fault)
+    if seen.converged:
+        progress.say("ok", f"{opened.name}: nothing changed")
+        return Outcome(opened.name, deploying.unchanged(opened, seen, seconds))
+    more = len(seen.reasons) - 1
+    progress.say("differs", f"{opened.name}: {seen.reasons[0]}{f', and {more} more' if more else ''}")
+    return None
+
+
+def _deployed(opened: Session, deploy: Callable[[Session, dict[str, Any]], deploying.Deployed]) -> Outcome:
+    done, facts = None, dict[str, Any]()
+    try:
+        done = deploy(opened, facts)
+        done.require()
+    except Interrupted:
+        raise
+    except ZoracDeployError as fault:
+        return Outcome(opened.name, done, fault, facts)
+    return Outcome(opened.name, done, None, facts)
+
+
+def report(outcomes: Sequence[Outcome]) -> None:
+    """Print a line for each host, and each fault with what to do."""
+    output.print()
+    width = max(len(each.host) for each in outcomes)
+    for each in outcomes:
+        output.print(marked("  [bold]{}[/]  {}", each.host.ljust(width), _line(each)), soft_wrap=True)
+        deploying.notes(each.facts)
+    for each in outcomes:
+        if each.fault:
+            kind = f" [{each.fault.refusal}]" if isinstance(each.fault, Refused) else ""
+            errors.print(marked("[bold red]error{}[/] on {}: {}", kind, each.host, each.fault), soft_wrap=True)
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.fault:
+        return f"failed, exit code {exit_code_of(outcome.fault)}"
+    assert outcome.done is not None  # noqa: S101 - a host without a fault was deployed
+    found, result = outcome.done.found, outcome.done.result
+    return f"{result.summary()}, {result.seconds:.1f} s; generation {found.generation}, {found.model} on {found.url}/v1"
