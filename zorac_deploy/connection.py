@@ -8,6 +8,7 @@ import getpass
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from zorac_deploy import scratch
 from zorac_deploy.errors import (
@@ -31,6 +33,8 @@ from zorac_deploy.inventory import Target
 _CONNECT_LIMIT_SECONDS = 10
 _HEARTBEAT_SECONDS = 10
 _LOCK_LINE = 500
+# What a command on a host may print. The longest answers, a verification with its document, are below one MiB.
+_PRINTED_LIMIT_BYTES = 16 * 2**20
 
 # Root's alone, and in a folder where nobody else can make files or links.
 _LOCK_FOLDER = "/run/zorac-deploy"
@@ -125,13 +129,11 @@ class Connection:
         return [*self._ssh(), shlex.join(words)]
 
     def run(self, *words: str, root: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run `words` on the host and return what came of it, whatever that is."""
+        """Run `words` on the host and return what came of it, whatever that is. One that prints too much is ended."""
         password = f"{self.sudo_password}\n" if root and self.sudo_password is not None else ""
         command = self.command(*words, root=root)
         try:
-            return subprocess.run(
-                command, input=password, capture_output=True, text=True, errors="replace", check=False
-            )
+            return _captured(command, password)
         except FileNotFoundError:  # on this very machine there is no shell in between that would say so
             return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: command not found")
 
@@ -300,6 +302,43 @@ class Connection:
                 f"{name} ({address}) does not answer: {line}. Is it on, is the address right, and does its sshd listen?"
             )
         return ZoracDeployError(f"a command on {name} failed with exit code {code}: {said[-500:]}")
+
+
+def _captured(command: list[str], given: str) -> subprocess.CompletedProcess[str]:
+    """Run `command` with `given` as its standard input; what it prints is not kept without a limit."""
+    printed: dict[str, bytes] = {}
+
+    def read(name: str, pipe: IO[bytes]) -> None:
+        with pipe:  # closed at the limit, so that a command that would print on ends
+            printed[name] = pipe.read(_PRINTED_LIMIT_BYTES + 1)
+        if len(printed[name]) > _PRINTED_LIMIT_BYTES:
+            end()
+
+    def end() -> None:
+        with contextlib.suppress(PermissionError):  # sudo, on this machine: it ends by itself
+            process.kill()
+
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None  # noqa: S101 - pipes were asked for
+        assert process.stdout is not None  # noqa: S101
+        assert process.stderr is not None  # noqa: S101
+        beside = threading.Thread(target=read, args=("stderr", process.stderr), daemon=True)
+        beside.start()
+        try:
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(given.encode())
+            read("stdout", process.stdout)
+            beside.join()
+            code = process.wait()
+        except BaseException:
+            end()
+            raise
+    texts = {name: text.decode(errors="replace").replace("\r\n", "\n") for name, text in printed.items()}
+    if any(len(text) > _PRINTED_LIMIT_BYTES for text in printed.values()):
+        texts = {"stdout": "", "stderr": f"it printed more than {_PRINTED_LIMIT_BYTES >> 20} MiB"}
+        code = -signal.SIGKILL
+    return subprocess.CompletedProcess(command, code, **texts)
 
 
 def _beat(process: subprocess.Popen[str], done: threading.Event) -> None:

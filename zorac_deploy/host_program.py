@@ -15,7 +15,6 @@ from zorac_deploy.errors import HostProgramUnusable, NotDeployed, ZoracDeployErr
 PATH = "/usr/local/lib/zorac-deploy/zorac-host"
 # The protocol that this version of zorac-deploy speaks, see zorac_host/__init__.py.
 PROTOCOL = 1
-_LIMIT_BYTES = 16 * 2**20
 _ABSENT = f"sudo: {PATH}: command not found"
 
 _Answer = TypeVar("_Answer", bound=BaseModel)
@@ -146,8 +145,6 @@ def ask(connection: Connection, answer: type[_Answer], *words: str) -> _Answer:
             raise refusal
         connection.check()
         raise _fault(connection, done.returncode, said)
-    if len(done.stdout) > _LIMIT_BYTES:
-        raise _unusable(connection, f"an answer of {len(done.stdout) >> 20} MiB")
     try:
         return answer.model_validate(json.loads(done.stdout))
     except (ValueError, RecursionError) as fault:

@@ -111,6 +111,7 @@ def test_a_tunnel_leads_to_an_address_of_either_kind(connection, monkeypatch, ad
         return subprocess.CompletedProcess(words, 0, "", "")
 
     monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr(Connection, "check", lambda _: None)
     with connection.forward(8000, address) as here:
         (tunnel,) = [words[words.index("-L") + 1] for words in asked if "-L" in words]
     assert tunnel == f"127.0.0.1:{here}:{place}"

@@ -1,13 +1,16 @@
 """What the host's program may answer, and what is made of it."""
 
 import json
+import os
 import subprocess
 
 import pytest
 
-from zorac_deploy import convergence, host_program
+from zorac_deploy import convergence, host_program, zipapp
+from zorac_deploy.connection import Connection
 from zorac_deploy.errors import HostProgramUnusable, NotDeployed, Refused, ZoracDeployError
 from zorac_deploy.inputs import Inputs
+from zorac_deploy.inventory import Target as Here
 
 STATUS = {"current": None, "pending": None, "watchdog": {}, "generations": [], "unit": None, "health": ""}
 DIGEST = "1" * 64
@@ -73,7 +76,6 @@ def test_a_file_that_ssh_misses_is_no_missing_program():
         ("[]", "its answer"),
         ('{"generations": 3, "current": null}', "generations"),
         (json.dumps({**STATUS, "current": "one"}), "current"),
-        ('"' + "x" * (17 * 2**20) + '"', "an answer of 17 MiB"),
     ],
 )
 def test_what_is_no_answer(answer, says):
@@ -96,6 +98,40 @@ def test_what_is_no_answer(answer, says):
 def test_a_program_that_is_older_truncated_or_not_ours(code, error, says):
     with pytest.raises(HostProgramUnusable, match=says):
         asked(Host("", code, error, version=""))
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """This machine as a host, with a program of these bytes."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(host_program, "PATH", str(tmp_path / "zorac-host"))
+
+    def install(content):
+        (tmp_path / "zorac-host").write_bytes(content)
+        (tmp_path / "zorac-host").chmod(0o755)
+        return Connection(Here("tower", "cpu", "localhost", local=True))
+
+    return install
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
+def test_a_real_program_that_was_cut_off(installed, share):
+    whole = zipapp.build()
+    connection = installed(whole[: int(len(whole) * share)])
+    with pytest.raises(HostProgramUnusable, match=r"does not answer as this version expects.*zorac-deploy up"):
+        asked(connection)
+    assert not convergence.look(connection, Inputs(DIGEST)).converged
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_an_answer_without_an_end_is_cut_off(installed, stream):
+    with pytest.raises(HostProgramUnusable, match="it printed more than 16 MiB"):
+        asked(installed(f"#!/bin/sh\nexec cat /dev/zero >&{stream}\n".encode()))
+
+
+def test_an_answer_of_100_mb_is_not_kept(installed):
+    connection = installed(b"#!/bin/sh\nhead --bytes=100M /dev/zero\n")
+    assert convergence.look(connection, Inputs(DIGEST)).reasons[0].startswith("the host program of tower does not")
 
 
 def test_a_newer_program_is_told_apart():
