@@ -27,9 +27,12 @@ def main() -> None:
         arguments.do(arguments)
     except Refusal as refusal:
         _refuse(refusal)
-    except (Fault, OSError) as fault:
-        if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            _refuse(Refusal(f"{fault}. Free some space, and run the same command again.", "disk-full"))
+    except Fault as fault:
+        sys.exit(str(fault))
+    except OSError as fault:
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            cure = "What was there before is still there. Free some space, and run the same command again."
+            _refuse(Refusal(f"{fault}. {cure}", "disk-full"))
         sys.exit(str(fault))
 
 
@@ -215,7 +218,8 @@ def _restore(given: argparse.Namespace) -> None:
 def _apply(given: argparse.Namespace) -> None:
     from zorac_host import verify
 
-    print(json.dumps(verify.apply(json.load(sys.stdin), given.check)))
+    document = verify.parsed(sys.stdin.read(), "the document on standard input")
+    print(json.dumps(verify.apply(document, given.check)))
 
 
 def _install(given: argparse.Namespace) -> None:

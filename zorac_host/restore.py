@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 from zorac_host import kinds, service, store, tree, verify
 from zorac_host.kinds import Difference, Part
 
+# systemd tells the start in whole seconds.
+_STEADY_SECONDS = 2.0
 SET_ASIDE = store.STATE / "set-aside"
 _Step: TypeAlias = tuple[str, Callable[[], object]]
 
@@ -58,43 +60,54 @@ def restore(check: bool, begin: bool = False, deep: bool = False) -> dict[str, A
 def _carry_out(document: dict[str, Any], steps: Sequence[tuple[Difference, _Step]], deep: bool) -> list[Difference]:
     """Do `steps`, and say what differs then. Only if nothing does, the document counts again as applied."""
     inputs, now = document["inputs"], store.current()
-    since = service.details(now.unit)["since"] if now else None
+    started = service.started(now.unit) if now else None
     # Before the first step, so that one who is killed leaves it on record.
-    reason = next((why for each, _ in steps if now and (why := _restart(each, now.unit, since))), "")
-    if reason:
-        document["restart"] = {"at": int(time.time()), "why": reason}
+    reason = next((why for each, _ in steps if now and started and (why := _restart(each, now.unit, started))), "")
     document["inputs"] = ""
-    verify.note(document)
+    _note(document, now, reason)
     for _, (_, act) in steps:
         act()
     if any(each.kind == "unit" for each, _ in steps):
         service.systemctl("daemon-reload")
+    if reason:
+        _note(document, now, reason)  # the engine may have been started in between
     left = verify.differences(document["parts"], deep) + verify.outdated(document)
     if not left:
         verify.note(document, inputs=inputs)
     return left
 
 
-def _restart(difference: Difference, unit: str, since: object) -> str:
+def _note(document: dict[str, Any], now: store.Generation | None, reason: str) -> None:
+    """Keep, by the engine's start, that this one has to be the last from what is put back, if there is a `reason`."""
+    if reason and now:
+        document["restart"] = {"invocation": service.shown(now.unit).get("InvocationID"), "why": reason}
+    verify.note(document)
+
+
+def _restart(difference: Difference, unit: str, started: tuple[float, float]) -> str:
     """Why the engine has to be started again, once `difference` is put back; empty if it need not be.
 
     Args:
         difference: What differs.
         unit: The engine's unit.
-        since: When it was started.
+        started: When it was started, by the clock and since the boot.
     """
-    if difference.kind != "unit" or difference.part != unit or not isinstance(since, int):
+    if difference.kind != "unit" or difference.part != unit:
         return ""
-    if difference.aspect == "drop-ins" and any(_changed(Path(name)) <= since for name in difference.names):
+    if difference.aspect == "drop-ins" and not all(_younger(Path(name), *started) for name in difference.names):
         return f"started with {', '.join(difference.names)}"
     return "started before systemd read its unit again" if difference.aspect == "daemon-reload" else ""
 
 
-def _changed(path: Path) -> float:
+def _younger(path: Path, clock: float, count: float) -> bool:
+    """Whether the file is surely younger than what was started then. A clock that was set since says nothing."""
+    now = time.time()
+    if abs((now - time.monotonic()) - (clock - count)) > _STEADY_SECONDS:
+        return False
     try:
-        return path.lstat().st_ctime
+        return clock + 1 < path.lstat().st_ctime <= now
     except OSError:
-        return 0.0
+        return False
 
 
 def _steps(part: Part, difference: Difference) -> Iterator[_Step]:

@@ -49,6 +49,19 @@ def details(unit: str) -> dict[str, object]:
     }
 
 
+def started(unit: str) -> tuple[float, float] | None:
+    """When the unit became active: by the clock, and by the kernel's count since the boot. None if it is not active."""
+    names = "--property=ActiveState,ActiveEnterTimestamp,ActiveEnterTimestampMonotonic"
+    done = subprocess.run(
+        ["systemctl", "show", unit, "--timestamp=unix", names], capture_output=True, text=True, check=False
+    )
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    if found.get("ActiveState") != "active":
+        return None
+    clock, count = found["ActiveEnterTimestamp"].removeprefix("@"), found["ActiveEnterTimestampMonotonic"]
+    return float(clock), int(count) / 1e6
+
+
 def running(unit: str) -> int | None:
     """The number of the generation that the unit's process was started from, if it runs."""
     pid = shown(unit).get("MainPID", "0")

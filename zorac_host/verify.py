@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from zorac_host import kinds, lock, proof, service, store, tree
+from zorac_host import Fault, kinds, lock, proof, service, store, tree
 from zorac_host.kinds import Difference
 
 SCHEMA = 1
@@ -19,8 +19,8 @@ DOCUMENT = store.STATE / "state.json"
 _LIMIT_BYTES = 16 * 2**20
 
 
-class Unusable(Exception):
-    """There is no document to compare with; the message says why."""
+class Unusable(Fault):
+    """There is no document to compare with, or to record; the message says why."""
 
 
 def read() -> dict[str, Any]:
@@ -31,27 +31,34 @@ def read() -> dict[str, Any]:
     """
     try:
         with DOCUMENT.open() as file:
-            document = json.loads(file.read(_LIMIT_BYTES))
+            document = parsed(file.read(_LIMIT_BYTES), str(DOCUMENT))
     except FileNotFoundError:
         raise Unusable("nothing was recorded on this host yet") from None
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise Unusable(f"{DOCUMENT} cannot be read: {error}") from None
-    return require_usable(document)
-
-
-def require_usable(document: Any) -> dict[str, Any]:
-    """The document itself, if it is one and this host's.
-
-    Raises:
-        Unusable: It is not.
-    """
-    if not isinstance(document, dict) or not isinstance(document.get("parts"), list):
-        raise Unusable(f"{DOCUMENT} is not a desired state")
-    if document.get("schema") != SCHEMA:
-        raise Unusable(f"{DOCUMENT} has schema {document.get('schema')!r}; this program reads {SCHEMA}")
     if document.get("machine_id") != machine_id():
         raise Unusable(f"{DOCUMENT} was recorded on another machine")
     return document
+
+
+def parsed(text: str, name: str) -> dict[str, Any]:
+    """The document in `text`, which a person knows by `name`.
+
+    Raises:
+        Unusable: It is damaged, or of another schema.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unusable(f"{name} cannot be read: {error}") from None
+    parts = document.get("parts") if isinstance(document, dict) else None
+    if not isinstance(parts, list) or not all(
+        isinstance(part, dict) and {"owner", "kind"} <= {*part} for part in parts
+    ):
+        raise Unusable(f"{name} is not a desired state")
+    if document.get("schema") != SCHEMA:
+        raise Unusable(f"{name} has schema {document.get('schema')!r}; this program reads {SCHEMA}")
+    return dict(document)
 
 
 def machine_id() -> str:
@@ -152,9 +159,8 @@ def outdated(document: Mapping[str, Any]) -> list[Difference]:
     reason, now = document.get("restart"), store.current()
     if not reason or now is None:
         return []
-    since = service.details(now.unit)["since"]
-    if isinstance(since, int) and since > reason["at"]:
-        return []
+    if service.shown(now.unit).get("InvocationID") != reason["invocation"]:
+        return []  # it was started again
     owner = next((part["owner"] for part in document["parts"] if part["kind"] == "generation"), "")
     return [Difference(owner, "generation", str(now.number), "process", "started as it was deployed", reason["why"])]
 

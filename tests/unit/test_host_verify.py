@@ -1,13 +1,16 @@
+import errno
 import grp
+import io
 import json
 import os
 import pwd
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.unit.generations import become, made
-from zorac_host import kinds, restore, store, verify
+from zorac_host import cli, kinds, restore, service, store, verify
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 MINE = grp.getgrgid(os.getgid()).gr_name
@@ -194,13 +197,17 @@ def test_a_look_that_fails_is_a_difference(recorded, monkeypatch):
         ("[]", "is not a desired state"),
         ('{"schema": 1, "parts": 3}', "is not a desired state"),
         ('{"schema": 2, "parts": []}', "has schema 2"),
+        ('{"schema": 1, "parts": [3]}', "is not a desired state"),
+        ('{"schema": 1, "parts": [{"kind": "file"}]}', "is not a desired state"),
+        ("[" * 100_000, "cannot be read"),
+        ("\udcff", "cannot be read"),
         ('{"schema": 1, "parts": [], "machine_id": "copied"}', "another machine"),
     ],
 )
 @pytest.mark.usefixtures("recorded")
 def test_a_record_that_cannot_be_used(text, why):
     if text is not None:
-        verify.DOCUMENT.write_text(text)
+        verify.DOCUMENT.write_bytes(text.encode("utf-8", "surrogateescape"))
     told = verify.look(deep=False, reply=False)
     assert why in told["unusable"]
     assert told["inputs"] == ""
@@ -217,3 +224,149 @@ def test_an_activation_under_way_is_told(recorded):
     recorded()
     store.set_pending({"target": 2, "by": "somebody"})
     assert verify.look(deep=False, reply=False)["pending"]["target"] == 2
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a word of the program, which fails. What it says, and the refusal that it answers with, if it does."""
+
+    def ran(*words, given=""):
+        monkeypatch.setattr("sys.argv", ["zorac-host", *words])
+        monkeypatch.setattr("sys.stdin", io.StringIO(given))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr().out
+        return ended.value.code, json.loads(printed)["refusal"] if printed else None
+
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"schema": 2, "parts": []}', "the document on standard input has schema 2; this program reads 1"),
+        ('{"schema": 1, "parts": [{', "the document on standard input cannot be read"),
+        ("", "the document on standard input cannot be read"),
+    ],
+)
+def test_what_is_no_document_is_not_recorded(recorded, run, text, why):
+    recorded()
+    before = verify.DOCUMENT.read_bytes()
+    assert run("apply", given=text)[0].startswith(why)
+    assert verify.DOCUMENT.read_bytes() == before
+
+
+def document(*parts):
+    return json.dumps({"schema": 1, "inputs": "2" * 64, "parts": [{"owner": "r", **part} for part in parts]})
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_the_old_document_without_its_inputs(recorded, key, disk, run, monkeypatch, number):
+    recorded(key)
+    restore.restore(check=False, begin=True)
+
+    def full(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, refusal = run("apply", given=document(key))
+    assert (code, refusal["id"]) == (4, "disk-full")
+    assert refusal["message"].startswith(f"[Errno {number}] {os.strerror(number)}: '{verify.DOCUMENT}'. ")
+    assert verify.look(deep=False, reply=False)["inputs"] == ""
+    assert sorted(path.name for path in disk.iterdir() if path.is_file()) == ["key", "state.json"]
+
+
+def test_on_a_full_disk_nothing_is_put_back(recorded, key, run, monkeypatch):
+    recorded(key)
+    Path(key["path"]).chmod(0o644)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert run("restore")[1]["id"] == "disk-full"
+    assert found() == [(key["path"], "mode")]
+
+
+def test_a_run_that_is_killed_while_it_puts_back_leaves_nothing_to_rely_on(recorded, key, monkeypatch):
+    recorded(key)
+    Path(key["path"]).chmod(0o644)
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(restore, "_access", killed)
+    with pytest.raises(KeyboardInterrupt):
+        heal()
+    assert verify.look(deep=False, reply=False)["inputs"] == ""
+
+
+def test_a_document_from_the_future_is_as_good(recorded, key, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: 4e9)
+        recorded(key)
+    told = verify.look(deep=False, reply=False)
+    assert (told["at"], told["inputs"], told["differences"]) == (4_000_000_000, "1" * 64, [])
+
+
+@pytest.fixture
+def drop_in(disk, recorded, monkeypatch):
+    """An engine that began to serve at `started`, by the clock and by the count since the boot, and a drop-in."""
+    become(made(4, digest="d"))
+    path = disk / "vllm.service.d/zz.conf"
+    path.parent.mkdir()
+    engine = {"InvocationID": "first", "ActiveState": "active"}
+    monkeypatch.setattr(service, "shown", lambda _: engine)
+
+    def output(*_):
+        shown = GOOD | {"DropInPaths": str(path) if path.exists() else ""}
+        return "".join(f"{name}={value}\n" for name, value in shown.items())
+
+    monkeypatch.setattr(kinds, "_output", output)
+
+    def add(started):
+        recorded(UNIT)
+        path.touch()
+        monkeypatch.setattr(service, "started", lambda _: started)
+        return restore.restore(check=False)["differences"]
+
+    return add, engine
+
+
+def seconds_ago(number, clock_was_ahead_by=0):
+    return time.time() - number + clock_was_ahead_by, time.monotonic() - number
+
+
+@pytest.mark.parametrize(
+    ("started", "restart"),
+    [
+        (seconds_ago(1000), False),
+        (seconds_ago(-1000), True),  # the drop-in was there at the start
+        (seconds_ago(1000, clock_was_ahead_by=86400), True),  # nobody can tell
+        (seconds_ago(1000, clock_was_ahead_by=-86400), True),
+    ],
+)
+@pytest.mark.usefixtures("host")
+def test_an_engine_is_started_again_unless_its_drop_in_is_surely_younger(drop_in, started, restart):
+    add, _ = drop_in
+    assert [each["aspect"] for each in add(started)] == (["process"] if restart else [])
+
+
+@pytest.mark.usefixtures("host")
+def test_whether_it_was_started_again_is_no_question_of_the_clock(drop_in, monkeypatch):
+    add, engine = drop_in
+    assert add(seconds_ago(-1000))
+    for now in (0.0, 4e9):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        assert found() == [("4", "process")]
+    engine["InvocationID"] = "second"
+    assert found() == []
+
+
+@pytest.mark.usefixtures("host")
+def test_a_start_while_it_is_put_back_does_not_count(drop_in, monkeypatch):
+    add, engine = drop_in
+    set_aside = restore._set_aside
+    monkeypatch.setattr(restore, "_set_aside", lambda path: (set_aside(path), engine.update(InvocationID="second")))
+    assert add(seconds_ago(-1000))
+    assert found() == [("4", "process")]
