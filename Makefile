@@ -48,6 +48,12 @@ bench-planner: setup ## What the planner says of published starts of vLLM, the w
 bench-formats: setup ## One model in every format that vLLM serves here: loss, speed, memory: half an hour
 	$(ROOT) $(BIN)/python scripts/bench-formats
 
+gpu-pack: setup ## Pack what a GPU machine without network needs, in parts, into OUT (default .gpu)
+	@scripts/gpu-pack $(or $(OUT),.gpu)
+
+gpu-run: ## On that machine, as root: deploy to its GPU and break it. STEPS="boot up …", default all
+	@scripts/gpu-run $(STEPS)
+
 lock: setup ## Resolve the versions of what zorac-deploy itself needs anew
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
 	    --no-header --quiet --upgrade --output-file requirements.lock
