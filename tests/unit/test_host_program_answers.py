@@ -131,7 +131,7 @@ def test_an_answer_without_an_end_is_cut_off(installed, stream):
 
 def test_an_answer_of_100_mb_is_not_kept(installed):
     connection = installed(b"#!/bin/sh\nhead --bytes=100M /dev/zero\n")
-    assert convergence.look(connection, Inputs(DIGEST)).reasons[0].startswith("the host program of tower does not")
+    assert not convergence.look(connection, Inputs(DIGEST)).converged
 
 
 def test_a_newer_program_is_told_apart():
