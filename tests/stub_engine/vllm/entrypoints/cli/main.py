@@ -2,7 +2,7 @@
 
 It takes the place of vLLM's own package, reads the same configuration file, runs the same middleware, answers the same
 paths and has a child process as vLLM has. The flag ``fault`` says how it misbehaves, ``load-seconds`` how long it
-pretends to load.
+pretends to load. STUB_WEIGHTS_GIB in its environment is what it says that its weights take.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+_WEIGHTS_GIB = os.environ.get("STUB_WEIGHTS_GIB", "13.58")
 # What vLLM says of itself, as 0.26 says it.
 _LOG = """\
 (APIServer pid=1) INFO 11-23 17:20:28 [api_utils.py:273] non-default args: {{}}
@@ -67,7 +68,7 @@ class Engine:
         if self.fault == "leaves a child on the port":
             os.set_inheritable(server.fileno(), True)
             subprocess.Popen(["sleep", "3600"], close_fds=False, start_new_session=True)
-        print(_LOG.format(weights=43.9 if self.fault == "loads more than planned" else 13.58), flush=True)  # noqa: T201
+        print(_LOG.format(weights=43.9 if self.fault == "loads more than planned" else _WEIGHTS_GIB), flush=True)  # noqa: T201
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self.stopping.wait()
 
