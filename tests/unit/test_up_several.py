@@ -51,7 +51,8 @@ def up(tmp_path, monkeypatch):
                 raise answer
             return answer
 
-        def converge(opened, _progress, _facts, _full, _deep):
+        def converge(opened, _progress, facts, _full, _deep):
+            facts["model_weights_family"] = {"notes": ["served without tool calls"]}
             log.append(f"roles {opened.name}")
             fault = (roles or {}).get(opened.name)
             if fault:
@@ -83,6 +84,7 @@ def test_hosts_that_differ_are_deployed_one_after_another(up):
     assert done.exit_code == 0
     assert "a: nothing is deployed yet" in done.output
     assert "1 change, 20.0 s" in done.output
+    assert done.output.count("note: served without tool calls") == 1
 
 
 def test_one_that_fails_keeps_no_other_from_being_deployed_and_the_first_fault_is_the_exit_code(up):

@@ -157,9 +157,9 @@ def show(found: Changes) -> None:
         output.print(diff, style="dim", soft_wrap=True)
 
 
-def notes(facts: Mapping[str, Any]) -> None:
-    """Say what a person has to know of how the model is served."""
-    for note in facts.get("model_weights_family", {}).get("notes", ()):
+def notes(*facts: Mapping[str, Any]) -> None:
+    """Say what a person has to know of how the model is served: of several hosts each note once."""
+    for note in dict.fromkeys(note for each in facts for note in each.get("model_weights_family", {}).get("notes", ())):
         output.print(f"note: {note}", soft_wrap=True)
 
 

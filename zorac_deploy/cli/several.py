@@ -76,7 +76,7 @@ def bring_up(
             if opened.name in outcomes:
                 continue
             begun.add(opened.name)
-            progress.say("", f"{opened.name}: run the roles")
+            progress.say("", f"{opened.name}: deploy")
             outcomes[opened.name] = _deployed(opened, deploy)
     except (KeyboardInterrupt, Interrupted) as stop:
         left = [opened.name for opened in hosts if opened.name not in begun | set(outcomes)]
@@ -140,7 +140,7 @@ def report(outcomes: Sequence[Outcome]) -> None:
     width = max(len(each.host) for each in outcomes)
     for each in outcomes:
         output.print(marked("  [bold]{}[/]  {}", each.host.ljust(width), _line(each)), soft_wrap=True)
-        deploying.notes(each.facts)
+    deploying.notes(*(each.facts for each in outcomes))
     for each in outcomes:
         if each.fault:
             kind = f" [{each.fault.refusal}]" if isinstance(each.fault, Refused) else ""
