@@ -84,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("unit", nargs="*", help="an engine's unit: what it holds will be free")
     word.set_defaults(do=_port)
 
+    word = words.add_parser("look", help="what this host has: space, accounts, packages")
+    word.add_argument("--disk", type=Path, action="append", default=[], help="a path: if it exists, the free bytes")
+    word.add_argument("--used", type=Path, help="a folder: the bytes that it holds")
+    word.add_argument("--account", default="", help="a user's name: who has it, and what zorac-deploy made")
+    word.add_argument("--engines", type=Path, default=Path("/"), help="the folder of the engines")
+    word.add_argument("--packages", action="store_true", help="the packages that are installed")
+    word.set_defaults(do=_look)
+
+    word = words.add_parser("space", help="require that each file system has room for all that goes there")
+    word.add_argument("needs", type=json.loads)
+    word.set_defaults(do=_space)
+
     word = words.add_parser("gpus", help="the NVIDIA GPUs and the driver")
     word.set_defaults(do=_gpus)
 
@@ -164,9 +176,23 @@ def _restore_units(_: argparse.Namespace) -> None:
 
 
 def _port(given: argparse.Namespace) -> None:
-    from zorac_host import port
+    from zorac_host import port, store
 
-    port.require(given.host, given.port, given.unit)
+    current = store.current()  # its engine is stopped first
+    port.require(given.host, given.port, [*given.unit, *([current.unit] if current else [])])
+    print(json.dumps({}))
+
+
+def _look(given: argparse.Namespace) -> None:
+    from zorac_host import look
+
+    print(json.dumps(look.look(given.disk, given.used, given.account, given.engines, given.packages)))
+
+
+def _space(given: argparse.Namespace) -> None:
+    from zorac_host import look
+
+    look.require_space(given.needs)
     print(json.dumps({}))
 
 

@@ -1,0 +1,143 @@
+"""zorac_host/look.py: what a host has, asked once."""
+
+import errno
+import json
+import os
+import pwd
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tests.unit.refusals import refuses
+from zorac_host import cli, look, store
+
+
+@pytest.fixture
+def deployed(tmp_path, monkeypatch):
+    for name, folder in (("ETC", "etc"), ("STATE", "state"), ("CURRENT", "etc/current")):
+        monkeypatch.setattr(store, name, tmp_path / folder)
+    return tmp_path
+
+
+def users(monkeypatch, **known):
+    """Let there be these users, each with its number, home and shell, and a group of its name."""
+
+    def user(name):
+        uid, home, shell = known[name]
+        return pwd.struct_passwd((name, "x", uid, uid, "", home, shell))
+
+    monkeypatch.setattr(look.pwd, "getpwnam", user)
+    monkeypatch.setattr(look.grp, "getgrnam", lambda name: known[name])
+
+
+OURS = (998, "/nonexistent", "/usr/sbin/nologin")
+
+
+def test_nobody_has_the_name(deployed, monkeypatch):
+    users(monkeypatch)
+    told = look.account("vllm", deployed / "engines")
+    assert told == {"found": None, "ours": False, "made": [], "serves": ""}
+
+
+def test_a_user_that_is_recorded_is_ours(deployed, monkeypatch):
+    users(monkeypatch, vllm=OURS)
+    (deployed / "state").mkdir()
+    (deployed / "state" / "users.txt").write_text("other\nvllm\n")
+    assert look.account("vllm", deployed / "engines")["made"] == ["other", "vllm"]
+    assert look.account("vllm", deployed / "engines")["ours"]
+
+
+@pytest.mark.parametrize(
+    ("user", "exists", "ours"),
+    [
+        (OURS, "engines", True),  # an earlier version did not record it
+        (OURS, "nothing", False),
+        ((1000, *OURS[1:]), "engines", False),
+        ((998, "/home/vllm", OURS[2]), "engines", False),
+        ((998, OURS[1], "/bin/sh"), "engines", False),
+    ],
+)
+def test_a_user_that_is_not_recorded_is_ours_as_an_earlier_version_made_it(deployed, monkeypatch, user, exists, ours):
+    users(monkeypatch, vllm=user)
+    (deployed / exists).mkdir()
+    told = look.account("vllm", deployed / "engines")
+    assert told["found"] == f"user vllm (uid {user[0]}, home {user[1]}, shell {user[2]})"
+    assert (told["ours"], told["made"]) == (ours, ["vllm"] if ours else [])
+
+
+def test_a_group_alone_has_the_name_too(deployed, monkeypatch):
+    users(monkeypatch)
+    monkeypatch.setattr(look.grp, "getgrnam", lambda name: name)
+    assert look.account("vllm", deployed / "engines")["found"] == "group vllm"
+
+
+def test_the_user_that_the_engine_runs_as_is_told(deployed, monkeypatch):
+    users(monkeypatch)
+    (deployed / "etc/current").mkdir(parents=True)
+    (deployed / "etc/current/vllm.service").write_text("[Service]\nUser=old\n")
+    assert look.account("vllm", deployed / "engines")["serves"] == "old"
+
+
+def test_space_is_that_of_the_nearest_folder_that_exists(tmp_path):
+    told = look.disk(tmp_path / "not" / "there")
+    assert not told["exists"]
+    assert told["device"] == tmp_path.stat().st_dev
+    assert 0 < told["free"] < sys.maxsize
+    assert look.disk(tmp_path)["exists"]
+
+
+def test_what_files_hold_is_counted_and_nothing_is_none(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_bytes(bytes(100_000))
+    assert 100_000 <= look.used(tmp_path) < 200_000
+    assert look.used(tmp_path / "none") == 0
+
+
+def test_the_packages_are_those_that_are_installed(tmp_path, monkeypatch):
+    program = tmp_path / "dpkg-query"
+    program.write_text("#!/bin/sh\nprintf 'ii |bash\\nrc |gone\\nhi |kept\\niU |half\\n'")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert look.packages() == ["bash", "kept"]
+
+
+def need(path, size, setting="a_root"):
+    return {"what": "the engine", "path": str(path), "bytes": str(size), "setting": setting}
+
+
+def test_what_fits_alone_and_not_together_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(look.shutil, "disk_usage", lambda _: SimpleNamespace(free=1500))
+    look.require_space([need(tmp_path, 1000)])
+    look.require_space([need(tmp_path, 1000), need(tmp_path / "b", 500)])
+    says = "^one file system has 1.46 KB free, and 1.95 KB are needed there: 1000.00 bytes for .*a_root or b_root"
+    with refuses("disk-no-space", says):
+        look.require_space([need(tmp_path, 1000), need(tmp_path / "b", 1000, "b_root")])
+
+
+def test_what_goes_to_different_file_systems_is_not_added_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(look, "disk", lambda path: {"device": hash(path), "free": 1500})
+    look.require_space([need(tmp_path, 1000), need(tmp_path / "b", 1000)])
+
+
+def test_one_answer_has_all_that_was_asked(tmp_path, capsys, monkeypatch):
+    words = ["look", "--disk", str(tmp_path), "--used", str(tmp_path), "--account", "nobody-has-this", "--packages"]
+    monkeypatch.setattr(sys, "argv", ["zorac-host", *words])
+    monkeypatch.setattr(look, "packages", lambda: ["bash"])
+    cli.main()
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) == {"python", "disk", "used", "account", "packages"}
+    assert told["python"] == ".".join(map(str, sys.version_info[:2]))
+
+
+@pytest.mark.parametrize(("kind", "code"), [(errno.ENOSPC, 4), (errno.EDQUOT, 4), (errno.EIO, os.strerror(errno.EIO))])
+def test_a_full_disk_is_a_refusal_whatever_was_asked(capsys, monkeypatch, kind, code):
+    def full():
+        raise OSError(kind, os.strerror(kind))
+
+    monkeypatch.setattr(sys, "argv", ["zorac-host", "look", "--packages"])
+    monkeypatch.setattr(look, "packages", full)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert str(code) in str(ended.value.code)
+    assert ('"disk-full"' in capsys.readouterr().out) == (code == 4)

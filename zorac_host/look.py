@@ -1,0 +1,146 @@
+"""What this host has before anything is changed: space, accounts, packages, the version of its Python."""
+
+import grp
+import os
+import platform
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zorac_host import store
+from zorac_host.refusal import Refusal
+
+_SYSTEM_UIDS = 1000
+_HOME, _SHELL = "/nonexistent", "/usr/sbin/nologin"
+
+
+def python() -> str:
+    """The version of the Python that runs this, as in ``3.11``."""
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+def disk(path: Path) -> dict[str, Any]:
+    """Whether `path` exists, the bytes that are free there, and the number of its file system.
+
+    Where it does not exist, those of the nearest folder that does.
+    """
+    there = next(each for each in (path, *path.parents) if each.is_dir())
+    return {
+        "exists": path.exists(),
+        "free": shutil.disk_usage(there).free,
+        "device": there.stat().st_dev,
+    }
+
+
+def used(folder: Path) -> int:
+    """The bytes that the files below `folder` hold; 0 where there is none."""
+    return sum(os.lstat(Path(root, name)).st_blocks * 512 for root, _, names in os.walk(folder) for name in names)
+
+
+def packages() -> list[str]:
+    """The names of the packages that are installed."""
+    command = ("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}|${Package}\n")
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [name for state, _, name in (line.partition("|") for line in lines) if state[1:2] == "i"]
+
+
+def account(name: str, engines: Path) -> dict[str, Any]:
+    """Who has the `name` of the service user, and what of it zorac-deploy made.
+
+    Args:
+        name: The name.
+        engines: The folder of the engines, which tells that an earlier version deployed.
+
+    Returns:
+        ``found`` is who has the name, in words, and None if nobody; ``ours`` whether zorac-deploy made it; ``made``
+        the names of all that it made; ``serves`` the user that the engine runs as now, or an empty text.
+    """
+    recorded = _lines(store.STATE / "users.txt")
+    user, group = _user(name), _has_group(name)
+    found = f"group {name}" if group else None
+    as_made = False
+    if user:
+        found = f"user {name} (uid {user.pw_uid}, home {user.pw_dir}, shell {user.pw_shell})"
+        as_made = (user.pw_uid < _SYSTEM_UIDS, user.pw_dir, user.pw_shell) == (True, _HOME, _SHELL)
+    # Recorded; or, where an earlier version deployed, a user as that version made it.
+    ours = name in recorded or (as_made and any(path.exists() for path in (store.ETC, store.STATE, engines)))
+    made = list(dict.fromkeys([*recorded, *([name] if ours else [])]))
+    return {"found": found, "ours": ours, "made": made, "serves": next(_serving(), "")}
+
+
+def look(disks: Sequence[Path], folder: Path | None, name: str, engines: Path, installed: bool) -> dict[str, Any]:
+    """One answer to several questions; see the functions above."""
+    told: dict[str, Any] = {"python": python(), "disk": {str(path): disk(path) for path in disks}}
+    if folder:
+        told["used"] = used(folder)
+    if name:
+        told["account"] = account(name, engines)
+    if installed:
+        told["packages"] = packages()
+    return told
+
+
+def require_space(needs: Iterable[Mapping[str, Any]]) -> None:
+    """Require that each file system has room for all that goes there.
+
+    Args:
+        needs: Each with ``what`` needs the ``bytes`` under the ``path``, and the ``setting`` of that path, if any.
+
+    Raises:
+        Refusal: One has not.
+    """
+    systems: dict[int, list[Mapping[str, Any]]] = {}
+    free: dict[int, int] = {}
+    for need in needs:
+        found = disk(Path(need["path"]))
+        systems.setdefault(found["device"], []).append(need)
+        free[found["device"]] = found["free"]
+    for device, all_of_it in systems.items():
+        total = sum(int(need["bytes"]) for need in all_of_it)
+        if total > free[device]:
+            listed = ", ".join(f"{_size(int(n['bytes']))} for {n['what']} under {n['path']}" for n in all_of_it)
+            settings = " or ".join(need["setting"] for need in all_of_it if need.get("setting"))
+            raise Refusal(
+                f"one file system has {_size(free[device])} free, and {_size(total)} are needed there: {listed}. "
+                f"Free some, or set {settings} to a folder on another disk.",
+                "disk-no-space",
+            )
+
+
+def _size(size: float) -> str:
+    """A number of bytes for a person, as in ``1.50 GB``."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1024:
+            return f"{size:.2f} {unit}"
+        size /= 1024
+    return f"{size:.2f} TB"
+
+
+def _user(name: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def _has_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _serving() -> Iterator[str]:
+    for file in sorted(store.CURRENT.glob("*.service")):
+        yield from (line.removeprefix("User=") for line in _lines(file) if line.startswith("User="))
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").split("\n")[:-1]
+    except OSError:
+        return []
