@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, TypeAdapter
 from pydantic import ValidationError as Invalid
 
-from zorac_deploy import __version__, compatibility, engine_settings, errors, models
+from zorac_deploy import __version__, compatibility, driver, engine_settings, errors, models
 from zorac_deploy.desired import Difference, Document
 from zorac_deploy.errors import REFUSALS, Refused
 from zorac_deploy.models import family
@@ -49,6 +49,16 @@ class CompatibilityArguments(_Strict):
     cards: list[str] = []
     gpu_memory_utilization: float | None = None
     units: list[str] = []
+
+
+class DriverArguments(_Strict):
+    """What check_driver takes, see `driver.check`."""
+
+    facts: dict[str, Any]
+    wanted: driver.Wanted
+    host: str
+    audit: list[str]
+    console_attended: bool
 
 
 class FlagArguments(_Strict):
@@ -195,6 +205,16 @@ def check_compatibility(arguments: Mapping[str, Any]) -> dict[str, Any]:
     except Refused as refused:
         return failed(refused)
     return {"result": found}
+
+
+def check_driver(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse a host whose driver neither works nor can be installed."""
+    try:
+        asked = _checked(DriverArguments, arguments)
+        driver.check(asked.facts, asked.wanted, asked.host, asked.audit, asked.console_attended)
+    except Refused as refused:
+        return failed(refused)
+    return {}
 
 
 def check_vllm_flags(arguments: Mapping[str, Any]) -> dict[str, Any]:

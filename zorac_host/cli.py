@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("--account", default="", help="a user's name: who has it, and what zorac-deploy made")
     word.add_argument("--engines", type=Path, default=Path("/"), help="the folder of the engines")
     word.add_argument("--packages", action="store_true", help="the packages that are installed")
+    word.add_argument("--versions", action="store_true", help="the same with versions, and which are held")
     word.set_defaults(do=_look)
 
     word = words.add_parser("space", help="require that each file system has room for all that goes there")
@@ -186,7 +187,12 @@ def _port(given: argparse.Namespace) -> None:
 def _look(given: argparse.Namespace) -> None:
     from zorac_host import look
 
-    print(json.dumps(look.look(given.disk, given.used, given.account, given.engines, given.packages)))
+    told: dict[str, object] = {"python": look.python(), "disk": {str(path): look.disk(path) for path in given.disk}}
+    told |= {"used": look.used(given.used)} if given.used else {}
+    told |= {"account": look.account(given.account, given.engines)} if given.account else {}
+    told |= {"packages": look.packages()} if given.packages else {}
+    told |= look.versions() if given.versions else {}
+    print(json.dumps(told))
 
 
 def _space(given: argparse.Namespace) -> None:

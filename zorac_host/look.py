@@ -6,7 +6,7 @@ import platform
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,22 @@ def used(folder: Path) -> int:
 
 def packages() -> list[str]:
     """The names of the packages that are installed."""
-    command = ("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}|${Package}\n")
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    return [name for state, _, name in (line.partition("|") for line in lines) if state[1:2] == "i"]
+    return [name for state, name in _dpkg("${Package}") if state[1:2] == "i"]
+
+
+def versions() -> dict[str, list[str]]:
+    """The packages that are there, even if half installed, as ``name=version``; and the names of those held."""
+    there = [(state, text) for state, text in _dpkg("${binary:Package}=${Version}") if state[1:2] not in ("n", "c")]
+    held = [text.partition("=")[0] for state, text in there if state[:1] == "h"]
+    return {"versions": [text for _, text in there], "held": held}
+
+
+def _dpkg(shown: str) -> Iterator[tuple[str, str]]:
+    """The state of each package that dpkg knows, and what `shown` is of it."""
+    command = ("dpkg-query", "--show", f"--showformat=${{db:Status-Abbrev}}|{shown}\n")
+    for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+        state, _, text = line.partition("|")
+        yield state, text
 
 
 def account(name: str, engines: Path) -> dict[str, Any]:
@@ -69,18 +82,6 @@ def account(name: str, engines: Path) -> dict[str, Any]:
     ours = name in recorded or (as_made and any(path.exists() for path in (store.ETC, store.STATE, engines)))
     made = list(dict.fromkeys([*recorded, *([name] if ours else [])]))
     return {"found": found, "ours": ours, "made": made, "serves": next(_serving(), "")}
-
-
-def look(disks: Sequence[Path], folder: Path | None, name: str, engines: Path, installed: bool) -> dict[str, Any]:
-    """One answer to several questions; see the functions above."""
-    told: dict[str, Any] = {"python": python(), "disk": {str(path): disk(path) for path in disks}}
-    if folder:
-        told["used"] = used(folder)
-    if name:
-        told["account"] = account(name, engines)
-    if installed:
-        told["packages"] = packages()
-    return told
 
 
 def require_space(needs: Iterable[Mapping[str, Any]]) -> None:

@@ -15,6 +15,7 @@ _ORDER = [
     "environments",
     "engine_settings",
     "compatibility",
+    "driver",
     "planner",
     "profiles",
     "inventory_cache",

@@ -102,6 +102,16 @@ def test_the_packages_are_those_that_are_installed(tmp_path, monkeypatch):
     assert look.packages() == ["bash", "kept"]
 
 
+def test_versions_are_those_of_all_that_is_there_even_if_half_installed(tmp_path, monkeypatch):
+    program = tmp_path / "dpkg-query"
+    lines = ("ii |bash=5.2", "rc |gone=1", "hi |kept:amd64=2:1.0-1", "iU |half=1", "un |never=")
+    program.write_text("#!/bin/sh\nprintf '" + "\\n".join(lines) + "\\n'")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    told = look.versions()
+    assert told == {"versions": ["bash=5.2", "kept:amd64=2:1.0-1", "half=1"], "held": ["kept:amd64"]}
+
+
 def need(path, size, setting="a_root"):
     return {"what": "the engine", "path": str(path), "bytes": str(size), "setting": setting}
 

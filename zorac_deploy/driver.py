@@ -1,0 +1,222 @@
+"""Which driver a host gets: its branch, its packages and their versions, and why it may get none.
+
+Names and sources: Ubuntu Server documentation, "NVIDIA drivers installation"; NVIDIA, "Driver Installation Guide",
+"Compute-only (Headless) and Desktop-only Installation". Compute only: no X server.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from zorac_deploy.errors import Refused
+
+# Debian's archive has one branch per release.
+_DEBIAN_BRANCHES = {"12": "535", "13": "550"}
+# Before it NVIDIA called its open modules unfinished for GeForce cards.
+_OPEN_SINCE = 560
+# The kernels that a release came with; the packages of newer ones have names of their own.
+_FIRST_KERNELS = {"24.04": "6.8.0-"}
+_BOOT_MIB = 200
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for, as the role nvidia_driver documents it.
+
+    Attributes:
+        distribution: ``Debian`` or ``Ubuntu``.
+        release: The version of the distribution, as in ``24.04`` or ``12``.
+        managed: Whether zorac-deploy installed the driver.
+        held: The packages that it held.
+    """
+
+    distribution: str
+    release: str
+    source: Literal["nvidia", "distribution"]
+    branch: str
+    version: str
+    modules: str
+    managed: bool = False
+    held: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The driver of a host.
+
+    Attributes:
+        branch: The branch, as in ``580``.
+        version: The version that is wanted, or the branch, which stands for its newest.
+        pattern: The same as apt's pins have it.
+        packages: The packages of the driver.
+        versioned: The packages as apt is asked for them. The names of Canonical's built modules say the branch.
+        headers: The packages of the kernel's headers: for the one that runs, and for those to come.
+        kernel_package: What the name of the package ends with that follows the kernel; empty for a kernel of one's own.
+        builds: Whether DKMS builds the modules.
+        own_key: Whether a key of this host signs them.
+        current: It works, as it is wanted, and its modules can be rebuilt: neither apt nor an archive has to be asked.
+        others: The packages that zorac-deploy holds in another version. A hold by somebody else stays.
+        works: Whether a driver works.
+        left_alone: It works and somebody else installed it: a desktop may depend on its packages.
+        wants: The packages that are going to be installed.
+        versions: The versions that are loaded, installed, and found by programs.
+    """
+
+    branch: str
+    version: str
+    pattern: str
+    packages: list[str]
+    versioned: list[str]
+    headers: list[str]
+    kernel_package: str
+    builds: bool
+    own_key: bool
+    current: bool
+    others: list[str]
+    works: bool
+    left_alone: bool
+    wants: list[str]
+    versions: list[str]
+
+    def summary(self) -> dict[str, Any]:
+        """The plan as the role's variables have it."""
+        return asdict(self)
+
+
+def plan(facts: Facts, wanted: Wanted) -> Plan:
+    """The driver for a host of which the host program told `facts`."""
+    debian = wanted.source == "distribution" and wanted.distribution == "Debian"
+    branch = _DEBIAN_BRANCHES[wanted.release] if debian else wanted.version.partition(".")[0] or wanted.branch
+    version = wanted.version or branch
+    pattern = f"{wanted.version}-*" if wanted.version else f"{branch}.*"
+    opened = int(branch) >= _OPEN_SINCE and wanted.modules == "open"
+    kernel_package = _kernel_package(wanted, facts["kernel"])
+    packages = _packages(wanted, branch, opened, facts, kernel_package)
+    builds = any("dkms" in name and "no-dkms" not in name for name in packages)
+    headers = [] if facts["kernel_headers"] else [f"linux-headers-{facts['kernel']}"]
+    headers += [f"linux-headers-{kernel_package}"] if kernel_package else []
+    driver = facts["driver"]
+    works = driver["loaded"] is not None and bool(facts["gpus"])
+    there = driver["packages"]
+    # After an epoch, as in "1:580.95.05-1"; and "580" is not "5800".
+    right = re.compile(rf"(^|:){re.escape(version)}[.-]")
+    as_wanted = {each["name"] for each in there if right.search(each["version"]) or _built_by_canonical(each["name"])}
+    current = works and bool(facts["kernel_headers"] or not builds) and set(packages) <= as_wanted
+    left_alone = works and not wanted.managed
+    return Plan(
+        branch=branch,
+        version=version,
+        pattern=pattern,
+        packages=packages,
+        versioned=[f"{name}={pattern}" for name in packages if not _built_by_canonical(name)]
+        + [name for name in packages if _built_by_canonical(name)],
+        headers=headers,
+        kernel_package=kernel_package,
+        builds=builds,
+        own_key=bool(facts["secure_boot"]) and builds,
+        current=current,
+        others=[
+            each["name"]
+            for each in there
+            if each["name"] in wanted.held and each["held"] and not right.search(each["version"])
+        ],
+        works=works,
+        left_alone=left_alone,
+        wants=[] if left_alone or current else (headers if builds else []) + packages,
+        versions=list(dict.fromkeys(filter(None, (driver["loaded"], driver["installed"], driver["library"])))),
+    )
+
+
+def check(facts: Facts, wanted: Wanted, host: str, audit: Sequence[str], console_attended: bool) -> None:
+    """Require that the driver of `host` can be installed, or works and is left alone.
+
+    Args:
+        facts: What the host program told.
+        wanted: What is asked for.
+        host: The host's name.
+        audit: What dpkg says of packages that are half installed, a line each.
+        console_attended: Whether somebody can sit at the host's own screen and keyboard.
+
+    Raises:
+        Refused: It cannot; the message says what to do.
+    """
+    found, driver = plan(facts, wanted), facts["driver"]
+    versions, packaged = " / ".join(found.versions), bool(driver["packages"])
+    if not found.works and not wanted.managed and packaged:
+        raise Refused(
+            f"{host} has packages of a driver that zorac-deploy did not install, and it does not work: "
+            f"{facts['smi_error']}. Versions loaded, installed and found by programs: {versions or 'none'}. "
+            "Reboot first, which cures an upgrade behind a running driver. If that does not help, remove them with: "
+            "sudo apt-get purge '*nvidia*', reboot, and run the same command again.",
+            "driver-broken",
+        )
+    if found.left_alone:
+        return
+    if driver["run_file"] or (not packaged and driver["loaded"] is not None):
+        origin, cure = "its origin is unknown", "the way it came"
+        if driver["run_file"]:
+            origin, cure = "it is from a .run file", "with: sudo nvidia-uninstall"
+        raise Refused(
+            f"{host} has a driver {versions} that does not work and that no package owns ({origin}): "
+            f"{facts['smi_error']}. Packages must not be mixed with it. Remove it, {cure}, reboot, and run the same "
+            "command again.",
+            "driver-foreign",
+        )
+    if audit:
+        half = "; ".join(line.strip() for line in audit if line.startswith(" "))
+        raise Refused(
+            f"packages of {host} are half installed: {half}. "
+            "Repair them with: sudo dpkg --configure -a; sudo apt-get --fix-broken install",
+            "apt-broken",
+        )
+    if (facts["boot_free_mib"] or 0) < _BOOT_MIB:
+        raise Refused(
+            f"/boot of {host} has {facts['boot_free_mib']} MiB free. Needed: {_BOOT_MIB}, for an initramfs without "
+            "nouveau. Remove old kernels with: sudo apt-get autoremove",
+            "boot-full",
+        )
+    if found.own_key and not wanted.managed and not console_attended:
+        ubuntu = "set nvidia_driver_source: distribution, for Ubuntu's own signed modules, or "
+        raise Refused(
+            f"Secure Boot is on, and the modules that DKMS builds on {host} are signed by no key that its firmware "
+            "knows. If you can sit at its screen and keyboard, set nvidia_driver_console_attended: true, and "
+            "zorac-deploy makes a key and tells you what to answer there. Else "
+            f"{ubuntu if wanted.distribution == 'Ubuntu' else ''}switch Secure Boot off in the firmware's menu.",
+            "secure-boot",
+        )
+
+
+def _built_by_canonical(package: str) -> bool:
+    return package.startswith("linux-")
+
+
+def _packages(wanted: Wanted, branch: str, opened: bool, facts: Facts, kernel_package: str) -> list[str]:
+    match wanted.source, wanted.distribution:
+        case "distribution", "Debian":
+            modules = "nvidia-open-kernel-dkms" if opened else "nvidia-kernel-dkms"
+            return [modules, "nvidia-kernel-support", "nvidia-smi", "libcuda1", "nvidia-persistenced"]
+        case "nvidia", "Debian":
+            modules = "nvidia-kernel-open-dkms" if opened else "nvidia-kernel-dkms"
+            return [modules, "nvidia-driver-cuda", "nvidia-persistenced"]
+        case "nvidia", "Ubuntu":
+            rest = ("libnvidia-compute", "nvidia-utils", "nvidia-compute-utils")
+            return [f"nvidia-dkms-{branch}{'-open' if opened else ''}", *(f"{name}-{branch}" for name in rest)]
+    name = f"{branch}-server{'-open' if opened else ''}"
+    # Canonical signs modules that it built, for one kernel each: the running one, and whichever comes by the kernel's
+    # own package. DKMS builds for any kernel, but signs with a key of this host.
+    built = [f"linux-modules-nvidia-{name}-{facts['kernel']}", f"linux-modules-nvidia-{name}-{kernel_package}"]
+    modules_of = built if facts["secure_boot"] else [f"nvidia-dkms-{name}"]
+    return [*modules_of, f"nvidia-headless-no-dkms-{name}", f"nvidia-utils-{branch}-server"]
+
+
+def _kernel_package(wanted: Wanted, kernel: str) -> str:
+    """Debian's names end like the kernel's; Ubuntu's newer kernels are in packages of their own."""
+    if wanted.distribution == "Debian":
+        found = re.search(r"(cloud-|rt-)?amd64$", kernel)
+        return found[0] if found else ""
+    found = re.search(r"[a-z]+$", kernel)
+    newer = kernel.endswith("-generic") and not kernel.startswith(_FIRST_KERNELS.get(wanted.release, ""))
+    return (found[0] if found else "") + (f"-hwe-{wanted.release}" if newer else "")
