@@ -153,7 +153,7 @@ def test_what_a_person_sets_goes_before_the_family(tmp_path, monkeypatch, model)
     sources = [content.profiles(), tmp_path / "hosts.yml"]
     with pytest.raises(Refused, match="there is no parser for this model's tool calls"):
         runner.run("try", sources, everyone, tmp_path / "log", on_step=steps.append)
-    assert [step.task for step in steps if step.outcome == "failed"] == ["Require a parser for tool calls"]
+    assert [step.task for step in steps if step.outcome == "failed"] == ["Require settings that can work"]
     facts = {name: value for step in steps for name, value in step.facts.items()}
     for number, (*_, expected) in enumerate(cases):
         assert tuple(facts[f"host{number}"]) == expected, cases[number]
