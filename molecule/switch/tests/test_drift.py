@@ -9,7 +9,7 @@ import yaml
 
 from zorac_deploy.sandbox import host as sandbox
 
-_CASES = yaml.safe_load((Path(__file__).parents[1] / "drift.yml").read_text())
+_CASES = yaml.safe_load(Path(__file__).with_name("drift.yml").read_text())
 _FOLDERS = """
 E=$(dirname "$(ls /opt/zorac-deploy/engines/*/installed.txt)")
 S=$(ls -d "$E"/lib/python3*/site-packages)
