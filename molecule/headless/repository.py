@@ -15,7 +15,7 @@ from pathlib import Path
 SMI = r'''
 #!/usr/bin/python3
 """Stand-in for nvidia-smi: one RTX 4090, which works from the boot after the installation on."""
-import pathlib, sys
+import pathlib, re, sys
 loaded = pathlib.Path("/run/nvidia-stand-in")
 if not loaded.exists():
     sys.exit("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.")
@@ -30,6 +30,12 @@ if "--query" in sys.argv:
     <max_power_limit>600.00 W</max_power_limit></gpu_power_readings></gpu></nvidia_smi_log>""")
 elif "--query-gpu=uuid,compute_cap" in sys.argv:
     print("GPU-stand-in, 8.9")
+elif sys.argv[1].startswith("--query-gpu=uuid,name"):
+    log = pathlib.Path("/run/nvidia-smi.log")
+    made = log.read_text() if log.exists() else ""
+    limit = re.findall("--power-limit=([0-9.]+)", made)[-1:] or ["450.00"]
+    persistence = "Enabled" if re.findall("--persistence-mode=([01])", made)[-1:] == ["1"] else "Disabled"
+    print(f"GPU-stand-in, Stand-in for an RTX 4090, 24564, @VERSION@, {limit[0]}, {persistence}")
 else:
     with open("/run/nvidia-smi.log", "a") as log:
         print(*sys.argv[1:], file=log)
