@@ -128,7 +128,8 @@ def _listed_by_wheels(folder: Path) -> dict[str, str]:
     for record in folder.glob(_WHEELS):
         site = record.parent.parent.relative_to(folder)
         for name, digest in _lines(record):
-            if digest.startswith("sha256="):
+            # Byte code that a wheel brings is compiled again when it is installed.
+            if digest.startswith("sha256=") and not name.endswith(".pyc"):
                 padded = digest.removeprefix("sha256=") + "="
                 known[os.path.normpath(site / name)] = base64.urlsafe_b64decode(padded).hex()
     return known

@@ -119,3 +119,14 @@ def test_the_packages_that_brought_a_file(folder):
     assert tree.packages(folder, ["bin/python", SERVER]) == ["*", "vllm"]
     byte_code = "lib/python3.11/site-packages/vllm/entrypoints/__pycache__/api.cpython-311.pyc"
     assert tree.packages(folder, [byte_code]) == ["*"]
+
+
+def test_byte_code_that_a_wheel_lists_and_the_installation_compiled_again_is_no_change(folder, tmp_path):
+    site = folder / "lib/python3.11/site-packages"
+    (site / "vllm/__pycache__").mkdir()
+    (site / "vllm/__pycache__/server.cpython-311.pyc").write_bytes(b"compiled here")
+    listed = "vllm/__pycache__/server.cpython-311.pyc,sha256=" + "A" * 43 + ",13\n"
+    (site / "vllm-0.32.0.dist-info/RECORD").write_text("vllm/server.py,,\n" + listed)
+    record = tmp_path / "records/engine.json.gz"
+    part = {"path": str(folder), "record": str(record), **tree.describe(folder, record, create=True)}
+    assert changed(folder, part, deep=True) == []
