@@ -121,12 +121,10 @@ def up(
 
 
 def _deployed(opened: Session, progress: Progress, facts: dict[str, Any], full: bool, deep: bool) -> deploying.Deployed:
-    with (
-        progress.shown("Connect to the host"),
-        opened.connection.lock("zorac-deploy up"),
-        _resumed(opened),
-    ):
-        return deploying.converge(opened, progress, facts, full, deep)
+    with progress.shown("Connect to the host"):
+        opened.connection.check()  # a wrong password is told at once; the lock would wait for another one
+        with opened.connection.lock("zorac-deploy up"), _resumed(opened):
+            return deploying.converge(opened, progress, facts, full, deep)
 
 
 @contextlib.contextmanager
