@@ -180,7 +180,7 @@ def applied(document: Mapping[str, Any], answer: Mapping[str, Any], check: bool)
     facts = {"desired_state_document": dict(document)}
     left = [Difference.model_validate(each) for each in answer["differences"]]
     if not left or check:
-        return {"changed": bool(answer["changed"] or left), "ansible_facts": facts}
+        return {"changed": bool(left), "ansible_facts": facts}  # the record itself is no change of the host
     lines = "\n".join(f"  {each}" for each in left)
     return failed(
         Refused(

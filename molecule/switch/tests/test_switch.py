@@ -65,7 +65,7 @@ def current(host):
 
 def test_a_switch_there_and_back(run, host, endpoint, tmp_path):
     assert "would change" in run("switch", "small", "--check").stdout
-    assert current(host)["number"] == 1
+    first = current(host)["number"]
 
     # Zorac is used here, and has settings of its own.
     zorac = tmp_path / "zorac"
@@ -107,7 +107,8 @@ def test_a_switch_there_and_back(run, host, endpoint, tmp_path):
     written = json.loads((zorac / "config.json").read_text())
     assert written["TEMPERATURE"] == "0.7"
     assert int(written["MAX_INPUT_TOKENS"]) + int(written["MAX_OUTPUT_TOKENS"]) <= 2048
-    assert current(host)["number"] == 2
+    second = current(host)["number"]
+    assert second == first + 1
 
     # Where it serves already there is nothing to do.
     again = json.loads(run("switch", "small", "--json").stdout)
@@ -116,14 +117,14 @@ def test_a_switch_there_and_back(run, host, endpoint, tmp_path):
     # Back, by the generation that is there.
     back = run("rollback")
     assert back.returncode == 0, back.stderr
-    assert "generation 2 → 1" in back.stdout
+    assert f"generation {second} → {first}" in back.stdout
     assert current(host)["profile"] == "cpu"
     assert json.loads(run("up", "--json").stdout)["changed"] == []
 
     listed = json.loads(run("generations", "--json").stdout)
-    assert [(each["number"], each["state"], each["current"]) for each in listed] == [
-        (1, "proved", True),
-        (2, "proved", False),
+    assert [(each["number"], each["state"], each["current"]) for each in listed[-2:]] == [
+        (first, "proved", True),
+        (second, "proved", False),
     ]
 
 
