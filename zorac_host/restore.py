@@ -3,6 +3,7 @@
 What was added is set aside, not deleted: somebody may want it. Content that is missing or changed is for the roles.
 """
 
+import contextlib
 import os
 import shutil
 import time
@@ -41,12 +42,12 @@ def restore(check: bool, begin: bool = False, deep: bool = False) -> dict[str, A
     found = verify.differences(document["parts"], deep)
     by_part = {(part["kind"], kinds.named(part)): part for part in document["parts"]}
     steps = [(each, step) for each in found for step in _steps(by_part.get((each.kind, each.part), {}), each)]
-    if check:
+    restored = [what for _, (what, _) in steps]
+    if check or not steps:
         healed = [each for each, _ in steps]
         left = [each for each in found if each not in healed] + verify.outdated(document)
     else:
-        left = _carry_out(document, steps, deep) if steps else found + verify.outdated(document)
-    restored = [what for _, (what, _) in steps]
+        restored, left = _carry_out(document, steps, deep)
     trees = {part["path"] for part in document["parts"] if part["kind"] == "tree" and part.get("fingerprint")}
     return {
         "changed": bool(restored),
@@ -57,16 +58,24 @@ def restore(check: bool, begin: bool = False, deep: bool = False) -> dict[str, A
     }
 
 
-def _carry_out(document: dict[str, Any], steps: Sequence[tuple[Difference, _Step]], deep: bool) -> list[Difference]:
-    """Do `steps`, and say what differs then. Only if nothing does, the document counts again as applied."""
+def _carry_out(
+    document: dict[str, Any], steps: Sequence[tuple[Difference, _Step]], deep: bool
+) -> tuple[list[str], list[Difference]]:
+    """Do `steps`, and say which were done, and what differs then. Only if nothing does, the document counts again.
+
+    What cannot be put back, as an immutable file, stays a difference and does not stop the others.
+    """
+    done = []
     inputs, now = document["inputs"], store.current()
     started = service.started(now.unit) if now else None
     # Before the first step, so that one who is killed leaves it on record.
     reason = next((why for each, _ in steps if now and started and (why := _restart(each, now.unit, started))), "")
     document["inputs"] = ""
     _note(document, now, reason)
-    for _, (_, act) in steps:
-        act()
+    for _, (what, act) in steps:
+        with contextlib.suppress(OSError):
+            act()
+            done.append(what)
     if any(each.kind == "unit" for each, _ in steps):
         service.systemctl("daemon-reload")
     if reason:
@@ -74,7 +83,7 @@ def _carry_out(document: dict[str, Any], steps: Sequence[tuple[Difference, _Step
     left = verify.differences(document["parts"], deep) + verify.outdated(document)
     if not left:
         verify.note(document, inputs=inputs)
-    return left
+    return done, left
 
 
 def _note(document: dict[str, Any], now: store.Generation | None, reason: str) -> None:

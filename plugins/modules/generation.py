@@ -69,10 +69,15 @@ def main() -> None:
     folders = {int(path.name): path for path in (root / "generations").glob("*") if path.name.isdecimal()}
     same = [number for number, folder in folders.items() if _about(folder).get("digest") == digest]
     number = max(same) if same else max(folders, default=0) + 1
-    if not same and not module.check_mode:
+    repaired = _damaged(folders[number], files) if same else []
+    if not module.check_mode:
         described = {"number": number, "created": int(time.time()), "digest": digest, **about}
         try:
-            _write(root / "generations", number, {**files, "generation.json": json.dumps(described, indent=2) + "\n"})
+            if not same:
+                text = json.dumps(described, indent=2) + "\n"
+                _write(root / "generations", number, {**files, "generation.json": text})
+            for name in repaired:
+                _write_file(folders[number] / name, files[name].replace(_PLACE, str(folders[number])))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -81,10 +86,6 @@ def main() -> None:
                 "What runs is as it was."
             )
             module.fail_json(msg=message, refusal={"id": "disk-full", "message": message})
-    repaired = _damaged(folders[number], files) if same else []
-    if repaired and not module.check_mode:
-        for name in repaired:
-            _write_file(folders[number] / name, files[name].replace(_PLACE, str(folders[number])))
     module.exit_json(
         changed=not same or bool(repaired),
         number=number,

@@ -370,3 +370,24 @@ def test_a_start_while_it_is_put_back_does_not_count(drop_in, monkeypatch):
     monkeypatch.setattr(restore, "_set_aside", lambda path: (set_aside(path), engine.update(InvocationID="second")))
     assert add(seconds_ago(-1000))
     assert found() == [("4", "process")]
+
+
+def test_what_cannot_be_put_back_stays_a_difference_and_does_not_stop_the_rest(recorded, key, disk, monkeypatch):
+    other = {**key, "path": str(disk / "other")}
+    (disk / "other").write_text("secret")
+    (disk / "other").chmod(0o600)
+    recorded(key, other)
+    for part in (key, other):
+        Path(part["path"]).chmod(0o644)
+    chmod = Path.chmod
+
+    def immutable(path, mode):
+        if str(path) == key["path"]:
+            raise PermissionError(1, "Operation not permitted")
+        chmod(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", immutable)
+    told = restore.restore(check=False)
+    assert [line.split(":")[0] for line in told["restored"]] == [other["path"]]
+    assert [each["part"] for each in told["differences"]] == [key["path"]]
+    assert verify.read()["inputs"] == ""
