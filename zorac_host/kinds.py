@@ -59,13 +59,13 @@ def files(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     for part in parts:
         seen = _lstat(part["path"])
         if seen is None or not stat.S_ISREG(seen.st_mode):
-            yield _differs(part, "type", "file", _type(seen))
+            yield differs(part, "type", "file", _type(seen))
             continue
         yield from _access(part, seen)
         if part.get("sha256"):
             found = tree.sha256(Path(part["path"]))
             if found != part["sha256"]:
-                yield _differs(part, "content", part["sha256"][:12], found[:12])
+                yield differs(part, "content", part["sha256"][:12], found[:12])
 
 
 def folders(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -73,15 +73,15 @@ def folders(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     for part in parts:
         seen = _lstat(part["path"])
         if seen is None or not stat.S_ISDIR(seen.st_mode):
-            yield _differs(part, "type", "folder", _type(seen))
+            yield differs(part, "type", "folder", _type(seen))
             continue
         yield from _access(part, seen)
         if part.get("names") is not None:
             wanted, found = set(part["names"]), {path.name for path in Path(part["path"]).iterdir()}
             if found - wanted:
-                yield _differs(part, "added", "nothing", _listed(found - wanted), sorted(found - wanted))
+                yield differs(part, "added", "nothing", _listed(found - wanted), sorted(found - wanted))
             if wanted - found:
-                yield _differs(part, "missing", _listed(wanted - found), "nothing", sorted(wanted - found))
+                yield differs(part, "missing", _listed(wanted - found), "nothing", sorted(wanted - found))
 
 
 def absent(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -89,7 +89,7 @@ def absent(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     for part in parts:
         seen = _lstat(part["path"])
         if seen is not None:
-            yield _differs(part, "type", "nothing", _type(seen))
+            yield differs(part, "type", "nothing", _type(seen))
 
 
 def links(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -98,9 +98,9 @@ def links(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
         path = Path(part["path"])
         found = str(path.readlink()) if path.is_symlink() else _type(_lstat(str(path)))
         if found != part["target"]:
-            yield _differs(part, "target", part["target"], found)
+            yield differs(part, "target", part["target"], found)
         elif not path.exists():
-            yield _differs(part, "target", part["target"], "nothing is there")
+            yield differs(part, "target", part["target"], "nothing is there")
 
 
 def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
@@ -108,11 +108,11 @@ def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
     for part in parts:
         folder = Path(part["path"])
         if not folder.is_dir() or folder.is_symlink():
-            yield _differs(part, "type", "folder", _type(_lstat(str(folder))))
+            yield differs(part, "type", "folder", _type(_lstat(str(folder))))
             continue
         yield from _access(part, folder.lstat())
         if "fingerprint" not in part:
-            yield _differs(part, "record", "made", "missing")
+            yield differs(part, "record", "made", "missing")
             continue
         by_aspect: dict[str, list[tree.Change]] = {}
         for change in tree.changes(folder, part, deep):
@@ -125,7 +125,7 @@ def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
             expected, found = (first.expected, first.found) if len(changes) == 1 else ("", _listed(names))
             if len(changes) == 1 and first.name:
                 found = f"{first.name}: {first.found}"
-            yield _differs(part, aspect, expected, found, names, tree.packages(folder, names))
+            yield differs(part, aspect, expected, found, names, tree.packages(folder, names))
 
 
 def packages(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -141,12 +141,12 @@ def packages(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     for part, name in [(each, name) for each in parts for name in each["names"]]:
         version, want, state = found.get(name, ("", "", "not installed"))
         if state != "installed":
-            yield _differs(part, "state", "installed", state, label=name)
+            yield differs(part, "state", "installed", state, label=name)
             continue
         if part.get("version") and not fnmatch.fnmatchcase(version, part["version"]):
-            yield _differs(part, "version", part["version"], version, label=name)
+            yield differs(part, "version", part["version"], version, label=name)
         if part.get("hold") and want != "hold":
-            yield _differs(part, "hold", "held", want, label=name)
+            yield differs(part, "hold", "held", want, label=name)
 
 
 def units(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -158,31 +158,31 @@ def units(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     for part, seen in zip(parts, blocks, strict=False):
         yield from _unit(part, seen)
     for part in parts[len(blocks) :]:
-        yield _differs(part, "state", "known to systemd", "systemctl did not answer")
+        yield differs(part, "state", "known to systemd", "systemctl did not answer")
 
 
 def _unit(part: Part, seen: Mapping[str, str]) -> Iterator[Difference]:
     if part.get("active") is False and seen.get("ActiveState") in ("inactive", "failed"):
         return
     if seen.get("LoadState") != "loaded":
-        yield _differs(part, "loaded", "loaded", seen.get("LoadState", "unknown"))
+        yield differs(part, "loaded", "loaded", seen.get("LoadState", "unknown"))
         return
     own = [path for path in seen.get("DropInPaths", "").split() if f"/{part['name']}.d/" in path]
     if sorted(own) != sorted(part.get("drop_ins", [])):
-        yield _differs(part, "drop-ins", _listed(part.get("drop_ins", [])), _listed(own), own)
+        yield differs(part, "drop-ins", _listed(part.get("drop_ins", [])), _listed(own), own)
     if part.get("path") and seen.get("FragmentPath") != part["path"]:
-        yield _differs(part, "unit file", part["path"], seen.get("FragmentPath", ""))
+        yield differs(part, "unit file", part["path"], seen.get("FragmentPath", ""))
     if seen.get("NeedDaemonReload") == "yes":
-        yield _differs(part, "daemon-reload", "done", "needed")
+        yield differs(part, "daemon-reload", "done", "needed")
     if part.get("enabled") is not None:
         expected, found = "enabled" if part["enabled"] else "disabled", seen.get("UnitFileState", "")
         if found != expected:
-            yield _differs(part, "at boot", expected, found)
+            yield differs(part, "at boot", expected, found)
     if part.get("active") is not None and (seen.get("ActiveState") == "active") != part["active"]:
-        yield _differs(part, "state", "active" if part["active"] else "inactive", seen.get("ActiveState", ""))
+        yield differs(part, "state", "active" if part["active"] else "inactive", seen.get("ActiveState", ""))
     for name, value in part.get("properties", {}).items():
         if seen.get(name) != value:
-            yield _differs(part, name, value, seen.get(name, ""))
+            yield differs(part, name, value, seen.get(name, ""))
 
 
 def users(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -191,12 +191,12 @@ def users(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
         try:
             user = pwd.getpwnam(part["name"])
         except KeyError:
-            yield _differs(part, "account", "present", "absent")
+            yield differs(part, "account", "present", "absent")
             continue
         seen = {"group": _group(user.pw_gid), "home": user.pw_dir, "shell": user.pw_shell}
         for aspect, found in seen.items():
             if aspect in part and part[aspect] != found:
-                yield _differs(part, aspect, part[aspect], found)
+                yield differs(part, aspect, part[aspect], found)
 
 
 def kernel(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -206,11 +206,11 @@ def kernel(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
         if "setting" in part:
             found = _text(Path("/proc/sys") / part["setting"].replace(".", "/"))
             if found.split() != str(part["value"]).split():
-                yield _differs(part, "value", str(part["value"]), found or "absent")
+                yield differs(part, "value", str(part["value"]), found or "absent")
             continue
         for aspect, version in driver.items():
             if aspect in part and version != part[aspect]:
-                yield _differs(part, aspect, part[aspect], version or "none")
+                yield differs(part, aspect, part[aspect], version or "none")
 
 
 def cards(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -222,11 +222,11 @@ def cards(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     for part in parts:
         seen = found.get(part["uuid"])
         if seen is None:
-            yield _differs(part, "GPU", part["uuid"], _listed(found) if found else "no GPU that nvidia-smi sees")
+            yield differs(part, "GPU", part["uuid"], _listed(found) if found else "no GPU that nvidia-smi sees")
             continue
         for aspect, expected in part["expected"].items():
             if not _equal(seen.get(aspect, ""), expected):
-                yield _differs(part, aspect, str(expected), seen.get(aspect, ""))
+                yield differs(part, aspect, str(expected), seen.get(aspect, ""))
 
 
 def generations(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -234,16 +234,16 @@ def generations(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     for part in parts:
         now = store.current()
         if now is None or now.number != part["number"]:
-            yield _differs(
+            yield differs(
                 part, "current", f"generation {part['number']}", f"generation {now.number}" if now else "none"
             )
             continue
         if now.about.get("digest") != part["digest"]:
-            yield _differs(part, "digest", part["digest"][:12], str(now.about.get("digest"))[:12])
+            yield differs(part, "digest", part["digest"][:12], str(now.about.get("digest"))[:12])
         if store.outcome(now.number).get("state") != "proved":
-            yield _differs(part, "health check", "passed", store.outcome(now.number).get("state", "never activated"))
+            yield differs(part, "health check", "passed", store.outcome(now.number).get("state", "never activated"))
         if service.shown(now.unit).get("ActiveState") == "active" and not service.settled(now):
-            yield _differs(part, "running", f"generation {now.number}", f"generation {service.running(now.unit)}")
+            yield differs(part, "running", f"generation {now.number}", f"generation {service.running(now.unit)}")
 
 
 LOOKS: dict[str, Callable[[Sequence[Part], bool], Iterator[Difference]]] = {
@@ -269,7 +269,7 @@ def named(part: Part) -> str:
     return str(part["kind"])
 
 
-def _differs(
+def differs(
     part: Part,
     aspect: str,
     expected: str,
@@ -278,6 +278,7 @@ def _differs(
     packages: Sequence[str] = (),
     label: str = "",
 ) -> Difference:
+    """The difference of `aspect` in `part`, which a person knows by `label`, or by its own name."""
     place = label or named(part)
     return Difference(part["owner"], part["kind"], place, aspect, expected, found, list(names), list(packages))
 
@@ -285,12 +286,12 @@ def _differs(
 def _access(part: Part, seen: os.stat_result) -> Iterator[Difference]:
     mode = f"{stat.S_IMODE(seen.st_mode):04o}"
     if "mode" in part and mode != part["mode"]:
-        yield _differs(part, "mode", part["mode"], mode)
+        yield differs(part, "mode", part["mode"], mode)
     for aspect, found in (("user", _user(seen.st_uid)), ("group", _group(seen.st_gid))):
         if aspect in part and part[aspect] != found:
-            yield _differs(part, aspect, part[aspect], found)
+            yield differs(part, aspect, part[aspect], found)
     if "mode" in part and "system.posix_acl_access" in os.listxattr(part["path"]):
-        yield _differs(part, "access list", "none", "further users or groups (getfacl shows them)")
+        yield differs(part, "access list", "none", "further users or groups (getfacl shows them)")
 
 
 def _lstat(path: str) -> os.stat_result | None:

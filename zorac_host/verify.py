@@ -73,19 +73,15 @@ def apply(document: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
 
     Args:
         document: Of the folders with many files it names the records; here they are read, or made.
-        check: Only say whether it is another document, and what differs from it.
+        check: Only say what differs from it.
     """
     parts = [_described(part, create=not check) for part in document["parts"]]
     found = differences(parts, deep=False)
-    try:
-        changed = read()["parts"] != parts
-    except Unusable:
-        changed = True
     if not check:
         inputs = "" if found else document.get("inputs", "")
         whole = {**document, "parts": parts, "inputs": inputs, "machine_id": machine_id(), "at": int(time.time())}
         store.write(DOCUMENT, json.dumps(whole) + "\n", 0o600)
-    return {"changed": changed, "differences": [each.summary() for each in found]}
+    return {"differences": [each.summary() for each in found]}
 
 
 def _described(part: Mapping[str, Any], create: bool) -> dict[str, Any]:
@@ -113,12 +109,12 @@ def differences(parts: list[dict[str, Any]], deep: bool) -> list[Difference]:
     for kind, same in by_kind.items():
         look = kinds.LOOKS.get(kind)
         if look is None:
-            found += [kinds._differs(part, "kind", "known", f"{kind} is not known to this program") for part in same]
+            found += [kinds.differs(part, "kind", "known", f"{kind} is not known to this program") for part in same]
             continue
         try:
             found += look(same, deep)
         except Exception as error:  # noqa: BLE001 - what cannot be looked at is not as it should be
-            found.append(kinds._differs(same[0], "look", "possible", f"{type(error).__name__}: {error}"))
+            found.append(kinds.differs(same[0], "look", "possible", f"{type(error).__name__}: {error}"))
     order = {kinds.named(part): number for number, part in enumerate(parts)}
     return sorted(found, key=lambda difference: order.get(difference.part, len(order)))
 
