@@ -152,7 +152,7 @@ def packages(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
 def units(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     """Units of systemd: enabled, active, from which files, and the settings that are in force."""
     names = sorted({name for part in parts for name in part.get("properties", {})})
-    wanted = ["Id", "LoadState", "UnitFileState", "ActiveState", "FragmentPath", "DropInPaths", "NeedDaemonReload"]
+    wanted = ["Id", "LoadState", "ActiveState", "FragmentPath", "DropInPaths", "NeedDaemonReload"]
     shown = _output("systemctl", "show", f"--property={','.join(wanted + names)}", *(part["name"] for part in parts))
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n")]
     for part, seen in zip(parts, blocks, strict=False):
@@ -175,7 +175,11 @@ def _unit(part: Part, seen: Mapping[str, str]) -> Iterator[Difference]:
     if seen.get("NeedDaemonReload") == "yes":
         yield differs(part, "daemon-reload", "done", "needed")
     if part.get("enabled") is not None:
-        expected, found = "enabled" if part["enabled"] else "disabled", seen.get("UnitFileState", "")
+        # Read from the links: the property UnitFileState is what systemd saw when it loaded the unit.
+        expected, found = (
+            "enabled" if part["enabled"] else "disabled",
+            _output("systemctl", "is-enabled", part["name"]).strip(),
+        )
         if found != expected:
             yield differs(part, "at boot", expected, found)
     if part.get("active") is not None and (seen.get("ActiveState") == "active") != part["active"]:

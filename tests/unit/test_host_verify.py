@@ -126,9 +126,20 @@ def test_packages(recorded, monkeypatch):
 
 UNIT = {"kind": "unit", "name": "vllm.service", "path": "/etc/systemd/system/vllm.service", "enabled": True,
         "active": True, "properties": {"ProtectSystem": "strict"}}  # fmt: skip
-GOOD = {"Id": "vllm.service", "LoadState": "loaded", "UnitFileState": "enabled", "ActiveState": "active",
+GOOD = {"Id": "vllm.service", "LoadState": "loaded", "ActiveState": "active",
         "FragmentPath": "/etc/systemd/system/vllm.service", "DropInPaths": "/run/systemd/system/service.d/lxc.conf",
         "NeedDaemonReload": "no", "ProtectSystem": "strict"}  # fmt: skip
+
+
+def systemctl(monkeypatch, properties, at_boot="enabled"):
+    """Have systemd know one unit, with what `properties` returns."""
+
+    def output(_program, verb, *_):
+        if verb == "is-enabled":
+            return f"{at_boot}\n"
+        return "".join(f"{name}={value}\n" for name, value in properties().items())
+
+    monkeypatch.setattr(kinds, "_output", output)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +147,6 @@ GOOD = {"Id": "vllm.service", "LoadState": "loaded", "UnitFileState": "enabled",
     [
         ({}, None),
         ({"LoadState": "masked"}, "loaded"),
-        ({"UnitFileState": "disabled"}, "at boot"),
         ({"ActiveState": "failed"}, "state"),
         ({"FragmentPath": "/run/systemd/system/vllm.service"}, "unit file"),
         ({"DropInPaths": "/etc/systemd/system/vllm.service.d/zz.conf"}, "drop-ins"),
@@ -145,9 +155,15 @@ GOOD = {"Id": "vllm.service", "LoadState": "loaded", "UnitFileState": "enabled",
     ],
 )
 def test_a_unit(recorded, monkeypatch, change, aspect):
-    shown(monkeypatch, systemctl="".join(f"{name}={value}\n" for name, value in (GOOD | change).items()))
+    systemctl(monkeypatch, lambda: GOOD | change)
     recorded(UNIT)
     assert found() == ([("vllm.service", aspect)] if aspect else [])
+
+
+def test_a_unit_that_lost_its_link_and_systemd_was_not_told(recorded, monkeypatch):
+    systemctl(monkeypatch, lambda: GOOD | {"UnitFileState": "enabled"}, at_boot="disabled")
+    recorded(UNIT)
+    assert found() == [("vllm.service", "at boot")]
 
 
 def test_units_that_systemd_says_nothing_of(recorded, monkeypatch):
@@ -318,11 +334,7 @@ def drop_in(disk, recorded, monkeypatch):
     engine = {"InvocationID": "first", "ActiveState": "active"}
     monkeypatch.setattr(service, "shown", lambda _: engine)
 
-    def output(*_):
-        shown = GOOD | {"DropInPaths": str(path) if path.exists() else ""}
-        return "".join(f"{name}={value}\n" for name, value in shown.items())
-
-    monkeypatch.setattr(kinds, "_output", output)
+    systemctl(monkeypatch, lambda: GOOD | {"DropInPaths": str(path) if path.exists() else ""})
 
     def add(started):
         recorded(UNIT)
