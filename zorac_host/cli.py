@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("--used", type=Path, help="a folder: the bytes that it holds")
     word.add_argument("--account", default="", help="a user's name: who has it, and what zorac-deploy made")
     word.add_argument("--engines", type=Path, default=Path("/"), help="the folder of the engines")
+    word.add_argument("--key", type=Path, help="the file of the API key: its digest, and whether only root can read it")
     word.add_argument("--packages", action="store_true", help="the packages that are installed")
     word.add_argument("--versions", action="store_true", help="the same with versions, and which are held")
     word.set_defaults(do=_look)
@@ -190,6 +191,7 @@ def _look(given: argparse.Namespace) -> None:
     told: dict[str, object] = {"python": look.python(), "disk": {str(path): look.disk(path) for path in given.disk}}
     told |= {"used": look.used(given.used)} if given.used else {}
     told |= {"account": look.account(given.account, given.engines)} if given.account else {}
+    told |= {"key": look.api_key(given.key)} if given.key else {}
     told |= {"packages": look.packages()} if given.packages else {}
     told |= look.versions() if given.versions else {}
     print(json.dumps(told))

@@ -1,10 +1,12 @@
 """What this host has before anything is changed: space, accounts, packages, the version of its Python."""
 
 import grp
+import hashlib
 import os
 import platform
 import pwd
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -68,8 +70,9 @@ def account(name: str, engines: Path) -> dict[str, Any]:
         engines: The folder of the engines, which tells that an earlier version deployed.
 
     Returns:
-        ``found`` is who has the name, in words, and None if nobody; ``ours`` whether zorac-deploy made it; ``made``
-        the names of all that it made; ``serves`` the user that the engine runs as now, or an empty text.
+        ``found`` is who has the name, in words, and None if nobody; ``ours`` whether zorac-deploy made it; ``ready``
+        whether it is recorded and as it was made; ``made`` the names of all that it made; ``serves`` the user that
+        the engine runs as now, or an empty text.
     """
     recorded = _lines(store.STATE / "users.txt")
     user, group = _user(name), _has_group(name)
@@ -81,7 +84,22 @@ def account(name: str, engines: Path) -> dict[str, Any]:
     # Recorded; or, where an earlier version deployed, a user as that version made it.
     ours = name in recorded or (as_made and any(path.exists() for path in (store.ETC, store.STATE, engines)))
     made = list(dict.fromkeys([*recorded, *([name] if ours else [])]))
-    return {"found": found, "ours": ours, "made": made, "serves": next(_serving(), "")}
+    ready = name in recorded and as_made
+    return {"found": found, "ours": ours, "ready": ready, "made": made, "serves": next(_serving(), "")}
+
+
+def api_key(file: Path) -> dict[str, Any]:
+    """What there is of the API key in `file`.
+
+    Returns:
+        ``sha256`` of the key in force, None if there is none; ``ready`` whether only root can read it.
+    """
+    try:
+        status = file.stat()
+        digest = hashlib.sha256(file.read_bytes().strip()).hexdigest()
+    except FileNotFoundError:
+        return {"sha256": None, "ready": False}
+    return {"sha256": digest, "ready": (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o600, 0, 0)}
 
 
 def require_space(needs: Iterable[Mapping[str, Any]]) -> None:

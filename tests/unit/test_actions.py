@@ -166,8 +166,8 @@ def test_a_template_in_a_name_stays_a_name(play, tmp_path, folder):
 
 
 def test_without_the_package_the_first_task_says_what_to_install(monkeypatch):
-    action = plugin("action", "require_package")
     monkeypatch.setitem(sys.modules, "zorac_deploy.actions", None)
+    action = plugin("action", "require_package")
     result = action.ActionModule(*[None] * 6).run()
     assert result["failed"]
     assert f"{sys.executable}, cannot import zorac_deploy" in result["msg"]

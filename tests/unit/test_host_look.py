@@ -1,6 +1,7 @@
 """zorac_host/look.py: what a host has, asked once."""
 
 import errno
+import hashlib
 import json
 import os
 import pwd
@@ -37,7 +38,7 @@ OURS = (998, "/nonexistent", "/usr/sbin/nologin")
 def test_nobody_has_the_name(deployed, monkeypatch):
     users(monkeypatch)
     told = look.account("vllm", deployed / "engines")
-    assert told == {"found": None, "ours": False, "made": [], "serves": ""}
+    assert told == {"found": None, "ours": False, "ready": False, "made": [], "serves": ""}
 
 
 def test_a_user_that_is_recorded_is_ours(deployed, monkeypatch):
@@ -46,6 +47,26 @@ def test_a_user_that_is_recorded_is_ours(deployed, monkeypatch):
     (deployed / "state" / "users.txt").write_text("other\nvllm\n")
     assert look.account("vllm", deployed / "engines")["made"] == ["other", "vllm"]
     assert look.account("vllm", deployed / "engines")["ours"]
+
+
+@pytest.mark.parametrize(
+    ("user", "record", "ready"),
+    [(OURS, "vllm\n", True), (OURS, "other\n", False), ((998, "/home/vllm", OURS[2]), "vllm\n", False)],
+)
+def test_a_user_is_ready_when_it_is_recorded_and_as_it_was_made(deployed, monkeypatch, user, record, ready):
+    users(monkeypatch, vllm=user)
+    (deployed / "state").mkdir()
+    (deployed / "state" / "users.txt").write_text(record)
+    assert look.account("vllm", deployed / "engines")["ready"] is ready
+
+
+@pytest.mark.parametrize(("mode", "ready"), [(0o600, os.getuid() == 0), (0o644, False)])
+def test_an_api_key_is_ready_when_only_root_can_read_it(tmp_path, mode, ready):
+    key = tmp_path / "api-key"
+    assert look.api_key(key) == {"sha256": None, "ready": False}
+    key.write_text("secret\n")
+    key.chmod(mode)
+    assert look.api_key(key) == {"sha256": hashlib.sha256(b"secret").hexdigest(), "ready": ready}
 
 
 @pytest.mark.parametrize(
