@@ -138,7 +138,7 @@ def plan_memory(arguments: Mapping[str, Any]) -> dict[str, Any]:
     try:
         asked = _checked(MemoryArguments, arguments)
         if asked.memory_gib is None:
-            return {"skipped": True, "msg": "the memory of the GPU is not known before a driver works"}
+            return {"skipped": True, "msg": "the GPU's memory is unknown until a driver works"}
         setup = _setup(asked, asked.memory_gib)
         facts["memory_plan_setup"] = setup.summary()
         try:
@@ -147,7 +147,7 @@ def plan_memory(arguments: Mapping[str, Any]) -> dict[str, Any]:
             if refused.refusal != "model-unknown" or not setup.flags.max_model_len:
                 raise
             return {**facts, "msg": str(refused)}
-        name = asked.gpu.name or "the processor"
+        name = asked.gpu.name or "the CPU"
         card = {"name": name, "compute": asked.gpu.compute, "count": len(asked.cards)}
         facts["memory_plan_result"] = {**plan.summary(), "card": card}
         if plan.verdict == "refused":
@@ -184,8 +184,8 @@ def applied(document: Mapping[str, Any], answer: Mapping[str, Any], check: bool)
     lines = "\n".join(f"  {each}" for each in left)
     return failed(
         Refused(
-            f"{document['host']} was deployed, and still differs from what was asked for:\n{lines}\nRun the same "
-            "command again. If the same lines come back, something else on the host changes them: find out what does.",
+            f"{document['host']} was deployed, but still differs from the inventory:\n{lines}\nRe-run the command. If "
+            "the same differences come back, another program on the host changes them: find it and stop it.",
             "drift-left",
         ),
         facts,
@@ -227,8 +227,8 @@ def check_vllm_flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
         engine_settings.check(flags)
         if flags.get("enable_auto_tool_choice") and not flags.get("tool_call_parser"):
             raise Refused(
-                "vllm_enable_auto_tool_choice is true, and there is no parser for this model's tool calls. "
-                "Set vllm_tool_call_parser to one that vLLM has, or leave vllm_enable_auto_tool_choice at auto.",
+                "vllm_enable_auto_tool_choice is true, but no parser is known for this model's tool calls. "
+                "Set vllm_tool_call_parser to one of vLLM's parsers, or vllm_enable_auto_tool_choice to auto.",
                 "settings-invalid",
             )
     except Refused as refused:
@@ -297,12 +297,12 @@ def _invalid(fault: Invalid) -> Refused:
 
 
 def _does_not_fit(asked: MemoryArguments, plan: Plan, card: str) -> Refused:
-    where = "the fixed KV cache" if asked.kv_cache_memory_gib else f"on {card} with these settings"
-    cure = "Take a smaller or a quantized model, or more of the card."
+    where = "into the fixed KV cache" if asked.kv_cache_memory_gib else f"on {card} with these settings"
+    cure = "Use a smaller or a quantized model, or a larger vllm_gpu_memory_utilization."
     if plan.largest_max_model_len:
         cure = f"Set vllm_max_model_len to at most {plan.largest_max_model_len}."
     return Refused(
-        f"{asked.model.name} does not fit {where}. The engine would say: {plan.reason} {cure} "
-        "See the sizes with: zorac-deploy plan",
+        f"{asked.model.name} does not fit {where}. The engine would report: {plan.reason} {cure} "
+        "Show the sizes with: zorac-deploy plan",
         "model-does-not-fit",
     )

@@ -195,10 +195,10 @@ def _health(endpoint: Endpoint) -> str:
 def _models(endpoint: Endpoint) -> str:
     answer = _get(endpoint, "/v1/models", endpoint.api_key)
     if answer.status_code != httpx2.codes.OK:
-        raise EndpointFailed(f"/v1/models answered {answer.status_code} to our key")
+        raise EndpointFailed(f"/v1/models answered {answer.status_code} with the API key")
     names = [str(model.get("id")) for model in answer.json().get("data", [])]
     if endpoint.model not in names:
-        raise EndpointFailed(f"the server has {', '.join(names) or 'no model'}, not {endpoint.model}")
+        raise EndpointFailed(f"the server lists {', '.join(names) or 'no model'}, not {endpoint.model}")
     return ", ".join(names)
 
 
@@ -210,7 +210,7 @@ def _unauthorized(endpoint: Endpoint) -> str:
             body = routes.BODY if route.method != "GET" else None
             status = client.request(route.method, f"{endpoint.url}{route.path}", content=body).status_code
             if not route.refused_by(status):
-                raise EndpointFailed(f"{route} answered {status} without the key; 401 is needed")
+                raise EndpointFailed(f"{route} answered {status} without the API key, expected 401")
     return f"{len(guarded)} routes refuse a request without the key"
 
 

@@ -91,13 +91,13 @@ def write(fitting: Mapping[str, str], always: bool = False) -> str:
     try:
         held = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     except ValueError as error:
-        raise ZoracDeployError(f"{file} is not JSON: {error}. Mend or remove it, and type the same again.") from None
+        raise ZoracDeployError(f"{file} is not JSON: {error}. Repair or remove it, then re-run the command.") from None
     if not isinstance(held, dict):
-        raise ZoracDeployError(f"{file} holds no settings. Mend or remove it, and type the same again.")
+        raise ZoracDeployError(f"{file} is not a JSON object. Repair or remove it, then re-run the command.")
     if not always and held.get("VLLM_BASE_URL", fitting["VLLM_BASE_URL"]) != fitting["VLLM_BASE_URL"]:
-        return f"{file} is for {held['VLLM_BASE_URL']}: left as it is"
+        return f"{file} is for {held['VLLM_BASE_URL']}: not changed"
     if {**held, **fitting} == held:
-        return f"{file} has them already"
+        return f"{file} is up to date"
     scratch = file.with_suffix(".partial")
     scratch.touch(mode=0o600)
     scratch.write_text(json.dumps({**held, **fitting}, indent=2), encoding="utf-8")

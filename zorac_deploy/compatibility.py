@@ -54,13 +54,13 @@ def decide(
     """
     if not facts["cards"] and not facts["gpus"]:
         raise Refused(
-            "there is no NVIDIA card on the PCI bus of this host. Is it seated and powered, is it passed "
-            "through to this machine? Type: lspci -d 10de: . Without a card, take the profile cpu.",
+            "no NVIDIA GPU found on the PCI bus of this host. Check that the card is seated and powered, and that a "
+            "virtual machine gets it passed through: lspci -d 10de: . For a host without a GPU, use the profile cpu.",
             "gpu-missing",
         )
     if engine not in lock["engines"]:
         raise Refused(
-            f"the compatibility lock has no row for the engine {engine}. Choose one of: {', '.join(lock['engines'])}.",
+            f"the compatibility lock does not list the engine {engine}. Choose one of: {', '.join(lock['engines'])}.",
             "gpu-unknown-engine",
         )
     cards = _known(facts, lock)
@@ -96,8 +96,8 @@ def _known(facts: Facts, lock: Facts) -> list[dict[str, Any]]:
     if not cards:
         unknown = ", ".join(f"{card['address']} (device {card['device']})" for card in facts["cards"])
         raise Refused(
-            f"no card of this host is in the compatibility lock: {unknown}; and no driver works "
-            "that could tell what it is. Install its driver by hand and type the same.",
+            f"no GPU of this host is in the compatibility lock: {unknown}. No driver works that could identify it. "
+            "Install its driver by hand, then re-run the command.",
             "gpu-unknown",
         )
     return cards
@@ -130,8 +130,8 @@ def _selected(cards: Sequence[Facts], wanted: Sequence[str], engine: Facts) -> l
         if name not in by_name:
             there = "; ".join(f"{card['name']}: {card['address']} {card['uuid'] or ''}".strip() for card in cards)
             raise Refused(
-                f"gpu_compatibility_cards names {name}, and this host has no such card. It has: "
-                f"{there}. Name a card by its UUID or its PCI address.",
+                f"gpu_compatibility_cards names {name}, but this host has no such GPU. It has: "
+                f"{there}. Name a GPU by its UUID or its PCI address.",
                 "gpu-not-found",
             )
     return [by_name[name] for name in wanted]
@@ -142,9 +142,8 @@ def _check_cards(selected: Sequence[Facts], engine: Facts, name: str) -> None:
     for card in selected:
         if needed and version(card["compute"]) < version(needed):
             raise Refused(
-                f"the engine {name} has kernels for compute capability {needed} and newer, and "
-                f"{card['name']} has {card['compute']}. There is no newer engine for such a card; use another card, "
-                "or the profile cpu.",
+                f"{card['name']} has compute capability {card['compute']}, but the engine {name} needs {needed} or "
+                "newer. Use another GPU, or the profile cpu.",
                 "gpu-too-old",
             )
 
@@ -154,8 +153,8 @@ def _check_kv_cache(selected: Sequence[Facts], lock: Facts, dtype: str) -> None:
     for card in selected:
         if dtype.startswith("fp8") and version(card["compute"]) < version(needed):
             raise Refused(
-                f"vllm_kv_cache_dtype is {dtype}, which needs compute capability {needed}, and "
-                f"{card['name']} has {card['compute']}. Set vllm_kv_cache_dtype: auto, and half of vllm_max_model_len.",
+                f"vllm_kv_cache_dtype is {dtype}, which needs compute capability {needed}, but {card['name']} has "
+                f"{card['compute']}. Set vllm_kv_cache_dtype: auto, and halve vllm_max_model_len.",
                 "kv-dtype-unsupported",
             )
 
@@ -168,7 +167,7 @@ def _check_driver(facts: Facts, engine: Facts, name: str, planned: str | None) -
     if driver is None:
         raise Refused(
             f"no NVIDIA driver is loaded: {facts['smi_error']}. The engine {name} (CUDA "
-            f"{engine['cuda']}) needs {needed} or newer. Install one and type the same.",
+            f"{engine['cuda']}) needs {needed} or newer. Install one, then re-run the command.",
             "driver-missing",
         )
     # A branch, as in "580", stands for its newest version.
@@ -176,12 +175,12 @@ def _check_driver(facts: Facts, engine: Facts, name: str, planned: str | None) -
         cure = (
             "Set nvidia_driver_source: nvidia, and nvidia_driver_branch to a newer one"
             if planned
-            else "It was not installed by zorac-deploy, which leaves it alone. Upgrade it the way it came, or remove "
-            "it (packages: sudo apt-get purge '*nvidia*'), reboot, and type the same: then zorac-deploy installs one"
+            else "zorac-deploy did not install it, and leaves it alone. Upgrade it the way it was installed. Or remove "
+            "it (packages: sudo apt-get purge '*nvidia*'), reboot, and re-run the command: zorac-deploy installs one"
         )
         raise Refused(
             f"the engine {name} (CUDA {engine['cuda']}) needs driver {needed} or newer; "
-            f"{'the one to be installed' if planned else 'the one loaded'} is {driver}. {cure}.",
+            f"{'the planned driver' if planned else 'the loaded driver'} is {driver}. {cure}.",
             "driver-too-old",
         )
 
@@ -212,9 +211,9 @@ def check_memory(facts: Facts, selected: Sequence[Facts], utilization: float, un
                 if holder["unit"] not in units
             )
             raise Refused(
-                f"vllm_gpu_memory_utilization is {utilization}, so "
-                f"{round(utilization * gpu['total_mib'])} of the {gpu['total_mib']} MiB of {card['name']} must be "
-                f"free, and others hold {others}: {named or 'no process that the driver names'}. Stop them, or set "
-                f"vllm_gpu_memory_utilization to at most {int(fits * 100) / 100}.",
+                f"vllm_gpu_memory_utilization is {utilization}: it needs {round(utilization * gpu['total_mib'])} of "
+                f"the {gpu['total_mib']} MiB of {card['name']}, but other processes use {others}: "
+                f"{named or 'the driver names none'}. Stop them, or set vllm_gpu_memory_utilization to at most "
+                f"{int(fits * 100) / 100}.",
                 "gpu-memory-held",
             )

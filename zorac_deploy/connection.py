@@ -205,13 +205,13 @@ class Connection:
             code = process.wait()
             if code == 75:
                 raise HostBusy(
-                    f"another run is at work on {self.target.name}: {answer or 'its holder left no name'}. "
-                    "Wait until it is done, or end it there, and type the same again."
+                    f"another zorac-deploy run holds the lock of {self.target.name}: {answer or 'owner unknown'}. "
+                    "Wait until it ends or end it, then re-run the command."
                 )
             if code == 76:
                 raise Refused(
-                    f"the lock on {self.target.name} is not safe: {answer}, and a folder and a regular file of "
-                    f"root are needed. Remove it there, and run the command again: sudo rm -r {_LOCK_FOLDER}",
+                    f"the lock on {self.target.name} is not safe: {answer}. A directory and a regular file, owned by "
+                    f"root, are needed. Remove it on the host, then re-run the command: sudo rm -r {_LOCK_FOLDER}",
                     "lock-unsafe",
                 )
             raise self._fault(code, process.stderr.read())
@@ -247,13 +247,13 @@ class Connection:
             with socket.create_server(("127.0.0.1", here)) as probe:
                 here = probe.getsockname()[1]
         except OSError as fault:
-            message = f"port {here} of this machine cannot be used: {fault.strerror}. Choose another with --port N."
+            message = f"port {here} on this machine is not available: {fault.strerror}. Choose another with --port N."
             raise ZoracDeployError(message) from None
         tunnel = f"127.0.0.1:{here}:{bracketed(address)}:{port}"
         self.check()  # opens the shared session, which carries the tunnel
         made = subprocess.run(self._ssh("-O", "forward", "-L", tunnel), capture_output=True, text=True, check=False)
         if made.returncode != 0:
-            raise HostUnreachable(f"no tunnel to port {port} of {self.target.name}: {made.stderr.strip()}")
+            raise HostUnreachable(f"cannot open a tunnel to port {port} of {self.target.name}: {made.stderr.strip()}")
         try:
             yield here
         finally:
@@ -283,23 +283,23 @@ class Connection:
         kind, line = why[-1] if why else (None, said.splitlines()[-1] if said else "no reason given")
         if kind is SudoRefused:
             return SudoRefused(
-                f"{self.target.user or 'the user'} on {name} may not become root: {line}. "
-                "Add --ask-become-pass if sudo wants a password there, or let the user use sudo."
+                f"{self.target.user or 'the user'} on {name} cannot become root: {line}. "
+                "If sudo needs a password, add --ask-become-pass. If not, allow the user to use sudo."
             )
         if kind is HostKeyChanged:
             host = f"'[{address}]:{self.target.port}'" if self.target.port not in (None, 22) else address
             return HostKeyChanged(
-                f"{name} ({address}) shows another host key than before. If the machine was installed anew, type: "
-                f"ssh-keygen -R {host}. If not, somebody may stand in between: find out first."
+                f"the host key of {name} ({address}) changed: this may be a man-in-the-middle attack. If the machine "
+                f"was reinstalled, type: ssh-keygen -R {host}. If not, find the cause before you connect."
             )
         if kind is KeyRefused:
             return KeyRefused(
                 f"{name} ({address}) refuses the SSH key: {line}. "
-                f"Bring your key there with: ssh-copy-id {self.target.user or getpass.getuser()}@{address}"
+                f"Install your key with: ssh-copy-id {self.target.user or getpass.getuser()}@{address}"
             )
         if code == 255:
             return HostUnreachable(
-                f"{name} ({address}) does not answer: {line}. Is it on, is the address right, and does its sshd listen?"
+                f"{name} ({address}) does not answer: {line}. Check its address, that it is on, and that sshd runs."
             )
         return ZoracDeployError(f"a command on {name} failed with exit code {code}: {said[-500:]}")
 
@@ -336,7 +336,7 @@ def _captured(command: list[str], given: str) -> subprocess.CompletedProcess[str
             raise
     texts = {name: text.decode(errors="replace").replace("\r\n", "\n") for name, text in printed.items()}
     if any(len(text) > _PRINTED_LIMIT_BYTES for text in printed.values()):
-        texts = {"stdout": "", "stderr": f"it printed more than {_PRINTED_LIMIT_BYTES >> 20} MiB"}
+        texts = {"stdout": "", "stderr": f"the command printed more than {_PRINTED_LIMIT_BYTES >> 20} MiB"}
         code = -signal.SIGKILL
     return subprocess.CompletedProcess(command, code, **texts)
 

@@ -55,7 +55,7 @@ def look(connection: Connection, asked: Inputs, whole: bool = False, deep: bool 
     except HostProgramUnusable as fault:
         if fault.newer:
             raise
-        return Look(None, ("the host program is of another version, or damaged: it will be replaced",))
+        return Look(None, ("the host program has another version or is damaged, and will be replaced",))
     return Look(verified, tuple(_other(asked, verified)), tuple(_drift(verified)))
 
 
@@ -75,11 +75,11 @@ def _other(asked: Inputs, verified: Verified) -> Iterator[str]:
     if verified.unusable:
         yield verified.unusable
     elif not verified.inputs:
-        yield "the last run did not end, or cannot be compared with"
+        yield "the last run did not finish, or recorded no digest of its inputs"
     elif asked.digest and asked.digest != verified.inputs:
-        yield "something else is asked for than was deployed last"
+        yield "the inputs changed since the last deployment"
     for variable in asked.impure:
-        yield f"{variable}: its value may have changed without anybody changing it"
+        yield f"{variable}: its value can change between runs"
     if verified.pending:
         yield f"generation {verified.pending.get('target')} is being activated"
 
@@ -88,4 +88,4 @@ def _drift(verified: Verified) -> Iterator[str]:
     for difference in verified.differences:
         yield str(difference)
     if verified.reply and verified.reply.failure:
-        yield f"no real reply: {verified.reply.failure}"
+        yield f"the engine gave no reply: {verified.reply.failure}"

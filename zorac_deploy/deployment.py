@@ -147,7 +147,8 @@ def told(name: str, status: Status) -> Deployment:
     current = next((each for each in status.generations if each.number == status.current), None)
     if current is None or status.unit is None:
         raise NotDeployed(
-            f"nothing is deployed on {name}.{_why_not(status)} Type: zorac-deploy up, naming the host as now."
+            f"nothing is deployed on {name}.{_why_not(status)} "
+            "Deploy it with: zorac-deploy up, and the same host options."
         )
     return Deployment(
         host=name,
@@ -218,10 +219,10 @@ def activate(connection: Connection, number: int, by: str) -> Activation:
     done = ask(connection, Activated, "activate", str(number), "--by", by)
     if done.state != "proved":
         lines = "".join(f"\n  {line}" for line in done.lines)
-        failed = f"generation {number} does not serve on {connection.target.name}: {done.reason}."
+        failed = f"generation {number} failed on {connection.target.name}: {done.reason}."
         if done.back_failure or not done.previous:
-            raise DeploymentFailed(f"{failed} {done.back_failure} Nothing answers now.{lines}")
-        raise Refused(f"{failed} Generation {done.previous} serves again and is proved.{lines}", "rolled-back")
+            raise DeploymentFailed(f"{failed} {done.back_failure} The endpoint is down.{lines}")
+        raise Refused(f"{failed} Rolled back to generation {done.previous}, which was verified.{lines}", "rolled-back")
     return Activation(number, done.changed, done.seconds)
 
 
@@ -255,8 +256,8 @@ def _watchdog(kept: host_program.Watchdog) -> str:
     if kept.gave_up:
         return f"gave up: {kept.gave_up}"
     if kept.doubt:
-        return f"in doubt: {kept.doubt}"
-    return f"restarted it {len(kept.helped)} times" if kept.helped else ""
+        return f"last check failed: {kept.doubt}"
+    return f"restarted the engine {len(kept.helped)} times" if kept.helped else ""
 
 
 def _flat(about: Mapping[str, Any]) -> dict[str, object]:

@@ -147,28 +147,27 @@ def check(facts: Facts, wanted: Wanted, host: str, audit: Sequence[str], console
     versions, packaged = " / ".join(found.versions), bool(driver["packages"])
     if not found.works and not wanted.managed and packaged:
         raise Refused(
-            f"{host} has packages of a driver that zorac-deploy did not install, and it does not work: "
-            f"{facts['smi_error']}. Versions loaded, installed and found by programs: {versions or 'none'}. "
-            "Reboot first, which cures an upgrade behind a running driver. If that does not help, remove them with: "
-            "sudo apt-get purge '*nvidia*', reboot, and run the same command again.",
+            f"the driver of {host} does not work: {facts['smi_error']}. zorac-deploy did not install it. Versions "
+            f"loaded, installed and used by programs: {versions or 'none'}. Reboot first: the driver may have been "
+            "upgraded while it was loaded. If that does not help, remove it with: sudo apt-get purge '*nvidia*'. Then "
+            "reboot, and re-run the command.",
             "driver-broken",
         )
     if found.left_alone:
         return
     if driver["run_file"] or (not packaged and driver["loaded"] is not None):
-        origin, cure = "its origin is unknown", "the way it came"
+        origin, cure = "its origin is unknown", "the way it was installed"
         if driver["run_file"]:
             origin, cure = "it is from a .run file", "with: sudo nvidia-uninstall"
         raise Refused(
-            f"{host} has a driver {versions} that does not work and that no package owns ({origin}): "
-            f"{facts['smi_error']}. Packages must not be mixed with it. Remove it, {cure}, reboot, and run the same "
-            "command again.",
+            f"the driver {versions} of {host} does not work: {facts['smi_error']}. No package owns it ({origin}), so "
+            f"packages cannot replace it. Remove it {cure}. Then reboot, and re-run the command.",
             "driver-foreign",
         )
     if audit:
         half = "; ".join(line.strip() for line in audit if line.startswith(" "))
         raise Refused(
-            f"packages of {host} are half installed: {half}. "
+            f"{host} has half-installed packages: {half}. "
             "Repair them with: sudo dpkg --configure -a; sudo apt-get --fix-broken install",
             "apt-broken",
         )
@@ -181,10 +180,10 @@ def check(facts: Facts, wanted: Wanted, host: str, audit: Sequence[str], console
     if found.own_key and not wanted.managed and not console_attended:
         ubuntu = "set nvidia_driver_source: distribution, for Ubuntu's own signed modules, or "
         raise Refused(
-            f"Secure Boot is on, and the modules that DKMS builds on {host} are signed by no key that its firmware "
-            "knows. If you can sit at its screen and keyboard, set nvidia_driver_console_attended: true, and "
-            "zorac-deploy makes a key and tells you what to answer there. Else "
-            f"{ubuntu if wanted.distribution == 'Ubuntu' else ''}switch Secure Boot off in the firmware's menu.",
+            f"Secure Boot is on, and the firmware of {host} has no key for the modules that DKMS builds. If you have "
+            "access to its screen and keyboard, set nvidia_driver_console_attended: true. zorac-deploy then creates a "
+            "key, and says how to enroll it. If you do not, "
+            f"{ubuntu if wanted.distribution == 'Ubuntu' else ''}disable Secure Boot in the firmware's menu.",
             "secure-boot",
         )
 

@@ -81,7 +81,7 @@ def _uv(*arguments: str) -> None:
     command = (uv.find_uv_bin(), *arguments, "--quiet", "--cache-dir", str(_cache() / "uv"))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ZoracDeployError(f"an environment could not be made; uv said:\n{done.stderr[-2000:]}")
+        raise ZoracDeployError(f"cannot create the Python environment; uv reported:\n{done.stderr[-2000:]}")
 
 
 def _cache() -> Path:

@@ -139,7 +139,7 @@ def ask(connection: Connection, answer: type[_Answer], *words: str) -> _Answer:
     name, said = connection.target.name, done.stderr.strip()
     # Only the shell's own exit code, or what sudo says of this very program: ssh, too, warns of files that it misses.
     if done.returncode == 127 or (done.returncode == 1 and _ABSENT in said.splitlines()):
-        raise NotDeployed(f"nothing is deployed on {name}. Type: zorac-deploy up, naming the host as you did now.")
+        raise NotDeployed(f"nothing is deployed on {name}. Deploy it with: zorac-deploy up, and the same host options.")
     if done.returncode != 0:
         if refusal := refused(done.stdout):
             raise refusal
@@ -155,7 +155,7 @@ def _complaint(fault: Exception, text: str) -> str:
     if isinstance(fault, ValidationError):
         first = fault.errors()[0]
         return f"{'.'.join(map(str, first['loc'])) or 'its answer'}: {first['msg']}"
-    return f"no JSON but {text[:60]!r}" if text else "nothing"
+    return f"not JSON: {text[:60]!r}" if text else "nothing"
 
 
 def _fault(connection: Connection, code: int, said: str) -> ZoracDeployError:
@@ -183,6 +183,6 @@ def _unusable(connection: Connection, found: str) -> HostProgramUnusable:
             newer=True,
         )
     return HostProgramUnusable(
-        f"the host program of {name} does not answer as this version expects: {found}. "
-        "Deploy the host again to replace it: zorac-deploy up, naming the host as you did now."
+        f"the host program of {name} gave an unexpected answer: {found}. "
+        "Deploy the host again to replace it: zorac-deploy up, and the same host options."
     )

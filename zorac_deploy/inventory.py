@@ -83,12 +83,12 @@ class Inventory:
             if len(self.targets) == 1:
                 return next(iter(self.targets.values()))
             raise InventoryError(
-                f"which host? The inventory has: {there}. "
+                f"no host named. The inventory has: {there}. "
                 "Name one of them, or a new one with --host USER@ADDRESS --profile PROFILE."
             )
         if name not in self.targets:
             raise InventoryError(
-                f"there is no host {name} in the inventory (it has: {there}). "
+                f"the inventory has no host {name}. It has: {there}. "
                 "Name one of them, another inventory with --inventory FILE, or the host with --host USER@ADDRESS."
             )
         return self.targets[name]
@@ -165,15 +165,16 @@ def read(sources: Sequence[Path]) -> Inventory:
     for profile in known:
         for name in groups.get(profile, {}).get("hosts", ()):
             if name in targets:
-                raise InventoryError(f"{name} is in two profiles: {targets[name].profile} and {profile}. Leave one.")
+                raise InventoryError(
+                    f"{name} is in two profiles: {targets[name].profile} and {profile}. Remove it from one."
+                )
             variables = _plain(hostvars.get(name, {}))
             profiles.check(name, variables)
             targets[name] = _target(name, profile, variables)
     strays = sorted(set(_members(groups, "all")) - set(targets))
     if strays:
         raise UnknownProfile(
-            f"{', '.join(strays)} belongs to no profile. Put it in a group of the inventory named for one: "
-            f"{', '.join(known)}."
+            f"{', '.join(strays)} has no profile. Put it in one of these groups of the inventory: {', '.join(known)}."
         )
     return Inventory(everything, targets, tuple(known), {name: _plain(hostvars[name]) for name in targets})
 
@@ -217,7 +218,7 @@ def _shipped() -> Path:
             scratch.replace(file)
         except OSError as error:
             raise InventoryError(
-                f"cannot write {file}: {error.strerror}. Name a folder for it that can be written, as XDG_CACHE_HOME."
+                f"cannot write {file}: {error.strerror}. Set XDG_CACHE_HOME to a writable directory."
             ) from None
     return file
 
@@ -305,7 +306,7 @@ def _members(groups: _Groups, name: str) -> list[str]:
 
 def _require_readable(source: Path) -> None:
     if not source.exists():
-        raise InventoryError(f"there is no inventory {source}. Give another with --inventory FILE.")
+        raise InventoryError(f"inventory not found: {source}. Name another with --inventory FILE.")
     if source.suffix in (".yml", ".yaml"):
         try:
             # Not loaded: the values may have Ansible's own tags, as !vault.
@@ -314,7 +315,7 @@ def _require_readable(source: Path) -> None:
             raise InventoryError(f"the inventory {source} is not YAML: {error}") from None
         if not isinstance(tree, yaml.MappingNode):
             raise InventoryError(
-                f"the inventory {source} names no groups. It needs a profile, its hosts, and each host's address, "
+                f"the inventory {source} has no groups. It needs a profile, its hosts, and each host's address, "
                 "as in:\nheadless:\n  hosts:\n    tower:\n      ansible_host: 192.0.2.10"
             )
 
@@ -344,7 +345,7 @@ def _target(name: str, profile: str, variables: Mapping[str, object]) -> Target:
         value = variables.get(key)
         if isinstance(value, str) and "{{" in value:
             raise InventoryError(
-                f"{key} of {name} is a template ({value}). Write the value itself: it is needed early."
+                f"{key} of {name} is a template ({value}). Write the value itself: it is needed before Ansible runs."
             )
         return None if value is None else str(value)
 

@@ -47,7 +47,7 @@ def check(host: str, variables: Mapping[str, object]) -> None:
     for name in sorted(set(ours) - known):
         near = difflib.get_close_matches(name, known, 1)
         meant = f" Did you mean {near[0]}?" if near else ""
-        raise Refused(f"{host} sets {name}, and there is no such setting.{meant}", "settings-invalid")
+        raise Refused(f"{host} sets {name}, which is not a setting.{meant}", "settings-invalid")
     values = {name: value for name, value in ours.items() if name in Profile.model_fields and not _is_template(value)}
     try:
         Profile.model_validate(values)

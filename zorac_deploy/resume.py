@@ -49,7 +49,7 @@ def schedule(connection: Connection, command: Sequence[str]) -> None:
     ):
         done = subprocess.run(connection.command(*words), input=given, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise ZoracDeployError(f"could not arrange to go on after the reboot: {done.stderr.strip()}")
+            raise ZoracDeployError(f"cannot schedule the run after the reboot: {done.stderr.strip()}")
 
 
 def _word(text: str) -> str:

@@ -176,7 +176,7 @@ def _end(pid: Path) -> None:
 
 def _interrupted(connection: Connection) -> str:
     name = connection.target.name
-    return f"stopped by you. {name} is where it was stopped, and finishes what it activates. Type the same to go on."
+    return f"Interrupted. {name} finishes the activation in progress; re-run the command to continue."
 
 
 def _environment(connection: Connection, folder: Path) -> dict[str, str]:
@@ -248,20 +248,21 @@ class _Events:
             items = [item for item in result.get("results", ()) if item.get("failed")]
             if refusal := refused(items[0] if items else result):
                 return refusal
-            return DeploymentFailed(f"{task} failed on {host}:\n{_message(result)}\nAll that Ansible said is in {log}")
+            return DeploymentFailed(f"{task} failed on {host}:\n{_message(result)}\nAnsible's output: {log}")
         if self._unreachable:
-            return HostUnreachable(f"the connection to {host} was lost: {self._unreachable}. Type the same to go on.")
+            return HostUnreachable(
+                f"the connection to {host} was lost: {self._unreachable}. Re-run the command to continue."
+            )
         match code:
             case None:
-                how = "was cut off: a signal ended the process that started it"
+                how = "was killed together with the process that started it"
             case _ if code > 128 and code - 128 in signal.valid_signals():
                 how = f"was ended by signal {code - 128}"
             case _:
                 how = f"ended with exit code {code}"
-        where = f"in the task {self._last}" if self._last else "before it did anything"
+        where = f"in the task {self._last}" if self._last else "before its first task"
         return DeploymentFailed(
-            f"ansible-playbook {how} {where} on {host}. To go on, run the same command again. "
-            f"All that Ansible said is in {log}"
+            f"ansible-playbook {how} {where} on {host}. Re-run the command to continue. Ansible's output: {log}"
         )
 
 

@@ -33,7 +33,7 @@ def folder() -> Iterator[Path]:
             held = _lock(made)
     except OSError as fault:
         raise ZoracDeployError(
-            f"no folder for temporary files can be made: {fault}. Name one for yourself in XDG_RUNTIME_DIR."
+            f"cannot create a directory for temporary files: {fault}. Set XDG_RUNTIME_DIR to a directory of yours."
         ) from None
     try:
         yield made
@@ -53,7 +53,7 @@ def _root() -> Path:
         root.mkdir(mode=0o700)
     found = root.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise PermissionError(f"{root} is not a folder of yours")
+        raise PermissionError(f"{root} is not a directory of yours")
     root.chmod(0o700)
     return root
 

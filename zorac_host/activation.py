@@ -78,7 +78,7 @@ def activate(number: int, by: str, key: Path | None, restart: bool, check: bool)
     wanted = _bytes(key) if key else b""
     begin(number, by, restart=there, key=key)
     wait()
-    found: dict[str, Any] = {"reason": "the disk took no outcome", "lines": [], "previous": None, "back_failure": ""}
+    found: dict[str, Any] = {"reason": "cannot write the outcome", "lines": [], "previous": None, "back_failure": ""}
     # After a new key failed, the same generation serves again, with the old key.
     proved = target is not None and service.settled(target) and (not key or _in_force(wanted))
     state = "proved" if proved else "failed"
@@ -121,7 +121,7 @@ def begin(number: int, by: str, restart: bool = False, key: Path | None = None) 
     target = store.generation(number)
     if target is None:
         there = ", ".join(str(each.number) for each in store.generations()) or "none"
-        raise Refusal(f"there is no generation {number}. There are: {there}.", "generation-unknown")
+        raise Refusal(f"generation {number} does not exist. Choose one of: {there}.", "generation-unknown")
     if "unit" in target.about:  # a description that lacks it fails on the record, and leads back
         foreign.require_none(target.unit)
     with lock.held():
@@ -163,7 +163,7 @@ def wait() -> None:
         if service.shown(UNIT).get("ActiveState") == "activating":
             seen = time.monotonic()
         elif time.monotonic() - seen > _GONE_SECONDS:
-            raise Failure(f"the activation does not go on; see why with: journalctl --unit {UNIT}")
+            raise Failure(f"the activation does not continue. See: journalctl --unit {UNIT}")
         else:
             service.systemctl("reset-failed", UNIT)  # or it is not started, if it ended too often
             service.systemctl("start", "--no-block", UNIT)
@@ -182,7 +182,7 @@ def run() -> bool:
         record["attempts"] += 1
         try:
             if record["attempts"] > _ATTEMPTS:
-                raise Failure(f"the host or the activation ended {_ATTEMPTS} times while it was started")
+                raise Failure(f"the host or the activation was killed {_ATTEMPTS} times during the start")
             if not record["restart"]:  # one that ran has written it before, and going back would need the same
                 _require_space()
             service.require_free_port(target.about, store.units())
@@ -203,7 +203,7 @@ def run() -> bool:
     if key.is_ahead():
         _try(key.forget)
     if previous:
-        _say(f"going back to generation {previous.number}")
+        _say(f"rolling back to generation {previous.number}")
         try:
             _bring_up(previous, None, back, restart=False, back=True)
             course.answers()
@@ -283,7 +283,7 @@ def _require_space() -> None:
     """Require room for what an engine writes while it starts, before the one that serves is stopped."""
     free = shutil.disk_usage(store.STATE).free
     if free < _SPACE_BYTES:
-        raise Failure(f"{free >> 20} MiB are free under {store.STATE}, and {_SPACE_BYTES >> 20} MiB are needed")
+        raise Failure(f"{free >> 20} MiB are free under {store.STATE}, but {_SPACE_BYTES >> 20} MiB are needed")
 
 
 def _warm(about: Mapping[str, Any], now: Generation) -> None:
@@ -383,7 +383,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (Failure, OSError)):
         return str(error)
     traceback.print_exception(error)
-    return f"a fault of the host program, {type(error).__name__}; see it with: journalctl --unit {UNIT}"
+    return f"the host program failed with {type(error).__name__}. See: journalctl --unit {UNIT}"
 
 
 def _say(text: str) -> None:

@@ -31,7 +31,7 @@ def main() -> None:
         sys.exit(str(fault))
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            cure = "What was there before is still there. Free some space, and run the same command again."
+            cure = "The previous files are intact. Free some space, then re-run the command."
             _refuse(Refusal(f"{fault}. {cure}", "disk-full"))
         sys.exit(str(fault))
 
@@ -43,36 +43,38 @@ def _refuse(refusal: Refusal) -> NoReturn:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="zorac-host", description="Keep this host's generations.")
-    words = parser.add_subparsers(required=True, metavar="WORD")
+    parser = argparse.ArgumentParser(prog="zorac-host", description="Manage the generations of this host.")
+    words = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    word = words.add_parser("version", help="the version of this program, and of what it answers")
+    word = words.add_parser("version", help="print the version of this program and of its protocol")
     word.set_defaults(do=lambda _: print(json.dumps({"version": __version__, "protocol": PROTOCOL})))
 
-    word = words.add_parser("status", help="what runs, what is under way, and every generation")
+    word = words.add_parser("status", help="print what runs, the activation in progress, and every generation")
     word.set_defaults(do=_status)
 
-    word = words.add_parser("activate", help="have a generation run, proved, and wait for it")
+    word = words.add_parser("activate", help="activate a generation, verify it, and wait for the result")
     word.add_argument("number", type=int)
-    word.add_argument("--by", required=True, help="who wants it, for those who ask meanwhile")
-    word.add_argument("--key", type=Path, help="a file with a new API key, put in force with it; the file is renamed")
-    word.add_argument("--restart", action="store_true", help="start the engine anew, even if it is what runs")
-    word.add_argument("--check", action="store_true", help="only say whether there is anything to do")
+    word.add_argument("--by", required=True, help="who requests the activation")
+    word.add_argument(
+        "--key", type=Path, help="file with a new API key, installed with the generation; the file is renamed"
+    )
+    word.add_argument("--restart", action="store_true", help="restart the engine even if this generation runs")
+    word.add_argument("--check", action="store_true", help="only report whether anything would change")
     word.set_defaults(do=_activate)
 
-    word = words.add_parser("keep", help="store a copy of a unit that is not ours, before one of its name is activated")
+    word = words.add_parser("keep", help="store a copy of a unit that zorac-deploy did not create")
     word.add_argument("unit")
     word.set_defaults(do=_keep)
 
     word = words.add_parser("install", help="install this program and its units")
     for name in ("idle", "stall", "answer"):
-        word.add_argument(f"--{name}", type=float, required=True, help="seconds, a limit of the watchdog")
-    word.add_argument("--check", action="store_true", help="only say what would change")
+        word.add_argument(f"--{name}", type=float, required=True, help="limit of the watchdog in seconds")
+    word.add_argument("--check", action="store_true", help="only report what would change")
     word.set_defaults(do=_install)
 
-    word = words.add_parser("foreign", help="which files define a unit and are not ours")
+    word = words.add_parser("foreign", help="list the files of a unit that zorac-deploy did not create")
     word.add_argument("unit")
-    word.add_argument("--require-none", action="store_true", help="refuse a unit that has any")
+    word.add_argument("--require-none", action="store_true", help="refuse a unit that has such files")
     word.set_defaults(do=_foreign)
 
     word = words.add_parser("restore-units", help="restore the units that were replaced")
@@ -81,62 +83,68 @@ def _parser() -> argparse.ArgumentParser:
     word = words.add_parser("port", help="require that an engine can listen")
     word.add_argument("host")
     word.add_argument("port", type=int)
-    word.add_argument("unit", nargs="*", help="an engine's unit: what it holds will be free")
+    word.add_argument("unit", nargs="*", help="unit of an engine: its ports count as free")
     word.set_defaults(do=_port)
 
-    word = words.add_parser("look", help="what this host has: space, accounts, packages")
-    word.add_argument("--disk", type=Path, action="append", default=[], help="a path: if it exists, the free bytes")
-    word.add_argument("--used", type=Path, help="a folder: the bytes that it holds")
-    word.add_argument("--account", default="", help="a user's name: who has it, and what zorac-deploy made")
-    word.add_argument("--engines", type=Path, default=Path("/"), help="the folder of the engines")
-    word.add_argument("--key", type=Path, help="the file of the API key: its digest, and whether only root can read it")
-    word.add_argument("--packages", action="store_true", help="the packages that are installed")
-    word.add_argument("--versions", action="store_true", help="the same with versions, and which are held")
+    word = words.add_parser("look", help="print this host's space, accounts and packages")
+    word.add_argument(
+        "--disk", type=Path, action="append", default=[], help="path to report: whether it exists, and the free bytes"
+    )
+    word.add_argument("--used", type=Path, help="directory to report: the bytes it uses")
+    word.add_argument(
+        "--account", default="", help="user name to report: its owner, and whether zorac-deploy created it"
+    )
+    word.add_argument("--engines", type=Path, default=Path("/"), help="directory of the engines")
+    word.add_argument("--key", type=Path, help="API key file to report: its digest, and whether only root can read it")
+    word.add_argument("--packages", action="store_true", help="report the installed packages")
+    word.add_argument("--versions", action="store_true", help="report the packages with versions and holds")
     word.set_defaults(do=_look)
 
-    word = words.add_parser("space", help="require that each file system has room for all that goes there")
+    word = words.add_parser("space", help="require enough free space on each file system")
     word.add_argument("needs", type=json.loads)
     word.set_defaults(do=_space)
 
-    word = words.add_parser("gpus", help="the NVIDIA GPUs and the driver")
+    word = words.add_parser("gpus", help="print the NVIDIA GPUs and the driver")
     word.set_defaults(do=_gpus)
 
-    word = words.add_parser("manifest", help="what a model consists of")
+    word = words.add_parser("manifest", help="print the manifest of a model")
     word.add_argument("model", type=Path)
     word.add_argument("--pickle", action="store_true")
     word.set_defaults(do=_manifest)
 
-    word = words.add_parser("wait", help="wait until no activation is under way")
+    word = words.add_parser("wait", help="wait until no activation is in progress")
     word.set_defaults(do=_wait)
 
-    word = words.add_parser("run", help="do the activation on record; systemd calls this")
+    word = words.add_parser("run", help="run the recorded activation; systemd calls this")
     word.set_defaults(do=_run)
 
-    word = words.add_parser("watch", help="look once whether the engine lives; a timer calls this")
+    word = words.add_parser("watch", help="check the engine once; a timer calls this")
     word.add_argument("--idle-seconds", type=float, required=True)
     word.add_argument("--stall-seconds", type=float, required=True)
     word.add_argument("--answer-seconds", type=float, required=True)
     word.set_defaults(do=_watch)
 
-    word = words.add_parser("verify", help="compare the host with the document that was applied last")
-    word.add_argument("--deep", action="store_true", help="also read every byte of engine and model")
-    word.add_argument("--reply", action="store_true", help="also ask the engine for a real reply, and say what runs")
-    word.add_argument("--document", action="store_true", help="answer with the document, too")
+    word = words.add_parser("verify", help="compare the host with its recorded desired state")
+    word.add_argument("--deep", action="store_true", help="also compare every byte of the engine and the model")
+    word.add_argument("--reply", action="store_true", help="also request a real reply, and print the status")
+    word.add_argument("--document", action="store_true", help="also print the desired state")
     word.set_defaults(do=_verify)
 
-    word = words.add_parser("restore", help="put back modes, owners, added files and drop-ins")
-    word.add_argument("--check", action="store_true", help="only say what would be put back")
-    word.add_argument("--deep", action="store_true", help="also read every byte of engine and model")
-    word.add_argument("--begin", action="store_true", help="more changes follow, and are recorded at the end")
+    word = words.add_parser("restore", help="restore modes and owners, and move added files and drop-ins away")
+    word.add_argument("--check", action="store_true", help="only report what would be restored")
+    word.add_argument("--deep", action="store_true", help="also compare every byte of the engine and the model")
+    word.add_argument("--begin", action="store_true", help="announce more changes, which are recorded at the end")
     word.set_defaults(do=_restore)
 
-    word = words.add_parser("apply", help="record the document on standard input as what this host should be")
-    word.add_argument("--check", action="store_true", help="only say what differs from it")
+    word = words.add_parser("apply", help="record the document on standard input as the desired state")
+    word.add_argument("--check", action="store_true", help="only report the differences")
     word.set_defaults(do=_apply)
 
-    word = words.add_parser("collect", help="remove generations that are of no use any more")
-    word.add_argument("--keep", type=int, required=True, help="how many good ones to keep beside the current one")
-    word.add_argument("--check", action="store_true", help="only say what would be removed")
+    word = words.add_parser("collect", help="remove generations that are no longer needed")
+    word.add_argument(
+        "--keep", type=int, required=True, help="number of good generations to keep besides the current one"
+    )
+    word.add_argument("--check", action="store_true", help="only report what would be removed")
     word.set_defaults(do=_collect)
     return parser
 

@@ -124,9 +124,9 @@ def _loaded_more(logged: Mapping[str, Any], predicted: Mapping[str, Any]) -> Ref
     said = f" (vLLM logged quantization={logged['quantization']})" if "quantization" in logged else ""
     return Refusal(
         "engine-loaded-more",
-        f"it loaded {weights:.2f} GiB of weights, and {planned:.2f} GiB were planned. Most likely the checkpoint's "
-        f"quantization was not applied, and it was loaded unquantized{said}. Look at quantization_config in the "
-        "model's config.json, and for quantization or load_format in vllm_service_extra_flags, and type the same again",
+        f"the engine loaded {weights:.2f} GiB of weights, but {planned:.2f} GiB were planned. Most likely it did not "
+        f"apply the checkpoint's quantization{said}. Check quantization_config in the model's config.json, and "
+        "quantization and load_format in vllm_service_extra_flags, then re-run the command",
     )
 
 
@@ -140,7 +140,7 @@ def _slow_kernel(logged: Mapping[str, Any], card: Mapping[str, Any]) -> Refusal 
         if not set(slow.better) & set(kernels):
             return Refusal(
                 "engine-slow-kernel",
-                f"it computes with the kernel {name}, and {slow.better[0]}, which is much faster, runs on this card "
+                f"the engine uses the kernel {name}, but the much faster {slow.better[0]} runs on this GPU "
                 f"({card.get('name', 'unnamed')}, compute capability {compute[0]}). {slow.cure}",
             )
     return None
@@ -153,8 +153,8 @@ def _off_card(logged: Mapping[str, Any], card: Mapping[str, Any]) -> Refusal | N
         return None
     return Refusal(
         "engine-slow-kernel",
-        f"it has no layer on {card.get('name', 'the card')}, and the processor computes all of it, many times slower. "
-        "Take n_gpu_layers out of llama_cpp_extra_flags. If it does not stand there, llama.cpp found no card: see why "
+        f"no layer runs on {card.get('name', 'the GPU')}: the CPU computes all of them, many times slower. "
+        "Remove n_gpu_layers from llama_cpp_extra_flags. If it is not set there, llama.cpp found no GPU: see the log "
         "with zorac-deploy logs",
     )
 

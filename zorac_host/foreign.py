@@ -50,13 +50,13 @@ def refusal(unit: str, found: list[Path]) -> Refusal:
     """Why `unit`, which `found` defines, is not replaced, and what to do."""
     earlier = STORE / unit
     cure = (
-        f"An earlier one is stored in {earlier} already: move this one away by hand."
+        f"An earlier one is already stored in {earlier}. Move this one away by hand."
         if earlier.is_dir()
-        else f"Move it away, or type: zorac-deploy up --replace-unit. It is then stored in {earlier}, and "
+        else f"Move it away, or replace it with: zorac-deploy up --replace-unit. That stores it in {earlier}, and "
         "zorac-deploy down restores it."
     )
-    state = " and it is running" if _is_running(unit) else ""
-    message = f"zorac-deploy did not make {unit}{state}: {', '.join(map(str, found))}. {cure}"
+    state = ", which is running" if _is_running(unit) else ""
+    message = f"zorac-deploy did not create {unit}{state}: {', '.join(map(str, found))}. {cure}"
     return Refusal(message, "unit-foreign")
 
 

@@ -17,8 +17,8 @@ TIMER = "zorac-deploy-watchdog.timer"
 _ACTIVATE = f"""\
 # Written by zorac-deploy.
 [Unit]
-Description=Activate a generation of the inference server, or go back to the last good one
-# Enabled for as long as an activation is on record: after a reboot or a power cut it goes on.
+Description=Activate a generation of the inference server, or roll back
+# Enabled while an activation is recorded: it continues after a reboot or a power cut.
 ConditionPathExists={store.STATE}/activation.json
 After=local-fs.target network.target
 StartLimitIntervalSec=600
@@ -28,7 +28,7 @@ StartLimitBurst=20
 Type=oneshot
 ExecStart={PROGRAM} run
 TimeoutStartSec=infinity
-# Killed, it goes on; 3 says that it is done and that no engine is proved.
+# Restarted if it is killed. Exit code 3: it ended, and no engine is verified.
 Restart=on-failure
 RestartSec=1
 RestartPreventExitStatus=3
@@ -39,7 +39,7 @@ WantedBy=multi-user.target
 _WATCH = """\
 # Written by zorac-deploy.
 [Unit]
-Description=Check whether the inference server lives
+Description=Check the inference server
 
 [Service]
 Type=oneshot
@@ -49,10 +49,10 @@ TimeoutStartSec=300
 _TIMER = """\
 # Written by zorac-deploy.
 [Unit]
-Description=Check every minute whether the inference server lives
+Description=Check the inference server every minute
 
 [Timer]
-# Counted by the kernel, not by the clock.
+# By the monotonic clock.
 OnActiveSec=60
 OnUnitInactiveSec=60
 AccuracySec=5

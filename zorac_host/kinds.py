@@ -100,7 +100,7 @@ def links(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
         if found != part["target"]:
             yield differs(part, "target", part["target"], found)
         elif not path.exists():
-            yield differs(part, "target", part["target"], "nothing is there")
+            yield differs(part, "target", part["target"], "the target does not exist")
 
 
 def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
@@ -226,7 +226,7 @@ def cards(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     for part in parts:
         seen = found.get(part["uuid"])
         if seen is None:
-            yield differs(part, "GPU", part["uuid"], _listed(found) if found else "no GPU that nvidia-smi sees")
+            yield differs(part, "GPU", part["uuid"], _listed(found) if found else "nvidia-smi shows no GPU")
             continue
         for aspect, expected in part["expected"].items():
             if not _equal(seen.get(aspect, ""), expected):

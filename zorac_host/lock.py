@@ -38,7 +38,7 @@ def held(shared: bool = False) -> Iterator[None]:
 def _require_own(path: Path, found: os.stat_result, kind: Callable[[int], bool]) -> None:
     if not kind(found.st_mode) or found.st_uid != os.geteuid():
         raise Refusal(
-            f"{path} is {stat.filemode(found.st_mode)} of user {found.st_uid}, and a folder of root with "
-            f"regular files of root is needed. Remove it: sudo rm -r {_RUN}",
+            f"{path} is {stat.filemode(found.st_mode)} of user {found.st_uid}. A directory with regular files, owned "
+            f"by root, is needed. Remove it with: sudo rm -r {_RUN}",
             "lock-unsafe",
         )

@@ -123,8 +123,8 @@ def require_space(needs: Iterable[Mapping[str, Any]]) -> None:
             listed = ", ".join(f"{_size(int(n['bytes']))} for {n['what']} under {n['path']}" for n in all_of_it)
             settings = " or ".join(need["setting"] for need in all_of_it if need.get("setting"))
             raise Refusal(
-                f"one file system has {_size(free[device])} free, and {_size(total)} are needed there: {listed}. "
-                f"Free some, or set {settings} to a folder on another disk.",
+                f"a file system has {_size(free[device])} free, but {_size(total)} are needed: {listed}. "
+                f"Free some space, or set {settings} to a directory on another disk.",
                 "disk-no-space",
             )
 

@@ -69,7 +69,7 @@ def _files(folder: Path) -> list[Path]:
         blob = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
         if not blob and not target.is_relative_to(folder.resolve()):
             raise Refusal(
-                f"{path} is a link to {target}, outside of the model. Put the file itself there.", "model-unsafe"
+                f"{path} is a link to {target}, outside the model. Replace it with the file itself.", "model-unsafe"
             )
         _require_file(path)
         found.append(path)
@@ -79,7 +79,7 @@ def _files(folder: Path) -> list[Path]:
 def _require_file(path: Path) -> None:
     """Require that `path` is a file: a pipe would be waited for, and a device has no end."""
     if not path.is_file():
-        raise Refusal(f"{path} is not a regular file, and a model consists of files. Remove it.", "model-unsafe")
+        raise Refusal(f"{path} is not a regular file. Remove it from the model.", "model-unsafe")
 
 
 def check(model: Path, tekken: bool, pickle: bool = False) -> str:
@@ -89,15 +89,17 @@ def check(model: Path, tekken: bool, pickle: bool = False) -> str:
         Refusal: It is not a whole model.
     """
     if not str(model).strip("."):
-        raise Refusal("no model was named. Give one with --model FOLDER, or set model_weights_source.", "model-missing")
+        raise Refusal("no model named. Name one with --model SOURCE, or set model_weights_source.", "model-missing")
     if not model.exists():
-        raise Refusal(f"there is no model {model} on this machine. Give one with --model FOLDER.", "model-missing")
+        raise Refusal(f"model not found on this machine: {model}. Name one with --model SOURCE.", "model-missing")
     files = gguf_files(model)
     if files:
         _check_gguf(files)
         return "gguf"
     if not model.is_dir():
-        raise Refusal(f"{model} is neither a folder nor a *.gguf file. Give one with --model FOLDER.", "model-missing")
+        raise Refusal(
+            f"{model} is neither a directory nor a *.gguf file. Name one with --model SOURCE.", "model-missing"
+        )
     return _check_folder(model, tekken, pickle)
 
 
@@ -117,12 +119,11 @@ def gguf_files(model: Path) -> list[Path]:
         names = [f"{stem}-{number:05}-of-{part['parts']}.gguf" for number in range(1, int(part["parts"]) + 1)]
         missing = [name for name in names if not (found[0].parent / name).is_file()]
         if missing:
-            raise Refusal(f"{found[0].parent} lacks {', '.join(missing)}. Fetch the rest.", "model-incomplete")
+            raise Refusal(f"{found[0].parent} lacks {', '.join(missing)}. Download the rest.", "model-incomplete")
         return [found[0].parent / name for name in names]
     if len(found) > 1:
         raise Refusal(
-            f"{model} holds several GGUF files: {', '.join(path.name for path in found)}. "
-            "Name one of them, with its folder.",
+            f"{model} has several GGUF files: {', '.join(path.name for path in found)}. Name one of them by its path.",
             "model-incomplete",
         )
     return found
@@ -135,27 +136,26 @@ def _check_gguf(files: list[Path]) -> None:
         with path.open("rb") as file:
             start = file.read(8)
         if start[:4] != b"GGUF" or len(start) < 8 or not 2 <= struct.unpack("<I", start[4:])[0] <= 3:
-            raise Refusal(f"{path} does not begin as a GGUF file of version 2 or 3. Fetch it again.", "model-damaged")
+            raise Refusal(f"{path} is not a GGUF file of version 2 or 3. Download it again.", "model-damaged")
 
 
 def _check_folder(folder: Path, tekken: bool, pickle: bool) -> str:
     """Require that `folder` holds a whole model in the Hugging Face layout, and say in which format."""
     config = _read_json(folder, "config.json")
     if not isinstance(config, dict) or not config:
-        raise Refusal(f"{folder}/config.json holds no settings. Fetch the model again.", "model-damaged")
+        raise Refusal(f"{folder}/config.json has no settings. Download the model again.", "model-damaged")
     needed = ("tekken.json",) if tekken else _TOKENIZERS
     if not any((folder / name).is_file() for name in needed):
-        reason = " (vllm_tokenizer_mode is mistral, and vLLM reads it)" if tekken else ""
-        cure = "Set vllm_tokenizer_mode to auto." if tekken else "Fetch the model again, whole."
+        reason = ", which vllm_tokenizer_mode: mistral needs" if tekken else ""
+        cure = "Set vllm_tokenizer_mode to auto." if tekken else "Download the whole model again."
         raise Refusal(f"{folder} has no {' or '.join(needed)}{reason}. {cure}", "model-incomplete")
     pickles = [] if any(folder.glob("*.safetensors*")) else _pickles(folder)
     if pickles and pickle:
         return "pickle"
     if pickles:
         raise Refusal(
-            f"{folder} holds its weights as pickles alone ({pickles[0]}), and whoever loads a pickle "
-            "runs what is written in it. Take a model with *.safetensors files. If you trust its maker, set "
-            "model_weights_pickle_allowed to true.",
+            f"{folder} has its weights only as pickles ({pickles[0]}), and loading a pickle runs code from it. Use a "
+            "model with *.safetensors files. If you trust its author, set model_weights_pickle_allowed: true.",
             "model-unsafe",
         )
     for weights in weight_files(folder):
@@ -178,11 +178,11 @@ def weight_files(folder: Path) -> list[Path]:
         names = sorted(set(index.get("weight_map", {}).values())) if isinstance(index, dict) else []
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
-            raise Refusal(f"{folder} lacks {', '.join(missing) or 'weights'}. Fetch the rest.", "model-incomplete")
+            raise Refusal(f"{folder} lacks {', '.join(missing) or 'weights'}. Download the rest.", "model-incomplete")
         return [folder / name for name in names]
     found = sorted(folder.glob("*.safetensors"))
     if not found:
-        raise Refusal(f"{folder} has no *.safetensors file. Fetch the model again, whole.", "model-incomplete")
+        raise Refusal(f"{folder} has no *.safetensors file. Download the whole model again.", "model-incomplete")
     return found
 
 
@@ -192,9 +192,9 @@ def _read_json(folder: Path, name: str) -> object:
     try:
         return json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Refusal(f"{folder} has no {name}. Fetch the model again, whole.", "model-incomplete") from None
+        raise Refusal(f"{folder} has no {name}. Download the whole model again.", "model-incomplete") from None
     except ValueError as error:
-        raise Refusal(f"{folder}/{name} is not JSON: {error}. Fetch it again.", "model-damaged") from None
+        raise Refusal(f"{folder}/{name} is not JSON: {error}. Download it again.", "model-damaged") from None
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
@@ -207,21 +207,21 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     """
     _require_file(path)
     size = path.stat().st_size
-    damaged = f"{path} is {size} bytes long"
+    damaged = f"{path} has {size} bytes"
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= length <= size - 8:
-            raise Refusal(f"{damaged} and has no whole header. It was cut off: fetch it again.", "model-damaged")
+            raise Refusal(f"{damaged} and no complete header. It was cut off: download it again.", "model-damaged")
         try:
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
             end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
         except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-            raise Refusal(f"{damaged} and its header is not readable. Fetch it again.", "model-damaged") from None
+            raise Refusal(f"{damaged}, and its header is not readable. Download it again.", "model-damaged") from None
     if size != 8 + length + end:
-        found = f"{damaged}, and its header says {8 + length + end}"
-        raise Refusal(f"{found}. It was cut off: fetch it again.", "model-damaged")
+        found = f"{damaged}, but its header needs {8 + length + end}"
+        raise Refusal(f"{found}. It was cut off: download it again.", "model-damaged")
     return dict(header)
 
 

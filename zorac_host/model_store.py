@@ -49,8 +49,8 @@ def remove(root: Path, name: str, force: bool) -> dict[str, Any]:
     if used and not force:
         which = "; ".join(f"{folder}: generation {', '.join(map(str, numbers))}" for folder, numbers in used.items())
         raise Fault(
-            f"a generation of this host needs it ({which}). Let go of old generations with: "
-            "zorac-deploy generations --collect. To remove it all the same, add --force.",
+            f"a generation of this host uses the model ({which}). Remove old generations with: "
+            "zorac-deploy generations --collect. To remove the model nevertheless, add --force.",
             "model-in-use",
         )
     return _removed(chosen)
@@ -71,7 +71,7 @@ def _chosen(root: Path, name: str) -> list[Path]:
     found = [folder for folder in _folders(root) if not name or name in (folder.name, _parts(folder)["name"])]
     if name and not found:
         there = ", ".join(folder.name for folder in _folders(root)) or "none"
-        raise Fault(f"there is no model {name} in {root}. There are: {there}.", "model-missing")
+        raise Fault(f"model not found in {root}: {name}. Available: {there}.", "model-missing")
     return found
 
 
@@ -169,7 +169,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Do what the command line says."""
-    parser = argparse.ArgumentParser(description="Look after the models of this host.")
+    parser = argparse.ArgumentParser(description="Manage the models of this host.")
     parser.add_argument("root", type=Path)
     parser.add_argument("word", choices=["list", "verify", "remove", "clean"])
     parser.add_argument("name", nargs="?", default="")

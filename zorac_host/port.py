@@ -36,7 +36,7 @@ def require(host: str, port: int, units: Collection[str] = ()) -> None:
     lowest = int(_LOWEST.read_text())
     if port < lowest:
         raise Refusal(
-            f"vllm_port is {port}, and without root rights a service cannot listen below {lowest}. "
+            f"vllm_port is {port}, but a service without root rights cannot listen below {lowest}. "
             f"Set vllm_port to a number from {lowest} to 65535.",
             "settings-invalid",
         )
@@ -44,7 +44,7 @@ def require(host: str, port: int, units: Collection[str] = ()) -> None:
         _bind(host, port)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
-            message = f"port {port} of {host} cannot be used: {error.strerror}. Set another vllm_port."
+            message = f"port {port} of {host} is not available: {error.strerror}. Set vllm_port to another port."
             raise Refusal(message, "port-taken") from None
     else:
         return
@@ -52,7 +52,7 @@ def require(host: str, port: int, units: Collection[str] = ()) -> None:
     foreign = [_described(name, pid) for name, pid in listeners if _unit(pid) not in units]
     if listeners and not foreign:
         return
-    owners = " and ".join(dict.fromkeys(foreign)) or "a process that cannot be seen"
+    owners = " and ".join(dict.fromkeys(foreign)) or "an unknown process"
     raise Refusal(
         f"port {port} of {host} is in use by {owners}. Stop that program, or set vllm_port to a free port.",
         "port-taken",
@@ -70,7 +70,7 @@ def _bind(host: str, port: int) -> str:
 def _no_address(host: str, reason: str) -> Refusal:
     there = " ".join(_run("hostname", "--all-ip-addresses").split()) or "none but the loopback address"
     return Refusal(
-        f"vllm_host is '{host}', and this host cannot listen there: {reason}. Its addresses are: "
+        f"vllm_host is '{host}', but this host cannot listen there: {reason}. Its addresses: "
         f"{there}. Set vllm_host to one of them, to 127.0.0.1, or to 0.0.0.0 for all.",
         "settings-invalid",
     )
@@ -113,9 +113,9 @@ def _unit(pid: int) -> str:
 
 def _described(name: str, pid: int) -> str:
     if not pid:
-        return "a process that cannot be seen"
+        return "an unknown process"
     unit = _unit(pid)
-    return f"{name} (process {pid}{f' of {unit}, which zorac-deploy did not make' if unit else ''})"
+    return f"{name} (process {pid}{f' of {unit}, which zorac-deploy did not create' if unit else ''})"
 
 
 def _run(*command: str) -> str:

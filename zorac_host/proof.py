@@ -56,7 +56,7 @@ def prove(about: Mapping[str, Any], limit: float, closed: bool = True) -> None:
     listing = _json(_expect(about, "/v1/models", key, 200, deadline), "/v1/models")
     names = [each.get("id") for each in listing.get("data") or [] if isinstance(each, dict)]
     if about["model"] not in names:
-        raise Failure(f"/v1/models names {names}, and {about['model']} is needed")
+        raise Failure(f"/v1/models lists {names}, expected {about['model']}")
     if closed:
         _require_closed(about, key, deadline)
     _reply(about, key, deadline)
@@ -133,7 +133,7 @@ def _require_closed(about: Mapping[str, Any], key: str, deadline: float) -> None
     for route in routes.guarded(schema):
         status = _status(about, route, deadline)
         if not route.refused_by(status):
-            raise Failure(f"{route} answered {status} without the key, and 401 is needed")
+            raise Failure(f"{route} answered {status} without the API key, expected 401")
 
 
 def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
@@ -160,16 +160,16 @@ def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
         usage = chunk.get("usage") or usage
     if len(set(text.strip())) < 2:
         # A model whose numbers overflow repeats one sign, "!!!!" as a rule.
-        raise Failure(f"the reply is {text[:40]!r}, which is no text")
+        raise Failure(f"the reply is {text[:40]!r}, which is not text")
     if not usage or not usage.get("completion_tokens"):
-        raise Failure("the stream of a reply ended without its counts of tokens")
+        raise Failure("the streamed reply ended without token counts")
 
 
 class _Status(Failure):
     """The engine answered, with another status than expected: `found`."""
 
     def __init__(self, path: str, found: int, expected: int) -> None:
-        super().__init__(f"{path} answered {found}, and {expected} is needed")
+        super().__init__(f"{path} answered {found}, expected {expected}")
         self.found = found
 
 
@@ -220,7 +220,7 @@ def _lines(request: urllib.request.Request, deadline: float, status: int = 200) 
                 if time.monotonic() > deadline:
                     raise TimeoutError
                 if size > _ANSWER_LIMIT_BYTES:
-                    raise Failure(f"{path} does not end its answer")
+                    raise Failure(f"{path} answered with more than {_ANSWER_LIMIT_BYTES >> 20} MiB")
                 *lines, rest = (rest + part).split(b"\n")
                 for line in lines:
                     yield line.decode("utf-8", "replace").rstrip("\r")
@@ -246,5 +246,5 @@ def _json(text: str, of: str) -> dict[str, Any]:
     except ValueError:
         raise Failure(f"{of} is not JSON: {text[:60]!r}") from None
     if not isinstance(found, dict):
-        raise Failure(f"{of} is no JSON object: {text[:60]!r}")
+        raise Failure(f"{of} is not a JSON object: {text[:60]!r}")
     return found

@@ -105,7 +105,7 @@ def _restart(difference: Difference, unit: str, started: tuple[float, float]) ->
         return ""
     if difference.aspect == "drop-ins" and not all(_younger(Path(name), *started) for name in difference.names):
         return f"started with {', '.join(difference.names)}"
-    return "started before systemd read its unit again" if difference.aspect == "daemon-reload" else ""
+    return "started before systemd reloaded its unit" if difference.aspect == "daemon-reload" else ""
 
 
 def _younger(path: Path, clock: float, count: float) -> bool:

@@ -129,7 +129,7 @@ def stop(unit: str, idle: Callable[[], bool]) -> None:
     systemctl("reset-failed", unit)
     left = processes(unit)
     if left:
-        raise Failure(f"{unit} is stopped, and its processes {', '.join(map(str, sorted(left)))} do not end")
+        raise Failure(f"{unit} is stopped, but its processes {', '.join(map(str, sorted(left)))} still run")
 
 
 def start(unit: str) -> None:
@@ -172,7 +172,7 @@ def wait_for_memory(former: set[int]) -> None:
     deadline = time.monotonic() + _MEMORY_LIMIT_SECONDS
     while held := _holders() & former:
         if time.monotonic() > deadline:
-            raise Failure(f"the old engine is gone, and its processes {sorted(held)} still hold the card's memory")
+            raise Failure(f"the old engine has stopped, but its processes {sorted(held)} still use GPU memory")
         time.sleep(_TICK_SECONDS)
 
 

@@ -21,10 +21,10 @@ class Slow:
     cure: str
 
 
-_FLAG = "Take quantization out of vllm_service_extra_flags: vLLM then takes the faster one by itself"
+_FLAG = "Remove quantization from vllm_service_extra_flags: vLLM then chooses the faster kernel"
 _CHOICE = (
-    "Take linear_backend out of vllm_service_extra_flags, VLLM_DISABLED_KERNELS and VLLM_BATCH_INVARIANT out of "
-    "vllm_environment. If none stands there, the faster one does not know this checkpoint's format: take another one"
+    "Remove linear_backend from vllm_service_extra_flags, and VLLM_DISABLED_KERNELS and VLLM_BATCH_INVARIANT from "
+    "vllm_environment. If none is set, the faster kernel does not support this checkpoint: use another one"
 )
 _INT4 = ("MarlinLinearKernel", "MacheteLinearKernel", "AllSparkLinearKernel", "CutlassW4A8LinearKernel")
 # From the order and the get_min_capability of vLLM's kernels. Marlin's was 8.0 up to 0.13 and is 7.5 since 0.16.

@@ -33,9 +33,9 @@ def read() -> dict[str, Any]:
         with DOCUMENT.open() as file:
             document = parsed(file.read(_LIMIT_BYTES), str(DOCUMENT))
     except FileNotFoundError:
-        raise Unusable("nothing was recorded on this host yet") from None
+        raise Unusable("no desired state is recorded on this host yet") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Unusable(f"{DOCUMENT} cannot be read: {error}") from None
+        raise Unusable(f"cannot read {DOCUMENT}: {error}") from None
     if document.get("machine_id") != machine_id():
         raise Unusable(f"{DOCUMENT} was recorded on another machine")
     return document
@@ -50,14 +50,14 @@ def parsed(text: str, name: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Unusable(f"{name} cannot be read: {error}") from None
+        raise Unusable(f"cannot read {name}: {error}") from None
     parts = document.get("parts") if isinstance(document, dict) else None
     if not isinstance(parts, list) or not all(
         isinstance(part, dict) and {"owner", "kind"} <= {*part} for part in parts
     ):
         raise Unusable(f"{name} is not a desired state")
     if document.get("schema") != SCHEMA:
-        raise Unusable(f"{name} has schema {document.get('schema')!r}; this program reads {SCHEMA}")
+        raise Unusable(f"{name} has schema {document.get('schema')!r}, but this program reads {SCHEMA}")
     return dict(document)
 
 
@@ -109,7 +109,7 @@ def differences(parts: list[dict[str, Any]], deep: bool) -> list[Difference]:
     for kind, same in by_kind.items():
         look = kinds.LOOKS.get(kind)
         if look is None:
-            found += [kinds.differs(part, "kind", "known", f"{kind} is not known to this program") for part in same]
+            found += [kinds.differs(part, "kind", "known", f"this program does not know {kind}") for part in same]
             continue
         try:
             found += look(same, deep)

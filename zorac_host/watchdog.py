@@ -34,7 +34,7 @@ def look(idle_seconds: float, stall_seconds: float, answer_seconds: float) -> st
     """
     target = store.current()
     if target is None or store.pending():
-        return "nothing to look at"
+        return "nothing to check"
     kept, now = _kept(), time.monotonic()
     unit = service.shown(target.unit)
     reason = _ended(kept, now, unit)
@@ -47,11 +47,11 @@ def look(idle_seconds: float, stall_seconds: float, answer_seconds: float) -> st
         except proof.KeyRefused as refused:  # it lives, and a restart is for a person to want
             doubt = f"{refused}. Restart it with: zorac-deploy up"
             store.set_watch({**kept, "doubt": doubt})
-            return f"in doubt: {doubt}"
+            return f"check failed: {doubt}"
         except Failure as failure:
             if not kept["doubt"]:  # once may be chance
                 store.set_watch({**kept, "doubt": str(failure)})
-                return f"in doubt: {failure}"
+                return f"check failed: {failure}"
             reason = str(failure)
     if reason:
         return _help(target, kept, now, reason)
@@ -92,7 +92,7 @@ def _kept() -> dict[str, Any]:
 def _ended(kept: dict[str, Any], now: float, unit: Mapping[str, str]) -> str:
     """Why an engine that ends needs help; empty if it does not end, or not often."""
     if unit.get("ActiveState") == "failed":
-        return "the engine ended again and again, and systemd gave up"
+        return "the engine failed repeatedly, and systemd gave up"
     if unit.get("ActiveState") in ("inactive", "deactivating"):  # by hand: systemd still counts what was before
         return ""
     ends = int(unit.get("NRestarts") or 0)  # since the last activation, or since a person started it anew
@@ -115,17 +115,17 @@ def _alive(
     busy, tokens = seen if seen else (False, None)
     if tokens is not None and tokens != kept["tokens"]:
         kept.update(tokens=tokens, moved=now)
-        return "it makes tokens"
+        return "the engine generates tokens"
     quiet = now - kept["moved"]
     if busy:
         if quiet > stall_seconds:
-            raise Failure(f"it has requests, and made no token for {quiet:.0f} s")
-        return "it has requests"
+            raise Failure(f"the engine has requests, but generated no token for {quiet:.0f} s")
+        return "the engine has requests"
     if quiet < idle_seconds and not kept["doubt"]:
-        return "it is idle"
+        return "the engine is idle"
     proof.one_token(target.about, answer_seconds)
     kept["moved"] = now
-    return "it is idle, and answers"
+    return "the engine is idle and answers"
 
 
 def _help(target: Generation, kept: dict[str, Any], now: float, reason: str) -> str:
@@ -141,6 +141,6 @@ def _help(target: Generation, kept: dict[str, Any], now: float, reason: str) -> 
     good = store.last_good(target.number) if len(helped) >= _PATIENCE else None
     if good:
         activation.begin(good.number, activation.WATCHDOG)
-        return f"goes back to generation {good.number}: {reason}"
+        return f"rolls back to generation {good.number}: {reason}"
     activation.begin(target.number, activation.WATCHDOG, restart=True)
-    return f"restarts it: {reason}"
+    return f"restarts the engine: {reason}"

@@ -26,7 +26,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
         if _FAULT:
             return {
                 "failed": True,
-                "msg": f"The Python that runs Ansible, {sys.executable}, cannot import zorac_deploy: {_FAULT}. Run "
+                "msg": f"the Python that runs Ansible, {sys.executable}, cannot import zorac_deploy: {_FAULT}. Run "
                 "ansible-playbook from the environment in which zorac-deploy is installed, or install it in this one.",
             }
         return {"changed": False, "version": zorac_deploy.__version__}

@@ -55,9 +55,9 @@ def unit_faults(settings: Mapping[str, object]) -> list[str]:
 def _faults(settings: Mapping[str, object]) -> Iterator[str]:
     for setting, value in settings.items():
         pattern, needed = (
-            (_FLAG, "a flag has ASCII letters, digits, and . _ - after the first")
+            (_FLAG, "a flag consists of ASCII letters and digits, with . _ - after the first")
             if setting.endswith("flags")
-            else (_NAME, "a variable has ASCII letters, digits and _, and no digit first")
+            else (_NAME, "a variable consists of ASCII letters, digits and _, without a digit first")
         )
         for place, text in _texts(setting, value):
             fault = _fault(text)
@@ -65,10 +65,10 @@ def _faults(settings: Mapping[str, object]) -> Iterator[str]:
             if fault:
                 yield f"{place} {fault}. Remove it."
             if place_name:
-                yield f"{place} has {place_name[0]}, which stands for a folder in a unit. Remove it."
+                yield f"{place} has {place_name[0]}, which is reserved for a directory. Remove it."
         for name in value if isinstance(value, Mapping) else ():
             if not pattern.fullmatch(str(name)):
-                yield f"{setting} has the name {str(name)!r}, and the name of {needed}. Rename it."
+                yield f"{setting} has the name {str(name)!r}, but the name of {needed}. Rename it."
 
 
 def _texts(place: str, value: object) -> Iterator[tuple[str, str]]:

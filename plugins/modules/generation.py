@@ -82,8 +82,8 @@ def main() -> None:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             message = (
-                f"no space is left for a new generation under {root}. Free some, and type the same again. "
-                "What runs is as it was."
+                f"no space left for a new generation under {root}. The running generation is not changed. "
+                "Free some space, then re-run the command."
             )
             module.fail_json(msg=message, refusal={"id": "disk-full", "message": message})
     module.exit_json(

@@ -93,18 +93,20 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
         text=True,
     )
     for line in process.stdout:
-        if "Ensure the engine has its environment" in line:
+        if "Ensure the engine's virtual environment exists" in line:
             break
 
     # While it runs, a second one is refused, and told who is at work.
     second = run("up", "--inventory", inventory)
     assert second.returncode == 14, second.stderr
-    assert re.search(rf"another run is at work on test-served: \w+@\S+ \(process {process.pid}\)", second.stderr)
+    assert re.search(
+        rf"another zorac-deploy run holds the lock of test-served: \w+@\S+ \(process {process.pid}\)", second.stderr
+    )
 
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[0]
     assert process.returncode == 130, rest
-    assert "Type the same to go on" in rest.replace("\n", " ")
+    assert "re-run the command to continue" in rest.replace("\n", " ")
 
     # The same command goes on and converges; once more changes nothing, and says so.
     first = run("up", "--replace-unit", "--inventory", inventory)
@@ -202,7 +204,7 @@ def _used(run, inside, served, inventory, tmp_path):
     inside(served, "echo MaxSessions 1 | sudo tee /etc/ssh/sshd_config.d/one.conf && sudo systemctl reload ssh")
     unknown = run("rollback", "99", "--inventory", inventory)
     assert unknown.returncode == 33, unknown.stdout + unknown.stderr
-    assert "there is no generation 99" in unknown.stderr
+    assert "generation 99 does not exist" in unknown.stderr
     inside(served, "sudo rm /etc/ssh/sshd_config.d/one.conf && sudo systemctl reload ssh")
 
     # A context that does not fit is refused before anything is stopped, in vLLM's own words.

@@ -68,7 +68,7 @@ def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetchi
     hub.fault, asked = (lambda *_: None), len(hub.asked)
     again = run("model", "pull", _SOURCE)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "is there now" in again.stdout
+    assert "is stored" in again.stdout
     assert len([path for _, path in hub.asked[asked:] if path.startswith("/store/")]) == 1
     assert "nothing to do" in run("model", "pull", _SOURCE).stdout
 

@@ -46,7 +46,9 @@ def test_a_port_that_a_service_cannot_listen_on(run, inventory):
 
 
 def test_a_missing_model(run, inventory):
-    refused(run("up", "--inventory", inventory(), "--model", "/no/such"), 25, "no model /no/such")
+    refused(
+        run("up", "--inventory", inventory(), "--model", "/no/such"), 25, "model not found on this machine: /no/such"
+    )
 
 
 def test_no_space_for_the_engine(run, inventory):
@@ -73,7 +75,7 @@ def with_card(offline, tmp_path):
 
 def test_a_card_profile_on_a_host_without_a_card(run, with_card):
     outcome = run("up", "--inventory", with_card())
-    refused(outcome, 60, "there is no NVIDIA card on the PCI bus")
+    refused(outcome, 60, "no NVIDIA GPU found on the PCI bus")
 
 
 @pytest.mark.parametrize("server", ["auto", "vllm", "llama_cpp"])
@@ -106,7 +108,7 @@ def test_a_user_who_may_not_become_root(run, inventory, offline, inside):
     inside(offline, "id plain 2>/dev/null || sudo useradd --create-home --shell /bin/bash plain")
     inside(offline, "sudo cp -r /home/admin/.ssh /home/plain/ && sudo chown -R plain: /home/plain/.ssh")
     outcome = run("up", "--inventory", inventory(ansible_user="plain"))
-    refused(outcome, 13, "may not become root.*--ask-become-pass")
+    refused(outcome, 13, "cannot become root.*--ask-become-pass")
 
 
 def test_a_user_whose_sudo_wants_a_password(run, inventory, offline, inside):
@@ -115,7 +117,7 @@ def test_a_user_whose_sudo_wants_a_password(run, inventory, offline, inside):
     inside(offline, "sudo cp -r /home/admin/.ssh /home/asked/ && sudo chown -R asked: /home/asked/.ssh")
     source = inventory(ansible_user="asked", vllm_port=22)
     refused(run("up", "--inventory", source), 13, "password is required")
-    refused(run("up", "-K", "--inventory", source, input="wrong\n"), 13, "may not become root")
+    refused(run("up", "-K", "--inventory", source, input="wrong\n"), 13, "cannot become root")
     # With the right one it gets as far as the port that a service cannot have.
     refused(run("up", "-K", "--inventory", source, input="opensesame\n"), 39, "cannot listen below 1024")
 
@@ -137,7 +139,7 @@ def test_an_account_of_the_engines_name_is_left_alone(run, inventory, offline, i
     try:
         for verb in (("up",), ("model", "pull", model.ensure())):
             refused(
-                run(*verb, "--inventory", inventory()), 93, re.escape(f"has a {named} that zorac-deploy did not make")
+                run(*verb, "--inventory", inventory()), 93, re.escape(f"has a {named} that zorac-deploy did not create")
             )
         assert run("down", "--yes", "--inventory", inventory()).returncode == 0
         # With a free name it gets further.
@@ -160,7 +162,9 @@ def test_check_shows_what_would_change_and_changes_nothing(run, inventory, offli
 def test_nothing_deployed_is_said_so(run, inventory):
     source = inventory()
     for verb in ("status", "smoke", "chat"):
-        refused(run(verb, "--inventory", source), 42, "nothing is deployed on test-offline. Type: zorac-deploy up")
+        refused(
+            run(verb, "--inventory", source), 42, "nothing is deployed on test-offline. Deploy it with: zorac-deploy up"
+        )
     outcome = run("down", "--yes", "--inventory", source)
     assert outcome.returncode == 0
     assert "nothing to remove" in outcome.stdout

@@ -80,7 +80,7 @@ def test_a_model_that_is_not_known_is_served_with_the_context_that_a_person_gave
         ({"flags": {"max_num_seqs": "many"}}, "settings-invalid", "max_num_seqs is 'many': Input should be a valid"),
         ({"flags": {"kv_cache_dtype": "int4"}}, "settings-invalid", "kv_cache_dtype is int4"),
         ({"cards": [{**CARD, "total_mib": 8192}]}, "model-does-not-fit", "model does not fit on NVIDIA GeForce RTX"),
-        ({"model": "/no/such"}, "model-missing", "there is no model folder /no/such"),
+        ({"model": "/no/such"}, "model-missing", "model directory not found: /no/such"),
     ],
 )
 def test_a_refusal_is_data(folder, changes, refusal, says):
@@ -113,7 +113,7 @@ def test_a_flag_that_takes_memory_nobody_knows_is_never_said_to_fit(folder, flag
             "vllm_gpu_memory_utilization is 1.5: Input should be less than or equal to 1.",
         ),
         ({"port": "many"}, "vllm_port is 'many': Input should be a valid integer"),
-        ({"enable_auto_tool_choice": True, "tool_call_parser": None}, "no parser for this model's tool calls"),
+        ({"enable_auto_tool_choice": True, "tool_call_parser": None}, "no parser is known for this model's tool calls"),
         ({"model": None}, "vllm_service_flags has no model"),
     ],
 )
@@ -146,7 +146,7 @@ def play(tmp_path, monkeypatch):
 def test_a_missing_model_keeps_its_exit_code_whatever_the_terminal_is_told(play, monkeypatch):
     for setting in ("FORCE_COLOR=1", "CLICOLOR_FORCE=1", "PYTHONWARNINGS=always", "PYTHONDEVMODE=1"):
         monkeypatch.setenv(*setting.split("="))
-    with pytest.raises(Refused, match=r"^there is no model /no/such") as refused:
+    with pytest.raises(Refused, match=r"^model not found on this machine: /no/such") as refused:
         play("model_weights", "preflight", model_weights_source="/no/such")
     assert refused.value.refusal == "model-missing"
 

@@ -125,8 +125,8 @@ def test_an_error_that_nobody_has_foreseen_ends_in_the_way_back(host, monkeypatc
     assert activate(2) == (bool(known) and not back)
     assert (store.pending(), enabled(activation.UNIT)) == ({}, False)
     told = store.outcome(2)
-    assert told["reason"].startswith(f"a fault of the host program, {type(error).__name__}; ")
-    assert told["back_failure"].startswith("a fault of the host program, " if back and known else "")
+    assert told["reason"].startswith(f"the host program failed with {type(error).__name__}. ")
+    assert told["back_failure"].startswith("the host program failed with " if back and known else "")
     assert "the-key" not in json.dumps(told)
     if known and not back:
         assert serves(host, known)
@@ -204,7 +204,7 @@ def test_a_start_that_kills_the_host_is_given_up(host, monkeypatch):
     monkeypatch.setattr(service, "start", host.start)
     assert activation.run()
     assert serves(host, 1)
-    assert store.outcome(2)["reason"] == "the host or the activation ended 3 times while it was started"
+    assert store.outcome(2)["reason"] == "the host or the activation was killed 3 times during the start"
 
 
 def test_on_a_full_disk_the_engine_that_runs_is_not_stopped(host, monkeypatch):
@@ -260,7 +260,7 @@ def test_only_one_at_a_time(host):
 
 @pytest.mark.usefixtures("host")
 def test_an_unknown_generation_is_refused_with_those_there_are():
-    with refuses("generation-unknown", r"no generation 4. There are: 1, 2, 3."):
+    with refuses("generation-unknown", r"generation 4 does not exist. Choose one of: 1, 2, 3."):
         activation.begin(4, "me")
     assert store.pending() == {}
 
@@ -303,13 +303,13 @@ def test_what_the_engine_logged_is_kept_with_its_generation(host):
             engine_logs.H100.replace("13.58", "43.9"),
             {"predicted": {"weights_gib": 13.31}},
             "engine-loaded-more",
-            "it loaded 43.90 GiB of weights, and 13.31 GiB were planned",
+            "the engine loaded 43.90 GiB of weights, but 13.31 GiB were planned",
         ),
         (
             engine_logs.FORCED,
             {"card": {"name": "RTX 4090", "compute": "8.9"}},
             "engine-slow-kernel",
-            "it computes with the kernel awq, and awq_marlin",
+            "the engine uses the kernel awq, but the much faster awq_marlin",
         ),
     ],
 )

@@ -103,10 +103,14 @@ def test_what_is_not_inside_is_said(tmp_path, model_folder, downloads):
         (
             {"system": "debian13"},
             "engine-no-python",
-            "debian13 has Python 3.13, and the engine cpu-0.32.0 is locked for 3",
+            "debian13 has Python 3.13, but the engine cpu-0.32.0 is locked for 3",
         ),
-        ({"model": "/no/such"}, "model-missing", "no model /no/such"),
-        ({"engine": "llama-cpp-cpu-0.3.36"}, "format-unsupported", "is a safetensors model, .* Name a lock of vLLM"),
+        ({"model": "/no/such"}, "model-missing", "model not found on this machine: /no/such"),
+        (
+            {"engine": "llama-cpp-cpu-0.3.36"},
+            "format-unsupported",
+            "is a safetensors model, .* Choose an engine of vLLM",
+        ),
         ({"with_packages": False, "more_packages": ("g++",)}, "settings-invalid", "--package needs a machine"),
     ],
 )
@@ -124,7 +128,7 @@ def test_a_model_whose_name_no_bundle_may_have_is_refused_before_anything_is_dow
     tmp_path, model_folder, downloads
 ):
     named = model_folder.rename(tmp_path / "{{ 1 }}")
-    with pytest.raises(Refused, match=r"'\{\{ 1 \}\}'.*Rename it"):
+    with pytest.raises(Refused, match=r"'\{\{ 1 \}\}'.*Rename the model"):
         bundles.create(wish(named), tmp_path / "out", 500)
     assert not downloads
 
@@ -139,7 +143,7 @@ def test_an_output_that_exists_is_left_alone(tmp_path, model_folder, downloads):
 
 
 def test_an_output_that_cannot_be_written(model_folder, downloads):
-    with pytest.raises(ZoracDeployError, match=r"cannot be made: .*/proc/out"):
+    with pytest.raises(ZoracDeployError, match=r"cannot create the bundle: .*/proc/out"):
         bundles.create(wish(model_folder), Path("/proc/out"), 500)
     assert downloads == {}
 

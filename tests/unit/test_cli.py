@@ -23,24 +23,24 @@ def run(*arguments):
         (["up"], 3, "no host named"),
         (["up", "--host", "me@box"], 3, "--host needs --profile"),
         (["up", "--host", "me@box", "--profile", "turbo"], 4, "no profile turbo"),
-        (["up", "--profile", "headless"], 3, "--profile goes with --host"),
-        (["up", "tower", "--host", "me@box", "--profile", "cpu"], 3, "leave out HOST"),
-        (["status", "--inventory", "/no/such.yml"], 3, "there is no inventory"),
-        (["up", "tower", "rack", "--host", "me@box", "--profile", "cpu"], 3, "leave out HOST"),
-        (["up", "tower", "rack", "--check"], 2, "--check looks at one host"),
+        (["up", "--profile", "headless"], 3, "--profile works only with --host"),
+        (["up", "tower", "--host", "me@box", "--profile", "cpu"], 3, "Remove HOST"),
+        (["status", "--inventory", "/no/such.yml"], 3, "inventory not found"),
+        (["up", "tower", "rack", "--host", "me@box", "--profile", "cpu"], 3, "Remove HOST"),
+        (["up", "tower", "rack", "--check"], 2, "--check takes one HOST"),
         (["up", "--nonsense"], 2, "No such option"),
         (["switch"], 2, "Missing argument 'PROFILE'"),
         (["switch", "display"], 3, "no host named"),
         (["switch", "tower", "display", "again"], 2, "unexpected extra argument"),
         (["switch", "display", "--host", "me@box"], 3, "--host needs --profile"),
-        (["rollback", "tower", "four"], 2, "'four' is no generation"),
+        (["rollback", "tower", "four"], 2, "'four' is not a generation number"),
         (["rollback", "tower", "-1"], 2, "No such option"),
         (["rollback", "4"], 3, "no host named"),  # a number is a generation, not a host
         (["rollback"], 3, "no host named"),
         (["generations", "--keep", "0"], 2, "Invalid value for '--keep'"),
-        (["up", "--model", "s3://bucket/model", "--host", "me@box", "--profile", "cpu"], 39, "not fetched by s3"),
-        (["up", "--model", "", "--host", "me@box", "--profile", "cpu"], 25, "no model was named"),
-        (["up", "--model", "hf://nobody", "--host", "me@box", "--profile", "cpu"], 39, "names no model"),
+        (["up", "--model", "s3://bucket/model", "--host", "me@box", "--profile", "cpu"], 39, "unsupported scheme s3"),
+        (["up", "--model", "", "--host", "me@box", "--profile", "cpu"], 25, "no model named"),
+        (["up", "--model", "hf://nobody", "--host", "me@box", "--profile", "cpu"], 39, "is not a model"),
         (["model", "remove"], 2, "Missing argument 'NAME'"),
         (["model", "pull", "hf://org/name"], 3, "no host named"),
         (["sandbox", "shell", "nowhere"], 50, "no sandbox named nowhere"),
@@ -143,4 +143,4 @@ def test_completion_knows_every_option(name):
 
 
 def test_the_profiles_are_named_in_the_help():
-    assert f"Its profile: {', '.join(inventory.shipped_profiles())}." in run("up", "--help").output
+    assert f"Profile for --host: {', '.join(inventory.shipped_profiles())}." in run("up", "--help").output

@@ -82,21 +82,21 @@ def test_all_else_in_the_file_stays(file):
     file.write_text(json.dumps({"TEMPERATURE": "0.2", "MAX_INPUT_TOKENS": "9"}))
     client.write(FITTING)
     assert json.loads(file.read_text()) == {"TEMPERATURE": "0.2", **FITTING}
-    assert client.write(FITTING) == f"{file} has them already"
+    assert client.write(FITTING) == f"{file} is up to date"
     assert list(file.parent.iterdir()) == [file]
 
 
 def test_settings_for_another_server_are_left_alone(file):
     text = '{"VLLM_BASE_URL": "https://other/v1"}'
     file.write_text(text)
-    assert client.write(FITTING) == f"{file} is for https://other/v1: left as it is"
+    assert client.write(FITTING) == f"{file} is for https://other/v1: not changed"
     assert file.read_text() == text
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"\xff"])
 def test_what_are_no_settings_is_said_and_left_as_it_is(file, content):
     file.write_bytes(content)
-    with pytest.raises(ZoracDeployError, match="Mend or remove it"):
+    with pytest.raises(ZoracDeployError, match="Repair or remove it"):
         client.write(FITTING)
     assert file.read_bytes() == content
 

@@ -91,12 +91,12 @@ def test_a_card_that_only_the_driver_sees_counts():
         ({**host(), "cards": []}, {}, "gpu-missing", "lspci -d 10de:"),
         (host(device="0xffff"), {}, "gpu-unknown", "device 0xffff"),
         (host(), {"engine": "cuda-9.9.9"}, "gpu-unknown-engine", "Choose one of"),
-        (host(device="0x1b06"), {}, "gpu-too-old", "Pascal card at 0000:01:00.0 has 6.1"),
+        (host(device="0x1b06"), {}, "gpu-too-old", "Pascal card at 0000:01:00.0 has compute capability 6.1"),
         (host(device="0x2204"), {"dtype": "fp8"}, "kv-dtype-unsupported", "vllm_kv_cache_dtype: auto"),
         (host(loaded=None), {}, "driver-missing", "nvidia-smi is not installed"),
-        (host(loaded="535.309.01"), {}, "driver-too-old", "the one loaded is 535.309.01"),
+        (host(loaded="535.309.01"), {}, "driver-too-old", "the loaded driver is 535.309.01"),
         (host(loaded="580.65.05"), {}, "driver-too-old", "needs driver 580.65.06"),
-        (host(), {"planned": "550.163.01"}, "driver-too-old", "the one to be installed is 550.163.01"),
+        (host(), {"planned": "550.163.01"}, "driver-too-old", "the planned driver is 550.163.01"),
     ],
 )
 def test_what_does_not_go_together_is_refused(facts, options, refusal, says):

@@ -23,8 +23,8 @@ def connection(tmp_path):
 @pytest.mark.parametrize(
     ("code", "said", "kind", "cure"),
     [
-        (255, "ssh: connect to host 192.0.2.7 port 22: Connection refused", errors.HostUnreachable, "sshd listen"),
-        (255, "ssh: Could not resolve hostname tower", errors.HostUnreachable, "Is it on"),
+        (255, "ssh: connect to host 192.0.2.7 port 22: Connection refused", errors.HostUnreachable, "sshd runs"),
+        (255, "ssh: Could not resolve hostname tower", errors.HostUnreachable, "Check its address"),
         (255, "", errors.HostUnreachable, "no reason given"),
         (255, "me@192.0.2.7: Permission denied (publickey).", errors.KeyRefused, "ssh-copy-id me@192.0.2.7"),
         (255, "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @", errors.HostKeyChanged, "ssh-keygen -R 192.0.2.7"),
@@ -64,9 +64,9 @@ def connection(tmp_path):
         (1, "me is not in the sudoers file.  This incident will be reported.", errors.SudoRefused, "sudoers"),
         (1, 'sudo: The "no new privileges" flag is set, which prevents sudo', errors.SudoRefused, "privileges"),
         (1, "sudo: /usr/bin/sudo must be owned by uid 0 and have the setuid bit set", errors.SudoRefused, "setuid"),
-        (127, "bash: line 1: sudo: command not found", errors.SudoRefused, "may not become root"),
-        (127, "env: \u2018sudo\u2019: No such file or directory", errors.SudoRefused, "may not become root"),
-        (127, "sh: 1: sudo: not found", errors.SudoRefused, "may not become root"),
+        (127, "bash: line 1: sudo: command not found", errors.SudoRefused, "cannot become root"),
+        (127, "env: \u2018sudo\u2019: No such file or directory", errors.SudoRefused, "cannot become root"),
+        (127, "sh: 1: sudo: not found", errors.SudoRefused, "cannot become root"),
         (
             1,
             f"{RESOLVE}\ncat: /etc/zorac-deploy/api-key: No such file or directory",

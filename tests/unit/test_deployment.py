@@ -80,9 +80,9 @@ def test_an_address_of_ipv6_has_brackets_in_a_url(listen):
 @pytest.mark.parametrize(
     ("kept", "says"),
     [
-        ({"doubt": "no token"}, "in doubt: no token"),
+        ({"doubt": "no token"}, "last check failed: no token"),
         ({"gave_up": "no token", "helped": [1]}, "gave up: no token"),
-        ({"helped": [1, 2]}, "restarted it 2 times"),
+        ({"helped": [1, 2]}, "restarted the engine 2 times"),
     ],
 )
 def test_the_watchdog_has_its_say(kept, says):
@@ -92,7 +92,7 @@ def test_the_watchdog_has_its_say(kept, says):
 def test_an_activation_under_way_is_said():
     pending = {"target": 3, "by": "you"}
     assert deployment.read(FakeConnection({**STATUS, "pending": pending})).activating == "generation 3, for you"
-    with pytest.raises(NotDeployed, match=r"Generation 3 is being activated. Type: zorac-deploy up"):
+    with pytest.raises(NotDeployed, match=r"Generation 3 is being activated. Deploy it with: zorac-deploy up"):
         deployment.read(FakeConnection({**STATUS, "current": None, "pending": pending}))
 
 
@@ -130,16 +130,14 @@ def test_an_activation_tells_what_took_how_long():
 
 
 def test_gone_back_is_a_refusal():
-    with pytest.raises(Refused, match=r"it ended. Generation 1 serves again and is proved.\n  ERR") as refused:
+    with pytest.raises(Refused, match=r"it ended. Rolled back to generation 1, which was verified.\n  ERR") as refused:
         deployment.activate(FakeConnection(FAILED), 2, "me")
     assert refused.value.refusal == "rolled-back"
 
 
 @pytest.mark.parametrize("more", [{"back_failure": "so did 1."}, {"previous": None}])
 def test_where_nothing_answers_the_deployment_failed(more):
-    with pytest.raises(
-        DeploymentFailed, match=r"generation 2 does not serve on tower: it ended. .*Nothing answers now."
-    ):
+    with pytest.raises(DeploymentFailed, match=r"generation 2 failed on tower: it ended. .*The endpoint is down."):
         deployment.activate(FakeConnection({**FAILED, **more}), 2, "me")
 
 

@@ -106,17 +106,17 @@ def test_more_than_planned_is_refused(planned, found, refused):
 def test_a_checkpoint_that_is_silently_unquantized_is_named():
     refusal = engine_log.judge({"weights_gib": 43.9, "quantization": "none"}, PLAN)
     assert refusal.cause == "engine-loaded-more"
-    assert "it loaded 43.90 GiB of weights, and 13.31 GiB were planned" in refusal.message
-    assert "loaded unquantized (vLLM logged quantization=none)" in refusal.message
+    assert "the engine loaded 43.90 GiB of weights, but 13.31 GiB were planned" in refusal.message
+    assert "quantization (vLLM logged quantization=none)" in refusal.message
 
 
 @pytest.mark.parametrize(
     ("kernels", "compute", "cure"),
     [
-        (["awq"], "8.9", "Take quantization out of vllm_service_extra_flags"),
-        (["gptq"], "8.0", "Take quantization out of vllm_service_extra_flags"),
-        (["ExllamaLinearKernel"], "12.0", "take another one"),
-        (["gptq_marlin", "ExllamaLinearKernel"], "8.6", "take another one"),
+        (["awq"], "8.9", "Remove quantization from vllm_service_extra_flags"),
+        (["gptq"], "8.0", "Remove quantization from vllm_service_extra_flags"),
+        (["ExllamaLinearKernel"], "12.0", "use another one"),
+        (["gptq_marlin", "ExllamaLinearKernel"], "8.6", "use another one"),
         (["ConchLinearKernel"], "8.9", "linear_backend"),
         (["TritonW4A16LinearKernel"], "7.5", "linear_backend"),
         (["EmulationNvFp4LinearKernel"], "8.9", "linear_backend"),
@@ -125,7 +125,7 @@ def test_a_checkpoint_that_is_silently_unquantized_is_named():
 def test_a_slow_kernel_is_refused_where_a_faster_one_runs(kernels, compute, cure):
     refusal = engine_log.judge({"kernels": kernels}, {"card": {**CARD, "compute": compute}})
     assert refusal.cause == "engine-slow-kernel"
-    assert f"the kernel {kernels[-1]}, and " in refusal.message
+    assert f"the kernel {kernels[-1]}, but " in refusal.message
     assert f"(NVIDIA GeForce RTX 4090, compute capability {compute})" in refusal.message
     assert cure in refusal.message
 

@@ -151,9 +151,9 @@ def test_what_a_person_sets_goes_before_the_family(tmp_path, monkeypatch, model)
     monkeypatch.setattr(content, "playbook", lambda _: tmp_path / "try.yml")
     everyone, steps = Connection(Target("all", "cpu", "here", local=True)), []
     sources = [content.profiles(), tmp_path / "hosts.yml"]
-    with pytest.raises(Refused, match="there is no parser for this model's tool calls"):
+    with pytest.raises(Refused, match="no parser is known for this model's tool calls"):
         runner.run("try", sources, everyone, tmp_path / "log", on_step=steps.append)
-    assert [step.task for step in steps if step.outcome == "failed"] == ["Require settings that can work"]
+    assert [step.task for step in steps if step.outcome == "failed"] == ["Require valid settings"]
     facts = {name: value for step in steps for name, value in step.facts.items()}
     for number, (*_, expected) in enumerate(cases):
         assert tuple(facts[f"host{number}"]) == expected, cases[number]

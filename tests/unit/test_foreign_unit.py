@@ -106,7 +106,7 @@ def test_the_refusal_names_what_is_there_and_what_to_type(hand_made):
     refusal = foreign.refusal(UNIT, foreign.look(UNIT))
     message = str(refusal)
     assert refusal.refusal == "unit-foreign"
-    assert message.startswith(f"zorac-deploy did not make {UNIT} and it is running: {hand_made}, ")
+    assert message.startswith(f"zorac-deploy did not create {UNIT}, which is running: {hand_made}, ")
     assert "package.conf" in message
     assert "zorac-deploy up --replace-unit" in message
 
@@ -175,7 +175,7 @@ def test_a_second_unit_is_not_stored_over_the_first(hand_made):
     foreign.keep(UNIT)
     foreign.remove(UNIT)
     hand_made.write_text("[Service]\nExecStart=/home/me/second\n")
-    with refuses("unit-foreign", r"An earlier one is stored in .*move this one away by hand"):
+    with refuses("unit-foreign", r"An earlier one is already stored in .*Move this one away by hand"):
         foreign.keep(UNIT)
     assert hand_made.read_text() == "[Service]\nExecStart=/home/me/second\n"
 

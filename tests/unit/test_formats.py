@@ -45,11 +45,11 @@ def test_and_by_the_engine_of_the_sandbox(config):
     ("config", "card", "engine", "says"),
     [
         (named("exl2"), ADA, CUDA, "exl2, which the engine cuda-0.26.0 does not know"),
-        (named("mxfp4"), TURING, CUDA, "compute capability 8.0 on, and T4 has 7.5"),
-        (four_bit_floats(32), TURING, CUDA, "compute capability 8.0 on"),
-        (named("modelopt", quant_algo="FP8"), AMPERE, CUDA, "compute capability 8.9 on, and RTX 3090 has 8.6"),
-        (named("fp_quant"), HOPPER, CUDA, "compute capability 10.0 on"),
-        (named("mxfp4"), Card(1), CPU, "not known to serve on a processor"),
+        (named("mxfp4"), TURING, CUDA, "compute capability 8.0, but T4 has 7.5"),
+        (four_bit_floats(32), TURING, CUDA, "compute capability 8.0, but"),
+        (named("modelopt", quant_algo="FP8"), AMPERE, CUDA, "compute capability 8.9, but RTX 3090 has 8.6"),
+        (named("fp_quant"), HOPPER, CUDA, "compute capability 10.0, but"),
+        (named("mxfp4"), Card(1), CPU, "not known to serve on a CPU"),
     ],
 )
 def test_what_cannot_be_served_is_refused(config, card, engine, says):
@@ -78,7 +78,7 @@ def test_an_engine_without_the_package_of_a_format_is_refused(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("config", "settings", "card", "engine", "says"),
     [
-        (AWQ, {"quantization": "awq"}, ADA, "0.21.0", "quantization: awq .* awq_marlin, which is much faster"),
+        (AWQ, {"quantization": "awq"}, ADA, "0.21.0", "quantization: awq .* but the much faster awq_marlin"),
         (GPTQ, {"quantization": "gptq"}, AMPERE, "0.21.0", "quantization: gptq .* gptq_marlin"),
         (COMPRESSED, {"linear_backend": "conch"}, ADA, "0.26.0", "linear_backend: conch .* MarlinLinearKernel"),
         (GPTQ, {"linear_backend": "Exllama"}, ADA, "0.26.0", "ExllamaLinearKernel"),

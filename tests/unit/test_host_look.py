@@ -141,7 +141,7 @@ def test_what_fits_alone_and_not_together_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(look.shutil, "disk_usage", lambda _: SimpleNamespace(free=1500))
     look.require_space([need(tmp_path, 1000)])
     look.require_space([need(tmp_path, 1000), need(tmp_path / "b", 500)])
-    says = "^one file system has 1.46 KB free, and 1.95 KB are needed there: 1000.00 bytes for .*a_root or b_root"
+    says = "^a file system has 1.46 KB free, but 1.95 KB are needed: 1000.00 bytes for .*a_root or b_root"
     with refuses("disk-no-space", says):
         look.require_space([need(tmp_path, 1000), need(tmp_path / "b", 1000, "b_root")])
 

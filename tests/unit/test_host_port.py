@@ -80,17 +80,17 @@ def test_what_our_own_unit_holds_will_be_free_and_what_is_not_in_the_way_does_no
 def test_a_listener_without_a_process_is_refused(listening, monkeypatch, shown):
     number = listening("127.0.0.1")
     monkeypatch.setattr(port, "_run", lambda *_: shown.format(number))
-    with refuses("port-taken", f"^port {number} of 127.0.0.1 is in use by a process that cannot be seen"):
+    with refuses("port-taken", f"^port {number} of 127.0.0.1 is in use by an unknown process"):
         port.require("127.0.0.1", number, ["vllm.service"])
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "127.0.0.1o", "", "a b", "2001:db8::7", "é" * 80])
 def test_an_address_that_the_host_has_not_is_refused_with_those_it_has(host):
-    says = f"^vllm_host is '{host}', and this host cannot listen there: .*Its addresses are: "
+    says = f"^vllm_host is '{host}', but this host cannot listen there: .*Its addresses: "
     with refuses("settings-invalid", says):
         port.require(host, 8000)
 
 
 def test_a_port_for_root_alone_is_refused():
-    with refuses("settings-invalid", "^vllm_port is 80, and "):
+    with refuses("settings-invalid", "^vllm_port is 80, but "):
         port.require("127.0.0.1", 80)

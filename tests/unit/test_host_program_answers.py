@@ -70,16 +70,16 @@ def test_a_file_that_ssh_misses_is_no_missing_program():
     ("answer", "says"),
     [
         ("", "nothing"),
-        ("<html>", "no JSON but '<html>'"),
-        (json.dumps(STATUS)[:40], "no JSON"),
-        ("[" * 100_000, "no JSON"),
+        ("<html>", "not JSON: '<html>'"),
+        (json.dumps(STATUS)[:40], "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "its answer"),
         ('{"generations": 3, "current": null}', "generations"),
         (json.dumps({**STATUS, "current": "one"}), "current"),
     ],
 )
 def test_what_is_no_answer(answer, says):
-    with pytest.raises(HostProgramUnusable, match=f"does not answer as this version expects: {says}.*zorac-deploy up"):
+    with pytest.raises(HostProgramUnusable, match=f"gave an unexpected answer: {says}.*zorac-deploy up"):
         asked(Host(answer))
 
 
@@ -118,14 +118,14 @@ def installed(tmp_path, monkeypatch):
 def test_a_real_program_that_was_cut_off(installed, share):
     whole = zipapp.build()
     connection = installed(whole[: int(len(whole) * share)])
-    with pytest.raises(HostProgramUnusable, match=r"does not answer as this version expects.*zorac-deploy up"):
+    with pytest.raises(HostProgramUnusable, match=r"gave an unexpected answer.*zorac-deploy up"):
         asked(connection)
     assert not convergence.look(connection, Inputs(DIGEST)).converged
 
 
 @pytest.mark.parametrize("stream", [1, 2])
 def test_an_answer_without_an_end_is_cut_off(installed, stream):
-    with pytest.raises(HostProgramUnusable, match="it printed more than 16 MiB"):
+    with pytest.raises(HostProgramUnusable, match="the command printed more than 16 MiB"):
         asked(installed(f"#!/bin/sh\nexec cat /dev/zero >&{stream}\n".encode()))
 
 
@@ -178,13 +178,13 @@ DIFFERENCE = {
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"inputs": "2" * 64}, "something else is asked for"),
-        ({"inputs": ""}, "the last run did not end"),
+        ({"inputs": "2" * 64}, "the inputs changed since the last deployment"),
+        ({"inputs": ""}, "the last run did not finish"),
         ({"unusable": "it was recorded on another machine"}, "another machine"),
         ({"pending": {"target": 2, "by": "x"}}, "generation 2 is being activated"),
         ({"differences": [DIFFERENCE]}, "user vllm: shell: bash, expected nologin"),
-        ({"reply": {"failure": "/health answered 503", "seconds": 1}}, "no real reply: /health"),
-        ({"asked": Inputs("", ("port uses lookup",))}, "port uses lookup: its value may have changed"),
+        ({"reply": {"failure": "/health answered 503", "seconds": 1}}, "the engine gave no reply: /health"),
+        ({"asked": Inputs("", ("port uses lookup",))}, "port uses lookup: its value can change"),
     ],
 )
 def test_every_reason_to_run_the_roles(changes, reason):

@@ -130,15 +130,15 @@ _CHAT = "/v1/chat/completions"
 @pytest.mark.parametrize(
     ("path", "status", "parts", "found"),
     [
-        ("/health", 500, [""], "/health answered 500, and 200 is needed"),
-        ("/v1/models", 200, ['{"data": [{"id": "m"}]}'], "/v1/models answered 200, and 401 is needed"),
-        (_CHAT, 404, ["{}"], "completions answered 404, and 200 is needed"),
-        (_CHAT, 200, streamed(""), "the reply is '', which is no text"),
-        (_CHAT, 200, streamed("!!", "!!!"), "the reply is '!!!!!', which is no text"),
+        ("/health", 500, [""], "/health answered 500, expected 200"),
+        ("/v1/models", 200, ['{"data": [{"id": "m"}]}'], "/v1/models answered 200, expected 401"),
+        (_CHAT, 404, ["{}"], "completions answered 404, expected 200"),
+        (_CHAT, 200, streamed(""), "the reply is '', which is not text"),
+        (_CHAT, 200, streamed("!!", "!!!"), "the reply is '!!!!!', which is not text"),
         (_CHAT, 200, ['data: {"error": {"message": "out of memory"}}\n\n', "data: [DONE]\n\n"], "out of memory"),
-        (_CHAT, 200, streamed("Ro", "me", usage=False), "without its counts of tokens"),
+        (_CHAT, 200, streamed("Ro", "me", usage=False), "without token counts"),
         (_CHAT, 200, ["data: {nonsense\n"], "the stream of a reply is not JSON: '{nonsense'"),
-        (_CHAT, 200, ["data: [1]\n"], r"the stream of a reply is no JSON object: '\[1\]'"),
+        (_CHAT, 200, ["data: [1]\n"], r"the stream of a reply is not a JSON object: '\[1\]'"),
         (_CHAT, 200, cut(streamed("Ro")[0]), "completions did not answer: "),
     ],
 )
@@ -152,11 +152,11 @@ def test_each_fault_is_said(engine, path, status, parts, found):
 @pytest.mark.parametrize(
     ("path", "status", "found"),
     [
-        ("/invocations", 200, "POST /invocations answered 200 without the key, and 401 is needed"),
-        ("/tokenize", 422, "POST /tokenize answered 422 without the key"),
-        ("/scale_elastic_ep", 405, "POST /scale_elastic_ep answered 405 without the key"),
-        ("/new", 400, "POST /new answered 400 without the key"),
-        ("/new", 404, "POST /new answered 404 without the key"),  # the engine lists it, so it was looked up
+        ("/invocations", 200, "POST /invocations answered 200 without the key, expected 401"),
+        ("/tokenize", 422, "POST /tokenize answered 422 without the API key"),
+        ("/scale_elastic_ep", 405, "POST /scale_elastic_ep answered 405 without the API key"),
+        ("/new", 400, "POST /new answered 400 without the API key"),
+        ("/new", 404, "POST /new answered 404 without the API key"),  # the engine lists it, so it was looked up
     ],
 )
 def test_a_route_that_answers_without_the_key_is_a_failure(engine, monkeypatch, path, status, found):
@@ -172,7 +172,7 @@ def test_a_route_that_the_engine_lists_and_that_takes_no_body_is_not_called(engi
     stand_in, about = engine
     monkeypatch.setattr(stand_in, "listed", {"/melt/{part}": {"post": {}}, "/health": {"get": {}}})
     stand_in.faults["/melt/x"] = (405, [""])
-    with pytest.raises(Failure, match="GET /melt/x answered 405 without the key"):
+    with pytest.raises(Failure, match="GET /melt/x answered 405 without the API key"):
         proof.prove(about, 30)
 
 
@@ -188,8 +188,8 @@ def test_an_engine_that_lists_no_routes_is_asked_for_the_known_ones(engine, answ
 @pytest.mark.parametrize(
     ("listing", "found"),
     [
-        ('{"data": [{"id": "other"}]}', r"/v1/models names \['other'\], and m is needed"),
-        ('{"data": null}', r"/v1/models names \[\], and m is needed"),
+        ('{"data": [{"id": "other"}]}', r"/v1/models lists \['other'\], and m is needed"),
+        ('{"data": null}', r"/v1/models lists \[\], and m is needed"),
         ("<html>", "/v1/models is not JSON: '<html>'"),
     ],
 )
@@ -213,7 +213,7 @@ def test_an_answer_larger_than_any_reply_is_refused(engine, monkeypatch):
     stand_in, about = engine
     monkeypatch.setattr(proof, "_ANSWER_LIMIT_BYTES", 1000)
     stand_in.faults["/health"] = (200, endless("x" * 99))
-    with pytest.raises(Failure, match="/health does not end its answer"):
+    with pytest.raises(Failure, match="/health answered with more than"):
         proof.prove(about, 30)
 
 

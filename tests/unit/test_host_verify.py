@@ -207,16 +207,16 @@ def test_a_look_that_fails_is_a_difference(recorded, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (None, "nothing was recorded"),
-        ("", "cannot be read"),
-        ('{"schema": 1, "parts": [', "cannot be read"),
+        (None, "no desired state is recorded"),
+        ("", "cannot read"),
+        ('{"schema": 1, "parts": [', "cannot read"),
         ("[]", "is not a desired state"),
         ('{"schema": 1, "parts": 3}', "is not a desired state"),
         ('{"schema": 2, "parts": []}', "has schema 2"),
         ('{"schema": 1, "parts": [3]}', "is not a desired state"),
         ('{"schema": 1, "parts": [{"kind": "file"}]}', "is not a desired state"),
-        ("[" * 100_000, "cannot be read"),
-        ("\udcff", "cannot be read"),
+        ("[" * 100_000, "cannot read"),
+        ("\udcff", "cannot read"),
         ('{"schema": 1, "parts": [], "machine_id": "copied"}', "another machine"),
     ],
 )
@@ -260,9 +260,9 @@ def run(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('{"schema": 2, "parts": []}', "the document on standard input has schema 2; this program reads 1"),
-        ('{"schema": 1, "parts": [{', "the document on standard input cannot be read"),
-        ("", "the document on standard input cannot be read"),
+        ('{"schema": 2, "parts": []}', "the document on standard input has schema 2, but this program reads 1"),
+        ('{"schema": 1, "parts": [{', "cannot read the document on standard input"),
+        ("", "cannot read the document on standard input"),
     ],
 )
 def test_what_is_no_document_is_not_recorded(recorded, run, text, why):

@@ -83,6 +83,6 @@ def test_what_is_not_attention_is_not_promised():
 
 
 def test_a_model_without_its_sizes_cannot_be_planned():
-    with pytest.raises(Refused, match="does not say its block_count") as refused:
+    with pytest.raises(Refused, match="has no block_count") as refused:
         llama_cpp.plan(model(block_count=0), RTX_4090, Flags())
     assert refused.value.refusal == "model-unknown"

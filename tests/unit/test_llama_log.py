@@ -50,7 +50,7 @@ def test_the_last_start_counts():
 def test_no_layer_on_a_card_that_is_there_is_a_fault(line):
     refusal = engine_log.judge(engine_log.read([line, *CPU]), A_CARD)
     assert refusal.cause == "engine-slow-kernel"
-    assert "no layer on RTX 4090" in refusal.message
+    assert "no layer runs on RTX 4090" in refusal.message
 
 
 def test_a_processor_may_compute_where_no_card_is():

@@ -110,4 +110,4 @@ def test_one_that_may_fit_is_offered_where_none_surely_does(hub):
         "memory_plan_setup": replace(SETUP, flags=replace(FLAGS, gpu_memory_utilization=0.92)).summary(),
     }
     assert model_find.offered(refusal(), tight, accepted=True, ask=False) == f"hf://{VARIANT}@{hub.head}"
-    assert "none surely fits; the first that may: zorac-deploy up" in find("--gpu-memory-utilization=0.92")[1]
+    assert "None fits for certain. First that may fit: zorac-deploy up" in find("--gpu-memory-utilization=0.92")[1]

@@ -65,7 +65,7 @@ def test_a_broken_folder_is_refused(model_folder, breakage, refusal):
 
 @pytest.mark.parametrize("folder", ["", "/no/such/folder"])
 def test_a_missing_folder_is_refused(folder):
-    with refuses("model-missing", r"--model FOLDER"):
+    with refuses("model-missing", r"--model SOURCE"):
         model_manifest.manifest(model_manifest.Path(folder))
 
 

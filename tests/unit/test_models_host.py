@@ -45,7 +45,7 @@ def test_a_refusal_of_the_program_is_one_of_ours(here):
     with pytest.raises(Refused) as refused:
         host.remove(here, "none", force=False)
     assert refused.value.refusal == "model-missing"
-    assert str(refused.value).startswith("there is no model none")
+    assert str(refused.value).startswith("model not found in")
 
 
 def test_a_program_that_breaks_is_said_to(here):

@@ -81,7 +81,7 @@ def test_it_tells_what_is_where_who_holds_it_and_what_would_be_done(run):
     for words in (
         "NVIDIA GeForce RTX 4090",
         "fits: a request of 32768 tokens",
-        "held now: 2048 MiB by blender\n  held now: 301 MiB by Xorg (gdm.service)",
+        "in use: 2048 MiB by blender\n  in use: 301 MiB by Xorg (gdm.service)",
         "up would\n  vllm_service: Ensure the API key exists",
         "note: the model has no [chat] template",
         "+new",
@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_shown_before_it_is_refused(run):
 def test_a_card_without_a_driver_has_no_plan_yet(run):
     done, text = run(facts={})
     assert done.exit_code == 0
-    assert "not known before a driver works" in text
+    assert "unknown until a driver works" in text
 
 
 def test_for_machines(run):

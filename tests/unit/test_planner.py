@@ -127,7 +127,7 @@ def test_multi_query_keeps_one_head_on_every_card():
     ("flags", "says"),
     [
         ({"tensor_parallel_size": 3}, "attention heads"),
-        ({"tensor_parallel_size": 8}, "the number of cards is 4"),
+        ({"tensor_parallel_size": 8}, "the number of GPUs is 4"),
         ({"max_model_len": 200_000}, "greater than the derived max_model_len (131072)"),
         ({"max_num_seqs": 512, "max_num_batched_tokens": 256}, "max_num_batched_tokens (256)"),
     ],

@@ -116,7 +116,7 @@ def test_a_recipe_that_is_shipped_goes_with_a_model_that_its_groups_divide(name)
 def test_a_group_that_does_not_divide_is_named_with_those_that_would():
     _, said = refusal(recipe.check, recipe.read("awq-w4a16"), [LAYER, WIDE, HEAD])
     assert "576 inputs of model.layers.0.self_attn.q_proj" in said
-    assert "--group-size 64 (32 would do, too)" in said
+    assert "--group-size 64 (32 also works)" in said
     recipe.check(recipe.read("awq-w4a16", 64), [LAYER, WIDE, HEAD])
 
 
@@ -128,12 +128,12 @@ def test_the_group_size_that_was_asked_for_is_in_the_recipe():
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("a: [", "cannot be read as YAML"),
-        ("just words", "holds no modifiers"),
+        ("a: [", "is not YAML"),
+        ("just words", "has no modifiers"),
         ({"quant_stage": {"quant_modifiers": {"AWQModifer": {}}}}, "Did you mean AWQModifier"),
         ({"quant_stage": {"quant_modifiers": {"AWQModifier": {"targets": ["Linear"]}}}}, "Add a QuantizationModifier"),
-        (quantizing(targets=["Linear"], scheme="W4A15"), "has the scheme W4A15"),
-        (quantizing(targets=["Linear"]), "neither config_groups nor scheme"),
+        (quantizing(targets=["Linear"], scheme="W4A15"), "has the unknown scheme W4A15"),
+        (quantizing(targets=["Linear"]), "without config_groups or scheme"),
         (quantizing(config_groups={"group_0": {"targets": ["Linear"], "weights": {}}}), "without num_bits"),
     ],
 )
@@ -146,9 +146,9 @@ def test_a_recipe_that_says_what_cannot_be_is_refused(tmp_path, content, says):
     ("words", "says"),
     [
         ({"targets": ["Linaer"]}, "It has Linear"),
-        ({"targets": ["Linear"], "ignore": ["q_porj"]}, "re:.*q_proj$ for all of them"),
-        ({"targets": ["re:.*["]}, "is no regular expression"),
-        ({"targets": ["Linear"], "ignore": ["re:.*"]}, "nothing would be quantized"),
+        ({"targets": ["Linear"], "ignore": ["q_porj"]}, "re:.*q_proj$ means all of them"),
+        ({"targets": ["re:.*["]}, "is not a regular expression"),
+        ({"targets": ["Linear"], "ignore": ["re:.*"]}, "ignores every layer"),
     ],
 )
 def test_a_layer_that_is_not_there_is_named_with_those_near_it(tmp_path, words, says):
@@ -181,10 +181,10 @@ def spoiled(model, what):
 @pytest.mark.parametrize(
     ("what", "refused", "says"),
     [
-        ("missing", "model-missing", "there is no model"),
+        ("missing", "model-missing", "model not found"),
         ("gguf", "format-unsupported", "is a GGUF file"),
-        ("quantized", "format-unsupported", "quantized already, by awq"),
-        ("tekken", "model-incomplete", "has tekken.json alone"),
+        ("quantized", "format-unsupported", "already quantized by awq"),
+        ("tekken", "model-incomplete", "has only tekken.json"),
         ("cut off", "model-damaged", "cut off"),
     ],
 )
@@ -195,7 +195,7 @@ def test_a_model_that_cannot_be_quantized_is_refused(model, what, refused, says)
 
 
 def test_what_is_in_the_way_or_too_small_is_refused(model, tmp_path, monkeypatch):
-    assert "there already" in refusal(prepare, str(model), "fp8-dynamic", output=tmp_path)[1]
+    assert "exists. Remove it" in refusal(prepare, str(model), "fp8-dynamic", output=tmp_path)[1]
     assert "no text" in refusal(prepare, str(model), "fp8-dynamic", calibration=str(tmp_path / "none.txt"))[1]
     monkeypatch.setattr(job, "_available_gib", lambda: 1.0)
     assert refusal(prepare, str(model), "fp8-dynamic")[0] == "model-does-not-fit"
@@ -276,7 +276,7 @@ def test_what_a_killed_run_left_is_cleaned_and_made_anew(model):
 @pytest.mark.usefixtures("program")
 def test_two_runs_do_not_make_the_same_folder(model):
     with making._partial(model.with_name("model-fp8-dynamic")):
-        assert "another run is making" in refusal(made, model)[1]
+        assert "another run is creating" in refusal(made, model)[1]
 
 
 def test_the_program_ends_with_whoever_started_it(model, program):
@@ -300,4 +300,4 @@ def test_the_command_reports_as_json(model):
 def test_a_refusal_has_its_exit_code(model):
     done = CliRunner().invoke(cli, ["quantize", str(model), "--recipe", "nothing"])
     assert done.exit_code == 82
-    assert "Take one of awq-w4a16" in done.stderr
+    assert "Use one of awq-w4a16" in done.stderr

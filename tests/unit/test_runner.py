@@ -126,7 +126,7 @@ def test_an_error_of_ours_in_the_middle_ends_the_run(folder, monkeypatch):
     [
         ({"name": "Say", "fail": {"msg": "[port-taken] it is"}}, DeploymentFailed, "^Say failed on box"),
         ({"name": "Break", "command": "false"}, DeploymentFailed, "^Break failed on box"),
-        ({"nonsense": 1}, DeploymentFailed, "ended with exit code 4 before it did anything"),
+        ({"nonsense": 1}, DeploymentFailed, "ended with exit code 4 before its first task"),
     ],
 )
 def test_what_fails_is_told_apart(folder, monkeypatch, task, kind, says):
@@ -150,7 +150,11 @@ AnsibleModule({}).fail_json(msg="it is full", refusal={"id": "disk-full", "messa
         ({"refuse": {"id": "port-taken", "message": "{{ item }}"}, "loop": [1, 2], "when": "item == 2"}, 29, "^2$"),
         ({"full_disk": {}}, 34, "^it is full$"),
         ({"ask_host": {"argv": ["port", "192.0.2.7", 8000]}}, 39, "^box: vllm_host is '192.0.2.7'"),
-        ({"ask_host": {"argv": ["manifest", "/no/such"]}, "loop": [1]}, 25, "^box: there is no model /no/such"),
+        (
+            {"ask_host": {"argv": ["manifest", "/no/such"]}, "loop": [1]},
+            25,
+            "^box: model not found on this machine: /no/such",
+        ),
     ],
     ids=["role", "loop of a role", "module", "host program", "loop of the host program"],
 )
@@ -170,7 +174,9 @@ def test_a_playbook_that_is_killed_is_said_with_the_task_that_it_was_in(folder, 
     monkeypatch.setattr(content, "playbook", lambda _: play(folder, {"name": "Sleep", "command": "sleep 5"}))
     with (
         connection.opened(HERE) as opened,
-        pytest.raises(DeploymentFailed, match=r"was ended by signal 9 in the task Sleep on box\. To go on"),
+        pytest.raises(
+            DeploymentFailed, match=r"was ended by signal 9 in the task Sleep on box\. Re-run the command to continue"
+        ),
     ):
         runner.run("up", [folder / "box.yml"], opened, folder / "run.log", on_step=on_step)
 

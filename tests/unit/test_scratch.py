@@ -48,7 +48,7 @@ def test_a_root_that_somebody_else_planted_is_refused(runtime, tmp_path, planted
     else:
         runtime.mkdir()
         monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    with pytest.raises(ZoracDeployError, match=r"is not a folder of yours.*XDG_RUNTIME_DIR"), scratch.folder():
+    with pytest.raises(ZoracDeployError, match=r"is not a directory of yours.*XDG_RUNTIME_DIR"), scratch.folder():
         pass
 
 

@@ -40,8 +40,8 @@ def shown(monkeypatch):
 
 def test_what_was_logged_stands_beside_what_was_predicted(shown):
     lines = shown({"predicted": PREDICTED}, LOGGED)
-    assert lines[lines.index("memory predicted logged") :] == [
-        "memory predicted logged",
+    assert lines[lines.index("memory planned logged") :] == [
+        "memory planned logged",
         "weights 13.31 GiB 13.58 GiB",
         "CUDA graphs 0.13 GiB",
         "outside PyTorch 0.25 GiB 0.22 GiB",

@@ -61,7 +61,7 @@ def test_it_is_open_on_the_endpoints_own_port_as_long_as_the_connection_lasts(ho
     seen = host(looks=3)
     code, said = run("tunnel", "tower")
     assert seen[0] == (8000, "127.0.0.1", 8000)
-    assert "http://localhost:8000/v1 is m[odel] on tower" in said
+    assert "http://localhost:8000/v1 forwards to m[odel] on tower" in said
     assert seen.count("look") == 4
     assert (code, "connection to tower was lost" in said) == (10, True)
 
@@ -71,7 +71,7 @@ def test_ctrl_c_is_its_end(host, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     code, said = run("tunnel", "tower", "--port", "9000")
     assert "http://localhost:9000/v1" in said
-    assert (code, "tunnel closed" in said) == (0, True)
+    assert (code, "Tunnel closed" in said) == (0, True)
 
 
 def test_this_machine_needs_none(host):
@@ -84,7 +84,7 @@ def test_a_port_that_is_in_use_is_said_to_be():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         tried = connection.forward(8000, here=port)
-        with pytest.raises(ZoracDeployError, match=f"port {port} of this machine .* --port N"):
+        with pytest.raises(ZoracDeployError, match=f"port {port} on this machine .* --port N"):
             tried.__enter__()
 
 

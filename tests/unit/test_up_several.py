@@ -117,19 +117,19 @@ def test_full_runs_the_roles_of_every_host_without_asking(up):
     assert done.exit_code == 0
 
 
-@pytest.mark.parametrize("stop", [Interrupted("stopped by you. b goes on."), KeyboardInterrupt()])
+@pytest.mark.parametrize("stop", [Interrupted("Interrupted. b continues."), KeyboardInterrupt()])
 def test_ctrl_c_names_the_hosts_that_were_not_touched(up, stop):
     done, log = up(looks=dict.fromkeys("abc", OTHER), roles={"b": stop})
     assert "roles c" not in log
     assert done.exit_code == 130
-    assert "stopped by you." in done.output
-    assert "Not touched: c." in done.output
+    assert "Interrupted." in done.output
+    assert "Hosts not deployed: c." in done.output
 
 
 def test_ctrl_c_while_they_are_asked_touches_none(up):
     done, log = up(looks={"a": KeyboardInterrupt(), "b": SAME, "c": OTHER})
     assert (done.exit_code, log) == (130, [])
-    assert "Not touched: a, b, c." in done.output
+    assert "Hosts not deployed: a, b, c." in done.output
 
 
 def test_a_host_named_twice_is_one(up):

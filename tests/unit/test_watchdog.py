@@ -61,7 +61,7 @@ def host(disk, monkeypatch):  # noqa: ARG001 - the disk is where it keeps what i
 
 
 def test_an_engine_that_makes_tokens_is_not_asked(host):
-    assert {host.later(600, metrics=(True, count)) for count in range(1, 9)} == {"it makes tokens"}
+    assert {host.later(600, metrics=(True, count)) for count in range(1, 9)} == {"the engine generates tokens"}
     assert (host.asked, host.restarted) == ([], [])
 
 
@@ -78,39 +78,39 @@ def test_what_an_engine_logs_that_was_started_by_others_is_kept_too(host):
 
 def test_an_idle_engine_is_asked_now_and_then(host):
     found = [host.later(60) for _ in range(12)]
-    assert found.count("it is idle, and answers") == 2
-    assert set(found[6:]) == {"it is idle", "it is idle, and answers"}
+    assert found.count("the engine is idle and answers") == 2
+    assert set(found[6:]) == {"the engine is idle", "the engine is idle and answers"}
     assert [after - before for before, after in pairwise(host.asked)] == [IDLE]
 
 
 def test_an_engine_without_metrics_is_asked_too(host):
-    assert host.later(60, metrics=None) == "it is idle"
-    assert host.later(IDLE) == "it is idle, and answers"
+    assert host.later(60, metrics=None) == "the engine is idle"
+    assert host.later(IDLE) == "the engine is idle and answers"
 
 
 def test_requests_without_a_token_are_a_doubt_first_and_a_restart_then(host):
     host.later(0, metrics=(True, 7))
-    assert host.later(STALL) == "it has requests"
-    assert host.later(60) == f"in doubt: it has requests, and made no token for {STALL + 60} s"
+    assert host.later(STALL) == "the engine has requests"
+    assert host.later(60) == f"check failed: the engine has requests, but generated no token for {STALL + 60} s"
     assert host.restarted == []
-    assert host.later(60).startswith("restarts it: ")
+    assert host.later(60).startswith("restarts the engine: ")
     assert host.restarted == [(1, host.now)]
 
 
 def test_a_doubt_is_forgotten_when_tokens_come(host):
     host.later(0, metrics=(True, 7))
-    assert host.later(STALL + 1).startswith("in doubt")
-    assert host.later(1, metrics=(True, 8)) == "it makes tokens"
-    assert host.later(STALL + 1).startswith("in doubt")
+    assert host.later(STALL + 1).startswith("check failed")
+    assert host.later(1, metrics=(True, 8)) == "the engine generates tokens"
+    assert host.later(STALL + 1).startswith("check failed")
     assert host.restarted == []
 
 
 def test_an_idle_engine_in_doubt_is_asked_at_once(host):
     host.later(0)
-    assert host.later(60, metrics="/metrics did not answer") == "in doubt: /metrics did not answer"
-    assert host.later(1, metrics=(False, 0)) == "it is idle, and answers"
-    assert host.later(IDLE, answers=False) == "in doubt: no token came"
-    assert host.later(1) == "restarts it: no token came"
+    assert host.later(60, metrics="/metrics did not answer") == "check failed: /metrics did not answer"
+    assert host.later(1, metrics=(False, 0)) == "the engine is idle and answers"
+    assert host.later(IDLE, answers=False) == "check failed: no token came"
+    assert host.later(1) == "restarts the engine: no token came"
 
 
 def test_an_engine_that_refuses_the_key_lives_and_is_not_restarted(host, monkeypatch):
@@ -120,27 +120,27 @@ def test_an_engine_that_refuses_the_key_lives_and_is_not_restarted(host, monkeyp
     host.later(0)
     monkeypatch.setattr(proof, "one_token", refused)
     told = {host.later(IDLE) for _ in range(20)}
-    assert told == {f"in doubt: {proof.KeyRefused('/v1/chat/completions')}. Restart it with: zorac-deploy up"}
+    assert told == {f"check failed: {proof.KeyRefused('/v1/chat/completions')}. Restart it with: zorac-deploy up"}
     assert (host.restarted, host.gone_back) == ([], [])
     assert store.watch()["doubt"].startswith("/v1/chat/completions answered 401")
 
 
 def test_an_engine_that_systemd_gave_up_is_helped_at_once(host):
-    assert host.later(0, state="failed").startswith("restarts it: the engine ended again and again")
+    assert host.later(0, state="failed").startswith("restarts the engine: the engine failed repeatedly")
 
 
 def test_an_engine_that_ends_now_and_then_is_left_to_systemd(host):
     host.later(0)
     for ends in range(1, 9):
-        assert host.later(1801, ends=ends, metrics=(True, ends)) == "it makes tokens"
+        assert host.later(1801, ends=ends, metrics=(True, ends)) == "the engine generates tokens"
 
 
 @pytest.mark.parametrize("state", ["active", "activating"])
 def test_an_engine_that_ends_often_is_helped(host, state):
     host.later(0)
     host.later(60, ends=2)
-    assert host.later(60, ends=3, state=state) == "restarts it: the engine ended 3 times within an hour"
-    assert host.later(60, state="active", metrics=(True, 9)) == "it makes tokens"
+    assert host.later(60, ends=3, state=state) == "restarts the engine: the engine ended 3 times within an hour"
+    assert host.later(60, state="active", metrics=(True, 9)) == "the engine generates tokens"
 
 
 @pytest.mark.parametrize("state", ["inactive", "deactivating"])
@@ -168,11 +168,11 @@ def test_what_a_person_stopped_or_starts_is_left_alone(host, state):
 def test_the_time_between_restarts_doubles_and_ends(host):
     host.state = "failed"
     while not (found := host.later(10)).startswith("gave up"):
-        assert found.startswith(("restarts it", "waits"))
+        assert found.startswith(("restarts the engine", "waits"))
     times = [when for _, when in host.restarted]
     assert [after - before for before, after in pairwise(times)] == [120, 240, 480, 960]
-    assert found == "gave up after 5 restarts: the engine ended again and again, and systemd gave up"
-    assert store.watch()["gave_up"] == "the engine ended again and again, and systemd gave up"
+    assert found == "gave up after 5 restarts: the engine failed repeatedly, and systemd gave up"
+    assert store.watch()["gave_up"] == "the engine failed repeatedly, and systemd gave up"
     host.later(9999)
     assert len(host.restarted) == 5
 
@@ -195,16 +195,16 @@ def test_six_hours_of_health_forget_earlier_restarts(host):
 def test_a_boot_forgets_what_was_counted(host):
     host.later(0, state="failed")
     store.set_watch({**store.watch(), "boot": "another"})
-    assert host.later(1, now=5.0).startswith("restarts it")  # not "waits": the count of seconds began anew
+    assert host.later(1, now=5.0).startswith("restarts the engine")  # not "waits": the count of seconds began anew
     assert len(store.watch()["helped"]) == 1
 
 
 def test_what_is_being_activated_is_left_alone(host):
     store.set_pending({"target": 2})
-    assert host.later(9999, state="failed") == "nothing to look at"
+    assert host.later(9999, state="failed") == "nothing to check"
 
 
 def test_without_a_generation_there_is_nothing_to_look_at(host):
     store.forget_current("vllm.service")
-    assert host.later(9999, state="failed") == "nothing to look at"
+    assert host.later(9999, state="failed") == "nothing to check"
     assert host.restarted == []

@@ -89,7 +89,7 @@ def test_from_packages_to_a_module_that_secure_boot_lets_in(sandbox, up, tmp_pat
         waiting = up(inventory, {})
         assert waiting.returncode == 76, waiting.stderr
         assert [change for change in changes(waiting) if "key waits" not in change] == []
-        password = re.search(r"For the password type (\d{8})", waiting.stderr)[1]
+        password = re.search(r"For the password, type (\d{8})", waiting.stderr)[1]
 
         second_boot = machine.reboot(enrol=password, limit=600)
         assert second_boot != first_boot

@@ -128,16 +128,16 @@ def read(folder: Path) -> About:
         text = (folder / ABOUT).read_bytes()
         checksum = (folder / CHECKSUM).read_text().split()
     except OSError as error:
-        raise damaged(f"there is no bundle in {folder}: {error}.") from None
+        raise damaged(f"{folder} has no bundle: {error}.") from None
     if checksum[:1] != [hashlib.sha256(text).hexdigest()]:
-        raise damaged(f"{folder / ABOUT} is not what {CHECKSUM} beside it says: it was altered.")
+        raise damaged(f"{folder / ABOUT} does not match {CHECKSUM}: it was altered.")
     try:
         return About.model_validate_json(text)
     except ValidationError as fault:
         first = fault.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise damaged(
-            f"{folder / ABOUT} cannot be read ({where}: {first['msg']}). Another version may read it."
+            f"cannot read {folder / ABOUT} ({where}: {first['msg']}). It may be of another version."
         ) from None
 
 
@@ -155,4 +155,4 @@ def digest(folder: Path) -> str:
 
 def damaged(found: str) -> Refused:
     """The refusal of a bundle that is not whole."""
-    return Refused(f"{found} Copy the bundle again from where it was made.", "bundle-damaged")
+    return Refused(f"{found} Copy the bundle again from its source.", "bundle-damaged")

@@ -99,7 +99,7 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
         partial.rename(output)
         shutil.rmtree(downloads)
     except OSError as fault:
-        raise ZoracDeployError(f"the bundle cannot be made: {fault}.") from None
+        raise ZoracDeployError(f"cannot create the bundle: {fault}.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return made
@@ -123,7 +123,7 @@ def _settings(wish: Wish) -> dict[str, Any]:
     python, locked = SYSTEMS[wish.system].python, settings["python_versions"]
     if python not in locked:
         raise Refused(
-            f"{wish.system} has Python {python}, and the engine {wish.engine} is locked for {', '.join(locked)}. "
+            f"{wish.system} has Python {python}, but the engine {wish.engine} is locked for {', '.join(locked)}. "
             "Choose another engine, or another system.",
             "engine-no-python",
         )
@@ -140,18 +140,18 @@ def _absent(wish: Wish) -> tuple[str, ...]:
     if not _packages_wanted(wish):
         why = f"this machine runs {packages.system()}" if wish.with_packages else "--no-packages"
         if wish.more_packages:
-            raise Refused(f"--package needs a machine that runs {wish.system}: {why}.", "settings-invalid")
-        found.append(f"Debian packages ({why}): the host must have those that the engine needs.")
+            raise Refused(f"--package needs a machine that runs {wish.system}, but {why}.", "settings-invalid")
+        found.append(f"Debian packages ({why}): the host needs the engine's packages installed.")
     if wish.engine.startswith("cuda-") and not wish.more_packages:
-        found.append("an NVIDIA driver: the host must have one that works, or name its packages with --package.")
+        found.append("an NVIDIA driver: the host needs a working one. To include it, name its packages with --package.")
     return tuple(found)
 
 
 def _require_plain(name: str) -> None:
     if not re.fullmatch(MODEL_NAME, name):
         raise Refused(
-            f"the model is called {name!r}. In a bundle a name has letters, digits, blanks and any of _.+- only, and "
-            "begins with a letter, a digit or _. Rename it.",
+            f"the model's name is {name!r}. In a bundle, a name consists of letters, digits, spaces and _.+-, and "
+            "begins with a letter, a digit or _. Rename the model.",
             "settings-invalid",
         )
 
@@ -160,13 +160,14 @@ def _require_together(engine: str, model: str, form: str) -> None:
     if wheels.serves_gguf(engine) != (form == "gguf"):
         other = "vLLM" if wheels.serves_gguf(engine) else "llama.cpp"
         raise Refused(
-            f"{model} is a {form} model, and {engine} serves none. Name a lock of {other}.", "format-unsupported"
+            f"{model} is a {form} model, which {engine} does not serve. Choose an engine of {other}.",
+            "format-unsupported",
         )
 
 
 def _make(output: Path, partial: Path) -> None:
     if output.exists():
-        raise Refused(f"{output} exists. Name a folder that does not exist yet with --output.", "settings-invalid")
+        raise Refused(f"{output} exists. Name a new directory with --output.", "settings-invalid")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
 
@@ -201,4 +202,4 @@ def _write(
 def _require_unchanged(model: Path, before: Mapping[str, Mapping[str, Any]], written: tuple[File, ...]) -> None:
     now = {file.sha256 for file in written if file.path.startswith(f"{MODEL}/")}
     if now != {file["sha256"] for file in before.values()}:
-        raise Refused(f"{model} changed while it was read. Type the same again.", "model-damaged")
+        raise Refused(f"{model} changed while it was read. Re-run the command.", "model-damaged")

@@ -72,7 +72,7 @@ def _run(*command: str) -> str:
     if done.returncode != 0:
         said = done.stderr.strip() or done.stdout.strip()
         raise ZoracDeployError(
-            f"the Debian packages could not be downloaded; {command[0]} said:\n{said[-1000:]}\n"
-            "A bundle without them: --no-packages."
+            f"cannot download the Debian packages; {command[0]} reported:\n{said[-1000:]}\n"
+            "To create a bundle without them, add --no-packages."
         )
     return done.stdout

@@ -100,7 +100,7 @@ def _chunks(folder: Path, parts: tuple[Part, ...], on_step: OnStep) -> Iterator[
                 digest.update(chunk)
                 yield chunk
         if digest.hexdigest() != part.sha256:
-            raise damaged(f"{folder / part.name} was altered: its SHA-256 is not the one in bundle.json.")
+            raise damaged(f"{folder / part.name} was altered: its SHA-256 differs from bundle.json.")
 
 
 def _require_sizes(folder: Path, parts: tuple[Part, ...]) -> None:
@@ -111,7 +111,7 @@ def _require_sizes(folder: Path, parts: tuple[Part, ...]) -> None:
         raise damaged(f"{folder} lacks {', '.join(missing)} of {len(parts)} parts.")
     for part in parts:
         if sizes[part.name] != part.size:
-            raise damaged(f"{folder / part.name} is {sizes[part.name]} bytes long, and bundle.json says {part.size}.")
+            raise damaged(f"{folder / part.name} has {sizes[part.name]} bytes, bundle.json lists {part.size}.")
 
 
 def entry(name: str, size: int) -> tarfile.TarInfo:

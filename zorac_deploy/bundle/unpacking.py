@@ -35,7 +35,7 @@ def unpack(folder: Path, on_step: OnStep = lambda *_: None) -> dict[str, object]
             _unpack(folder, about, partial, on_step)
             partial.rename(whole)
         except OSError as fault:
-            raise ZoracDeployError(f"{folder} cannot be unpacked: {fault}.") from None
+            raise ZoracDeployError(f"cannot unpack {folder}: {fault}.") from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return _variables(about, whole)
@@ -50,7 +50,7 @@ def require_room(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise Refused(
-            f"{what} needs {needed / 2**30:.1f} GiB under {folder}, and {free / 2**30:.1f} GiB are free. Free some.",
+            f"{what} needs {needed / 2**30:.1f} GiB under {folder}, but {free / 2**30:.1f} GiB are free. Free some.",
             "disk-full",
         )
 
@@ -61,10 +61,10 @@ def _unpack(folder: Path, about: About, target: Path, on_step: OnStep) -> None:
         found = _extract(stream, about, target)
     except (tarfile.TarError, ValueError) as fault:
         stream.drain()  # says which part was altered, if that is why
-        raise contents.damaged(f"{folder} cannot be unpacked: {fault}.") from None
+        raise contents.damaged(f"cannot unpack {folder}: {fault}.") from None
     stream.drain()
     if found != {file.path: file.sha256 for file in about.files}:
-        raise contents.damaged(f"the parts of {folder} do not hold what its bundle.json lists.")
+        raise contents.damaged(f"the parts of {folder} do not contain the files that bundle.json lists.")
 
 
 def _extract(stream: Reader, about: About, target: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ def settings(lock: str) -> dict[str, Any]:
     """
     if not _lock_file(lock).is_file():
         there = ", ".join(sorted(path.stem for path in _lock_file(lock).parent.glob("*.txt")))
-        raise Refused(f"there is no lock for the engine {lock}. Choose one of: {there}.", "engine-unknown")
+        raise Refused(f"unknown engine {lock}. Choose one of: {there}.", "engine-unknown")
     found = dict(_role("engine")["__engine_locks"][lock], extra_index_urls=[])
     for group in (content.root() / "inventory" / "group_vars").glob("*.yml"):
         said = _yaml(group)
@@ -122,9 +122,9 @@ def _pip(system: System, folder: Path, on_step: OnStep, *words: str) -> None:
     if pip.returncode != 0:
         faults = dict.fromkeys([*(line for line in said if line.startswith("ERROR")), *said[-1:]])
         raise ZoracDeployError(
-            "the wheels could not be downloaded; pip said:\n"
+            "cannot download the wheels; pip reported:\n"
             + "\n".join(faults)
-            + "\nType the same to go on: what came is kept."
+            + "\nRe-run the command to resume: complete downloads are kept."
         )
 
 

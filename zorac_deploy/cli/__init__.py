@@ -19,23 +19,23 @@ from zorac_deploy.errors import Interrupted, Refused, ZoracDeployError, exit_cod
 # command's name, but for those in _MODULES.
 _COMMANDS = {
     "up": "Deploy HOST and verify it with a real reply",
-    "plan": "Show what `up` would do, and the GPU's memory",
-    "quantize": "Make a smaller model of MODEL",
-    "switch": "Serve with another PROFILE, after a look",
+    "plan": "Show what `up` would change, and GPU memory",
+    "quantize": "Quantize MODEL on this machine",
+    "switch": "Switch HOST to another PROFILE",
     "generations": "List the generations of HOST",
     "rollback": "Roll back to generation N, or the last good",
     "status": "Show what HOST runs and its health",
-    "chat": "Talk to the model on HOST",
-    "smoke": "Check that HOST answers a client",
+    "chat": "Chat with the model on HOST",
+    "smoke": "Check that HOST answers, for scripts",
     "logs": "Print the engine's journal",
-    "fit": "Predict whether MODEL fits a GPU, without one",
-    "client-config": "Print the settings for the client Zorac",
+    "fit": "Check whether MODEL fits a GPU, without one",
+    "client-config": "Print the client settings for Zorac",
     "tunnel": "Open a tunnel to HOST's endpoint",
     "gpus": "Show the NVIDIA GPUs of HOST",
-    "model": "Fetch, list, verify and remove models",
-    "bundle": "Deploy to hosts without a network",
-    "down": "Remove what `up` brought to HOST",
-    "sandbox": "Make sandbox hosts on this machine",
+    "model": "Pull, list, verify and remove models",
+    "bundle": "Create bundles for hosts without a network",
+    "down": "Remove the deployment from HOST",
+    "sandbox": "Manage sandbox hosts on this machine",
 }
 _MODULES = {"rollback": "generations"}
 
@@ -70,14 +70,14 @@ class _Group(click.Group):
             errors.print(marked("[bold red]error{}:[/] {}", kind, error), soft_wrap=True)
             ctx.exit(exit_code_of(error))
         except KeyboardInterrupt:
-            click.echo("stopped by you.", err=True)
+            click.echo("Interrupted.", err=True)
             ctx.exit(Interrupted.exit_code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ZORAC_DEPLOY"})
 @click.version_option(__version__, prog_name="zorac-deploy")
 def cli() -> None:
-    """From a bare Linux box with an NVIDIA GPU to a locked-down vLLM endpoint, with one command.
+    """Deploy a locked-down vLLM endpoint to a Linux host with an NVIDIA GPU.
 
     \b
     Examples:

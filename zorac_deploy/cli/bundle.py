@@ -27,13 +27,15 @@ class _Size(click.ParamType[int]):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG])", str(value), re.IGNORECASE)
         size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
         if size < 2**20:
-            self.fail(f"{value!r} is no size of at least 1M, such as 60M or 3.9G.", param, ctx)
+            self.fail(f"{value!r} is not a size. Give at least 1M, such as 60M or 3.9G.", param, ctx)
         return size
 
 
 @click.group()
 def bundle() -> None:
-    """Deploy to hosts without a network: all that they need, in one folder of parts.
+    """Create bundles for hosts without a network.
+
+    A bundle is a directory with the engine, the model and the packages, split into parts.
 
     \b
     Example:
@@ -44,22 +46,26 @@ def bundle() -> None:
 
 
 @bundle.command("create")
-@click.option("--engine", required=True, help="The engine of the hosts' profile, as in cuda-0.26.0.")
-@click.option("--system", type=click.Choice(list(bundles.SYSTEMS)), required=True, help="What the hosts run.")
-@click.option("--model", metavar="SOURCE", required=True, help="hf://ORG/NAME, or whatever else `up --model` takes.")
-@click.option("--output", "folder", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option("--engine", required=True, help="Engine of the hosts' profile, as in cuda-0.26.0.")
+@click.option("--system", type=click.Choice(list(bundles.SYSTEMS)), required=True, help="Distribution of the hosts.")
+@click.option("--model", metavar="SOURCE", required=True, help="Model, as for `up --model`.")
+@click.option("--output", "folder", type=click.Path(path_type=Path), required=True, help="Directory to create.")
 @click.option(
-    "--part-size", type=_Size(), default="3.9G", show_default=True, help="The most that the disk or an upload takes."
+    "--part-size",
+    type=_Size(),
+    default="3.9G",
+    show_default=True,
+    help="Largest file that the disk or the upload accepts.",
 )
 @click.option(
     "--packages/--no-packages",
     default=True,
     show_default=True,
-    help="Bring the Debian packages of the engine, if this machine runs the same system.",
+    help="Include the engine's Debian packages, if this machine runs the same distribution.",
 )
-@click.option("--package", "more", metavar="NAME", multiple=True, help="Bring this Debian package too; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print what is inside as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
+@click.option("--package", "more", metavar="NAME", multiple=True, help="Include this Debian package too; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the contents as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 def create(
     engine: str,
     system: str,
@@ -71,11 +77,11 @@ def create(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Download what a deployment needs and write it, with the model, into a folder.
+    """Download a deployment's files into a bundle.
 
-    pip downloads the wheels and apt the packages, each with this machine's own settings. The folder appears when it is
-    whole; after an interruption the same command goes on with what came. A driver is brought by naming its packages and
-    the headers of the hosts' kernel, as this machine's archives have them.
+    pip downloads the wheels and apt the packages, each with this machine's settings. The directory appears when it is
+    complete. After an interruption, re-run the command to resume. To include a driver, name its packages and the
+    headers of the hosts' kernel with --package.
 
     \b
     Examples:
@@ -85,7 +91,7 @@ def create(
     """
     progress = Progress(output, quiet=quiet or as_json)
     wish = bundles.Wish(engine, system, model, packages, more)
-    with progress.shown("Look at what is asked for"):
+    with progress.shown("Check the request"):
         made = bundles.create(wish, folder, part_size, progress.doing)
     _print(folder, made, as_json)
 
@@ -93,11 +99,12 @@ def create(
 @bundle.command("inspect")
 @click.argument("folder", metavar="BUNDLE", type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Read every part and compare its SHA-256.")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON, with every file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the contents as JSON, with every file.")
 def inspect(folder: Path, verify: bool, as_json: bool) -> None:
-    """Say what is in BUNDLE, and with --verify whether all of it is there and unharmed.
+    """Show what is in BUNDLE.
 
-    The SHA-256 it prints stands for the whole: compare it with the one that was printed when the bundle was made.
+    With --verify, read every part and compare its SHA-256. The SHA-256 that is printed covers the whole bundle: compare
+    it with the one that `bundle create` printed.
 
     \b
     Example:
@@ -106,11 +113,11 @@ def inspect(folder: Path, verify: bool, as_json: bool) -> None:
     about = bundles.read(folder)
     if verify:
         progress = Progress(output, quiet=as_json)
-        with progress.shown("Look at the parts"):
+        with progress.shown("Verify the parts"):
             bundles.verify(folder, about.parts, progress.doing)
     _print(folder, about, as_json)
     if verify and not as_json:
-        output.print("\n  every part is there and unharmed")
+        output.print("\n  all parts are present and intact")
 
 
 def _print(folder: Path, about: bundles.About, as_json: bool) -> None:
@@ -130,4 +137,4 @@ def _print(folder: Path, about: bundles.About, as_json: bool) -> None:
         }
     )
     for sentence in about.absent:
-        output.print(marked("  [yellow]not inside[/]   {}", sentence), soft_wrap=True)
+        output.print(marked("  [yellow]not included[/] {}", sentence), soft_wrap=True)

@@ -12,14 +12,14 @@ from zorac_deploy.errors import EndpointFailed
 
 @click.command()
 @host_options
-@click.option("-m", "--message", help="Ask this one question, print the reply and leave.")
+@click.option("-m", "--message", help="Ask one question, print the reply and exit.")
 @click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=1000, show_default=True, help="The longest reply, in tokens."
+    "--max-tokens", type=click.IntRange(min=1), default=1000, show_default=True, help="Longest reply, in tokens."
 )
 def chat(message: str | None, max_tokens: int, **host: object) -> None:
-    """Talk to the model on HOST. The conversation is kept in memory only.
+    """Chat with the model on HOST.
 
-    /new begins a new conversation, Ctrl-C stops a reply, Ctrl-D or /quit leaves.
+    /new starts a new conversation, Ctrl-C stops a reply, Ctrl-D or /quit exits. The conversation is not stored.
 
     \b
     Examples:
@@ -30,7 +30,7 @@ def chat(message: str | None, max_tokens: int, **host: object) -> None:
         if message is not None:
             _say(endpoint, [{"role": "user", "content": message}], max_tokens)
             return
-        output.print(marked("[dim]{} on {}. /new begins anew, /quit leaves.[/]", found.model, found.host))
+        output.print(marked("[dim]{} on {}. /new starts a new conversation, /quit exits.[/]", found.model, found.host))
         _converse(endpoint, max_tokens)
 
 
@@ -53,9 +53,9 @@ def _converse(endpoint: talk.Endpoint, max_tokens: int) -> None:
         try:
             reply = _say(endpoint, [*history, question], max_tokens)
         except EndpointFailed as error:
-            errors.print(marked("[red]{}[/] Type /new to begin anew.", error), soft_wrap=True)
+            errors.print(marked("[red]{}[/] Type /new to start a new conversation.", error), soft_wrap=True)
         except KeyboardInterrupt:
-            output.print(" (stopped; this question is forgotten)", style="dim")
+            output.print(" (stopped; this question is dropped)", style="dim")
         else:
             history += [question, {"role": "assistant", "content": reply}]
 
@@ -73,5 +73,5 @@ def _say(endpoint: talk.Endpoint, messages: list[talk.Message], max_tokens: int)
 
 
 def _in_words(measures: talk.Measures) -> str:
-    first = f"first token {measures.first_token_seconds * 1000:.0f} ms"
+    first = f"time to first token {measures.first_token_seconds * 1000:.0f} ms"
     return f"{first}, {measures.tokens_per_second:.1f} tokens/s, {measures.completion_tokens} tokens"

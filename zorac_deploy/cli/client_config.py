@@ -8,11 +8,13 @@ from zorac_deploy.cli.common import errors, host_options, output, print_json, se
 
 @click.command("client-config")
 @host_options
-@click.option("--write", is_flag=True, help="Write them to Zorac's settings on this machine, whatever it talks to now.")
+@click.option(
+    "--write", is_flag=True, help="Write them to Zorac's settings on this machine, even if it uses another server."
+)
 def client_config(write: bool, **host: object) -> None:
-    """Print the settings of the chat client Zorac that fit what HOST serves, as its ~/.zorac/config.json has them.
+    """Print the client settings for Zorac.
 
-    The API key is among them.
+    They fit what HOST serves, in the form of ~/.zorac/config.json. They include the API key.
 
     \b
     Examples:
@@ -30,7 +32,7 @@ def client_config(write: bool, **host: object) -> None:
         print_json(fitting)
     if tunnel:
         errors.print(
-            f"{found.host} serves its own loopback address only. Keep a tunnel open while you use the client: "
+            f"{found.host} listens on its loopback address only. Keep a tunnel open while you use the client: "
             f"zorac-deploy tunnel {named.again()}",
             soft_wrap=True,
         )

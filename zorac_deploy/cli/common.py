@@ -82,11 +82,13 @@ def _named_by(argument: Callable[[_Command], _Command], command: _Command) -> _C
                 multiple=True,
                 envvar="ZORAC_DEPLOY_INVENTORY",
                 help="Ansible inventory with your hosts, in a group per profile. Default: ./inventory.yml, or "
-                "inventory.yml in zorac-deploy's configuration folder.",
+                "inventory.yml in zorac-deploy's configuration directory.",
             ),
-            click.option("--host", "address", metavar="USER@ADDRESS[:PORT]", help="A host that is in no inventory."),
-            click.option("--profile", metavar="NAME", help="Its profile: headless, display, cpu."),
-            click.option("-K", "--ask-become-pass", is_flag=True, help="Ask for the password of sudo on the host."),
+            click.option(
+                "--host", "address", metavar="USER@ADDRESS[:PORT]", help="Use a host that is in no inventory."
+            ),
+            click.option("--profile", metavar="NAME", help="Profile for --host: headless, display, cpu."),
+            click.option("-K", "--ask-become-pass", is_flag=True, help="Ask for the host's sudo password."),
         )
     ):
         command = decorate(command)
@@ -108,17 +110,17 @@ class Tokens(click.ParamType[str | int]):
 context_option = click.option(
     "--context",
     type=Tokens("max", "auto"),
-    help="Tokens of a conversation: max for the most that surely fits, or a number. The next run without it takes the "
-    "profile's again.",
+    help="Context length in tokens: a number, or max for the longest that fits. The next run without --context uses "
+    "the profile's value.",
 )
 replace_unit_option = click.option(
-    "--replace-unit", is_flag=True, help="Replace a vllm.service that zorac-deploy did not make. `down` restores it."
+    "--replace-unit", is_flag=True, help="Replace a vllm.service that zorac-deploy did not create. `down` restores it."
 )
 
 model_option = click.option(
     "--model",
     metavar="SOURCE",
-    help="hf://ORG/NAME[@REVISION][/FILE.gguf], https://SERVER/FOLDER/, or a folder or GGUF file on this machine.",
+    help="hf://ORG/NAME[@REVISION][/FILE.gguf], https://SERVER/FOLDER/, or a local directory or GGUF file.",
 )
 
 
@@ -187,15 +189,19 @@ def sessions(
 def _sources(options: HostOptions, scratch: Path) -> list[Path]:
     if options.address:
         if options.name or options.sources:
-            raise InventoryError("--host names a host that is in no inventory: leave out HOST and --inventory.")
+            raise InventoryError(
+                "--host is for a host that is in no inventory. Remove HOST and --inventory, or --host."
+            )
         if not options.profile:
             choices = ", ".join(inventory.shipped_profiles())
-            raise InventoryError(f"--host needs --profile, one of: {choices}. A server with its own card: headless.")
+            raise InventoryError(
+                f"--host needs --profile. Choose one of: {choices}. For a server with an NVIDIA GPU: headless."
+            )
         one = scratch / "one-host.yml"
         one.write_text(inventory.one_host(options.address, options.profile))
         return [one]
     if options.profile:
-        raise InventoryError("--profile goes with --host. A host of an inventory has the profile of its group there.")
+        raise InventoryError("--profile works only with --host. A host in an inventory has the profile of its group.")
     if options.sources:
         return list(options.sources)
     usual = [Path("inventory.yml"), platformdirs.user_config_path("zorac-deploy") / "inventory.yml"]
@@ -203,8 +209,8 @@ def _sources(options: HostOptions, scratch: Path) -> list[Path]:
         if source.is_file():
             return [source]
     raise InventoryError(
-        "no host named. Give one with --host USER@ADDRESS --profile headless, or an inventory with --inventory FILE "
-        f"(looked for: {', '.join(map(str, usual))})."
+        f"no host named, and no inventory found at {' or '.join(map(str, usual))}. Name a host with "
+        "--host USER@ADDRESS --profile headless, or an inventory with --inventory FILE."
     )
 
 

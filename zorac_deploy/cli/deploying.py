@@ -71,7 +71,8 @@ class Deployed:
         """
         if self.smoke and not self.smoke.passed:
             lines = [f"{check.name}: {check.found}" for check in self.smoke.checks if not check.passed]
-            message = "it is deployed, but it does not answer as it must:\n  " + "\n  ".join(lines)
+            count = f"{len(lines)} of {len(self.smoke.checks)} smoke checks failed"
+            message = f"deployed, but {count}:\n  " + "\n  ".join(lines)
             raise SmokeFailed(message, self.smoke.failed)
 
 
@@ -198,7 +199,7 @@ def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: b
         deep: Have the host read every byte of engine and model.
     """
     began, wanted = time.monotonic(), asked(opened)
-    progress.doing("", "Compare the host with what is asked for")
+    progress.doing("", "Compare the host with the inventory")
     seen = convergence.look(opened.connection, wanted, deep=deep)
     for reason in seen.reasons:
         progress.say("differs", reason)
@@ -280,8 +281,9 @@ def report(rows: dict[str, str]) -> None:
 
 
 def downtime(seconds: deployment.Seconds) -> dict[str, str]:
-    """The row that says for how long nothing answered; none where the host kept no times."""
+    """The row with the downtime; none where the host kept no times."""
     if "silent" not in seconds:
         return {}
-    parts = ", ".join(f"{name} {seconds[name]:.1f}" for name in ("stop", "memory", "start", "proof") if name in seconds)
-    return {"no answer": f"for {seconds['silent']:.1f} s ({parts})"}
+    names = {"stop": "stop", "memory": "GPU memory", "start": "start", "proof": "verification"}
+    parts = ", ".join(f"{shown} {seconds[name]:.1f}" for name, shown in names.items() if name in seconds)
+    return {"downtime": f"{seconds['silent']:.1f} s ({parts})"}

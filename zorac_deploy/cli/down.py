@@ -11,14 +11,16 @@ from zorac_deploy.cli.terminal import clean, marked
 
 @click.command()
 @host_options
-@click.option("--purge", is_flag=True, help="Remove the models too.")
-@click.option("--driver", is_flag=True, help="Remove the driver too, if `up` installed it.")
+@click.option("--purge", is_flag=True, help="Also remove the models.")
+@click.option("--driver", is_flag=True, help="Also remove the driver, if `up` installed it.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-@click.option("-v", "--verbose", is_flag=True, help="Name every task.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every task.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 def down(purge: bool, driver: bool, yes: bool, as_json: bool, verbose: bool, quiet: bool, **host: object) -> None:
-    """Remove from HOST what `up` brought there. The models stay unless --purge is given, the driver unless --driver is.
+    """Remove the deployment from HOST.
+
+    The models stay unless --purge is given, the driver unless --driver is given.
 
     \b
     Example:
@@ -43,5 +45,5 @@ def down(purge: bool, driver: bool, yes: bool, as_json: bool, verbose: bool, qui
     if as_json:
         print_json({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})
     else:
-        done = "removed" if result.changed else "there was nothing to remove"
+        done = "removed" if result.changed else "nothing to remove"
         output.print(marked("[bold]{}:[/] {}.", opened.name, done))

@@ -18,15 +18,17 @@ from zorac_deploy.cli.common import output, print_json
     "settings",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Another flag, with underscores for dashes, or variable of the engine: refused if it forces a slower kernel.",
+    help="Another engine flag, with underscores, or environment variable. Refused if it forces a slower kernel.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON: sizes in GiB, lengths in tokens.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON: sizes in GiB, lengths in tokens.")
 def fit(model: Path, settings: tuple[str, ...], as_json: bool, **options: object) -> None:
-    """Will MODEL fit? Predict what the engine will log about memory, without a host and without a GPU.
+    """Check whether MODEL fits a GPU, without one.
 
-    MODEL is a folder with at least a config.json, for vLLM; with the weights there, their files are asked too. Or it is
-    a GGUF file, for llama.cpp. A flag that is left out is what that version of vLLM takes by itself for that card, and
-    is named. The exit code is 0 whatever the verdict.
+    It predicts the memory that the engine will log at its start. The exit code is 0 whatever the verdict.
+
+    MODEL is a directory with at least a config.json, for vLLM, or a GGUF file, for llama.cpp. If the directory has the
+    weights, their headers are read too. A setting that you leave out gets the default of that vLLM version for that
+    GPU. The output names these defaults.
 
     \b
     Examples:

@@ -15,19 +15,23 @@ from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Refused
 
+# What `generations` shows of a state.
+_STATES = {"proved": "good", "": "never activated"}
+
 
 @click.command()
 @host_options
 @click.option(
-    "--collect", is_flag=True, help="Remove those that are of no use any more, with their engines and models."
+    "--collect", is_flag=True, help="Remove generations that are no longer needed, with their engines and models."
 )
-@click.option("--keep", type=click.IntRange(min=1), default=3, help="How many good ones stay. Default: 3.")
-@click.option("--check", is_flag=True, help="Only show what --collect would remove.")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--keep", type=click.IntRange(min=1), default=3, help="Number of good generations to keep. Default: 3.")
+@click.option("--check", is_flag=True, help="Show what --collect would remove, and remove nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def generations(collect: bool, keep: int, check: bool, as_json: bool, **host: object) -> None:
-    """List the generations of HOST: what each served, what came of it, and what differs from the one before.
+    """List the generations of HOST.
 
-    What runs is never removed, nor the newest. Engines and models are on the disk once, whichever generations use them.
+    Each has its profile, its state, and what differs from the one before. --collect removes neither the current nor the
+    newest generation. An engine or a model is stored once, however many generations use it.
 
     \b
     Examples:
@@ -61,12 +65,12 @@ def generations(collect: bool, keep: int, check: bool, as_json: bool, **host: ob
 @click.command()
 @host_options
 @click.argument("number", metavar="[N]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def rollback(number: str | None, as_json: bool, **host: object) -> None:
-    """Let HOST serve generation N again; without N, the one that was proved last before the current one.
+    """Roll back to generation N, or the last good.
 
-    The host activates it as it does any: if it is not proved, the host goes back to what it serves now. Driver and
-    desktop stay as they are.
+    The host activates generation N and verifies a real reply. If that fails, it returns to the generation that it
+    serves now. The driver and the desktop are not changed.
 
     \b
     Examples:
@@ -76,7 +80,7 @@ def rollback(number: str | None, as_json: bool, **host: object) -> None:
     if number is None and str(host["host_name"]).isdecimal():  # one number is a generation, not a host
         number, host["host_name"] = str(host["host_name"]), None
     if number is not None and not number.isdecimal():
-        raise click.UsageError(f"{number!r} is no generation. Give its number; see: zorac-deploy generations")
+        raise click.UsageError(f"{number!r} is not a generation number. List them with: zorac-deploy generations")
     progress = Progress(output, quiet=as_json)
     with session(words(host)) as opened:
         before = deployment.read(opened.connection).generation
@@ -89,7 +93,7 @@ def rollback(number: str | None, as_json: bool, **host: object) -> None:
     if as_json:
         print_json({"host": opened.name, "from": before, **asdict(done)})
     elif not done.changed:
-        output.print(marked("[bold]{}[/] serves generation {} already: nothing to do.", opened.name, wanted))
+        output.print(marked("[bold]{}[/] already serves generation {}: nothing to do.", opened.name, wanted))
     else:
         deploying.report({"host": f"{opened.name}, generation {before} → {wanted}", **deploying.downtime(done.seconds)})
 
@@ -98,19 +102,19 @@ def _last_good(listed: list[deployment.Generation], name: str) -> int:
     good = [each for each in listed if each.state == "proved" and not each.current]
     if not good:
         raise Refused(
-            f"{name} has no other generation that was ever proved. See: zorac-deploy generations", "generation-unknown"
+            f"{name} has no other good generation. List them with: zorac-deploy generations", "generation-unknown"
         )
     return max(good, key=lambda each: each.order).number
 
 
 def _table(listed: list[deployment.Generation]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "made", "profile", "state", "what differs from the one before"):
+    for name in ("", "created", "profile", "state", "changes"):
         table.add_column(name, overflow="fold")
     before = None
     for each in listed:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.created))
-        state = f"{each.state or 'never activated'}{', current' if each.current else ''}"
+        state = f"{_STATES.get(each.state, each.state)}{', current' if each.current else ''}"
         if before is None:
             what = [str(each.about["engine"]), str(each.about["model"])]
         else:

@@ -11,9 +11,11 @@ from zorac_deploy.cli.terminal import marked
 
 @click.command()
 @host_options
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def gpus(as_json: bool, **host: object) -> None:
-    """Show the NVIDIA cards of HOST, their limits, and who holds their memory.
+    """Show the NVIDIA GPUs of HOST.
+
+    Each has its power limit, its memory, and the processes that use it.
 
     \b
     Example:
@@ -25,7 +27,7 @@ def gpus(as_json: bool, **host: object) -> None:
         print_json(found.summary())
         return
     driver = f"driver {found.driver}" if found.driver else "no driver loaded"
-    count = f"{len(found.cards)} NVIDIA card{'s' * (len(found.cards) != 1)}"
+    count = f"{len(found.cards)} NVIDIA GPU{'s' * (len(found.cards) != 1)}"
     output.print(marked("[bold]{}[/]: {}, {}", found.host, count, driver))
     if found.error:
         output.print(f"  {found.error}", style="yellow", soft_wrap=True)
@@ -49,4 +51,4 @@ def _show(card: cards.Gpu) -> None:
     for holder in card.holders:
         held = "?" if holder.used_mib is None else holder.used_mib
         text = f"{held:>6} MiB  {holder.name}, process {holder.pid}" + (f", {holder.unit}" if holder.unit else "")
-        output.print(f"  {'held by':<12} {text}", soft_wrap=True)
+        output.print(f"  {'used by':<12} {text}", soft_wrap=True)

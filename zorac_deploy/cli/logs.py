@@ -11,10 +11,10 @@ from zorac_deploy.cli.terminal import clean
 
 @click.command()
 @host_options
-@click.option("-f", "--follow", is_flag=True, help="Go on as lines come, until Ctrl-C.")
-@click.option("-n", "--lines", default=100, show_default=True, help="How many of the last lines to begin with.")
+@click.option("-f", "--follow", is_flag=True, help="Print new lines as they come, until Ctrl-C.")
+@click.option("-n", "--lines", default=100, show_default=True, help="Number of lines to print first.")
 def logs(follow: bool, lines: int, **host: object) -> None:
-    """Print the journal of the engine on HOST.
+    """Print the engine's journal.
 
     \b
     Example:

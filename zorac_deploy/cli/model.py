@@ -15,13 +15,13 @@ from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Refused
 from zorac_deploy.models import host as on_host
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-_refresh = click.option("--refresh", is_flag=True, help="Ask which revision is the newest, and take that from now on.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_refresh = click.option("--refresh", is_flag=True, help="Look up the newest revision, and use it from now on.")
 
 
 @click.group()
 def model() -> None:
-    """Bring models to a host, look what is there, prove it, and remove what nothing needs.
+    """Pull, list, verify and remove models.
 
     \b
     Examples:
@@ -38,14 +38,14 @@ model.add_command(model_find.find)
 @host_options
 @_refresh
 @_json
-@click.option("-v", "--verbose", is_flag=True, help="Name every task.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every task.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, **host: object) -> None:
-    """Bring the model SOURCE to HOST. Nothing serves it until `up` says so.
+    """Copy or download the model SOURCE to HOST.
 
-    SOURCE is hf://ORG/NAME, with @REVISION and /FILE.gguf if they matter; https://SERVER/FOLDER/ with a manifest.json;
-    or a folder or GGUF file on this machine. The host fetches it by itself: whatever breaks or whoever leaves, the
-    same words go on where it was.
+    It only stores the model: `up` deploys it. SOURCE is hf://ORG/NAME[@REVISION][/FILE.gguf]; https://SERVER/FOLDER/
+    with a manifest.json; or a directory or GGUF file on this machine. The host downloads by itself. After an
+    interruption, re-run the command to resume.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, 
     if as_json:
         print_json({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})
     else:
-        what = f"is there now ({result.seconds:.0f} s)" if result.changed else "was there already: nothing to do"
+        what = f"is stored ({result.seconds:.0f} s)" if result.changed else "is already stored: nothing to do"
         output.print(marked("[bold]{}:[/] {} {}.", opened.name, source, what), soft_wrap=True)
 
 
@@ -77,9 +77,10 @@ def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, 
 @host_options
 @_json
 def listing(as_json: bool, **host: object) -> None:
-    """List the models on HOST: their size and format, where they came from, and which generations need them.
+    """List the models on HOST.
 
-    What is not whole was interrupted, or is being fetched: bring it again to go on, or remove it.
+    Each has its size, format and source, and the generations that use it. A partial model is being downloaded, or its
+    download was interrupted: pull it again to resume, or remove it.
 
     \b
     Example:
@@ -90,17 +91,19 @@ def listing(as_json: bool, **host: object) -> None:
     if as_json:
         print_json([each.summary() for each in found])
     elif not found:
-        output.print(marked("[bold]{}:[/] no models. Bring one with: zorac-deploy model pull SOURCE", opened.name))
+        output.print(marked("[bold]{}:[/] no models. Pull one with: zorac-deploy model pull SOURCE", opened.name))
     else:
         output.print(_table(found))
 
 
 @model.command()
 @host_options
-@click.option("--model", "name", default="", metavar="NAME", help="Only this one.")
+@click.option("--model", "name", default="", metavar="NAME", help="Verify only this model.")
 @_json
 def verify(name: str, as_json: bool, **host: object) -> None:
-    """Compare every file of the models on HOST with its SHA-256. The exit code is 27 if one is damaged.
+    """Verify the SHA-256 of every model file.
+
+    The exit code is 27 if a file is damaged or missing.
 
     \b
     Example:
@@ -117,8 +120,8 @@ def verify(name: str, as_json: bool, **host: object) -> None:
     if bad:
         what = "; ".join(f"{each.folder}: {', '.join((*each.damaged, *each.missing))}" for each in bad)
         raise Refused(
-            f"damaged or missing on {opened.name}: {what}. Type: zorac-deploy model remove {bad[0].folder} --force, "
-            "and bring it again with zorac-deploy model pull.",
+            f"damaged or missing on {opened.name}: {what}. Remove the model, then pull it again: "
+            f"zorac-deploy model remove {bad[0].folder} --force; zorac-deploy model pull SOURCE",
             "model-damaged",
         )
 
@@ -126,11 +129,13 @@ def verify(name: str, as_json: bool, **host: object) -> None:
 @model.command()
 @click.argument("name", required=False)
 @host_options
-@click.option("--partial", is_flag=True, help="Remove what interrupted fetches left, and end those under way.")
-@click.option("--force", is_flag=True, help="Also what a generation needs.")
+@click.option("--partial", is_flag=True, help="Remove all partial models, and stop downloads in progress.")
+@click.option("--force", is_flag=True, help="Also remove a model that a generation uses.")
 @_json
 def remove(name: str | None, partial: bool, force: bool, as_json: bool, **host: object) -> None:
-    """Remove the model NAME from HOST; with --partial, all that are not whole. What a generation needs stays.
+    """Remove the model NAME from HOST.
+
+    With --partial, remove all partial models instead. A model that a generation uses stays unless --force is given.
 
     \b
     Examples:
@@ -140,7 +145,7 @@ def remove(name: str | None, partial: bool, force: bool, as_json: bool, **host: 
     if partial:  # one word is the host
         name, host["host_name"] = None, name or host["host_name"]
     elif name is None:
-        raise click.UsageError("Missing argument 'NAME'. See the names with: zorac-deploy model list")
+        raise click.UsageError("Missing argument 'NAME'. List the names with: zorac-deploy model list")
     with session(words(host)) as opened, opened.connection.lock("zorac-deploy model remove"):
         removed = on_host.remove(opened.connection, name, force) if name else on_host.clean(opened.connection)
     if as_json:
@@ -158,7 +163,7 @@ def _table(found: list[on_host.Model]) -> Table:
     for each in found:
         size = f"{each.bytes / 2**30:.1f} GiB"
         if each.partial:
-            state = "being fetched" if each.fetching else "interrupted"
+            state = "downloading" if each.fetching else "interrupted"
             size = f"{each.bytes / 2**30:.1f} of {each.total / 2**30:.1f} GiB, {state}"
         users = ", ".join(map(str, each.generations)) or "none"
         table.add_row(each.folder, size, each.format, users, each.source)

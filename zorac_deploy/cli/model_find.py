@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 @click.argument("base", metavar="hf://ORG/NAME")
 @host_options
 @card_options
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def find(base: str, as_json: bool, **options: Any) -> None:
-    """Find quantized variants of a model, and say which fit: on a card that you describe, or on that of HOST.
+    """Find quantized variants of a model.
 
-    In the order of Zorac's guide: AWQ, GPTQ, FP8 where the card computes it, GGUF for llama.cpp, then smaller models of
-    the same author. Of each the most fetched; who made them is in their names, and you decide whom to trust.
+    It says which of them fit the GPU of HOST, or a GPU that you describe with --gpu-total-gib.
+
+    The order is that of Zorac's guide: AWQ, GPTQ, FP8 if the GPU supports it, GGUF for llama.cpp, then smaller models
+    of the same author. Of each format the most downloaded are shown. Their names say who made them.
 
     \b
     Examples:
@@ -41,7 +43,7 @@ def find(base: str, as_json: bool, **options: Any) -> None:
     """
     host = words(options)
     setup = _on_host(base, host) if host.again() else described(options)
-    with output.status(marked("Ask the hub for variants of {}", base)):
+    with output.status(marked("Search the hub for variants of {}", base)):
         seen = variants(base, setup)
     if as_json:
         print_json([each.summary() for each in seen])
@@ -91,10 +93,10 @@ def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: boo
     asking = ask and output.is_terminal and sys.stdin.isatty()
     if not accepted and not asking:
         raise Refused(
-            f"{refused} Its quantized variants: zorac-deploy model find {base}. Or type the same with --variant.",
+            f"{refused} Find a variant that fits: zorac-deploy model find {base}. Or re-run with --variant.",
             refused.refusal,
         )
-    with output.status(marked("Ask the hub for variants of {}", base)):
+    with output.status(marked("Search the hub for variants of {}", base)):
         seen = variants(base, setup)
     if ask:
         output.print(f"{refused}\n", soft_wrap=True)
@@ -114,13 +116,13 @@ def show(seen: Sequence[Variant]) -> None:
         tokens = f"{each.plan.kv_tokens:,}" if each.plan and each.plan.kv_tokens else ""
         verdict = each.trouble or (each.plan.verdict if each.plan else "")
         table.add_row(each.format, each.source, verdict, tokens, f"{each.downloads:,}")
-    output.print(table if seen else "the hub knows none.")
+    output.print(table if seen else "The hub lists no variants.")
     best = _best(seen)
     if best:
-        which = "the first that fits" if best.fits else "none surely fits; the first that may"
+        which = "First that fits" if best.fits else "None fits for certain. First that may fit"
         output.print(f"\n{which}: zorac-deploy up --model {best.source}", soft_wrap=True)
     else:
-        output.print("\nnone fits. Make one: zorac-deploy quantize --help")
+        output.print("\nNone fits. Make one: zorac-deploy quantize --help")
 
 
 def _best(seen: Sequence[Variant]) -> Variant | None:
@@ -140,5 +142,9 @@ def _on_host(base: str, host: HostOptions) -> planner.Setup:
                 raise
     setup = planned_for(facts)
     if setup is None:
-        raise Refused(f"nothing is known of the memory of {opened.name} before a driver works.", "driver-missing")
+        raise Refused(
+            f"the GPU memory of {opened.name} is unknown until a driver works. Deploy the host first, or leave out "
+            "HOST and describe the GPU with --gpu-total-gib.",
+            "driver-missing",
+        )
     return setup

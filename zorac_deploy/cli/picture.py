@@ -30,14 +30,14 @@ def show(output: Console, plan: Mapping[str, Any]) -> None:
         output.print(
             f"  {plan['kv_tokens']:,} tokens of KV cache ({plan['kv_bytes_per_token'] / 1024:.1f} KiB each): "
             f"{plan['max_concurrency']:.1f} requests of {plan['max_model_len']:,} tokens at once. "
-            f"The longest that surely fits: {plan['largest_max_model_len']:,}.",
+            f"The longest context that fits: {plan['largest_max_model_len']:,}.",
             soft_wrap=True,
         )
     for note in plan["notes"]:
         output.print(f"  note: {note}.", soft_wrap=True)
     if plan["assumed"]:
         said = ", ".join(f"{name} {value}" for name, value in plan["assumed"].items())
-        output.print(f"  not said, so the engine's own: {said}", style="dim", soft_wrap=True)
+        output.print(f"  engine defaults: {said}", style="dim", soft_wrap=True)
 
 
 def _bar(output: Console, plan: Mapping[str, Any]) -> None:
@@ -54,4 +54,4 @@ def _bar(output: Console, plan: Mapping[str, Any]) -> None:
         output.print(marked("    [" + colour + "]{}[/] {:<11}{:>7.2f} GiB{}", shape, name, plan[key], more))
     beside = total - taken
     graphs = f", of which CUDA graphs about {plan['graphs_gib']:.2f}" if plan["graphs_gib"] else ""
-    output.print(marked("    [dim]·[/] {:<11}{:>7.2f} GiB{}", "the rest", beside, graphs))
+    output.print(marked("    [dim]·[/] {:<11}{:>7.2f} GiB{}", "rest", beside, graphs))

@@ -25,9 +25,9 @@ from zorac_deploy.errors import Refused
 @model_option
 @context_option
 @replace_unit_option
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-@click.option("-v", "--verbose", is_flag=True, help="Name every task.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the plan.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every task.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the plan.")
 def plan(
     model: str | None,
     context: str | int | None,
@@ -37,9 +37,10 @@ def plan(
     quiet: bool,
     **host: object,
 ) -> None:
-    """Look at HOST and say what `up` would do there: what goes where in the card's memory, what would change, and how.
+    """Show what `up` would change, and GPU memory.
 
-    It changes nothing.
+    It prints the memory plan of the GPU, the tasks that would change something, and the diffs of files. It changes
+    nothing.
 
     \b
     Examples:
@@ -86,11 +87,11 @@ def _holders(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _show_memory(facts: Mapping[str, Any]) -> None:
     planned = facts.get("memory_plan_result")
     if planned is None:
-        output.print("The card's memory is not known before a driver works: nothing planned yet.")
+        output.print("No memory plan: the GPU's memory is unknown until a driver works.")
         return
     output.print(f"\n{planned['card']['name']}", style="bold")
     picture.show(output, planned)
     for holder in _holders(facts):
         held = "?" if holder["used_mib"] is None else holder["used_mib"]
         whose = f" ({holder['unit']})" if holder["unit"] else ""
-        output.print(f"  held now: {held} MiB by {holder['name']}{whose}", soft_wrap=True)
+        output.print(f"  in use: {held} MiB by {holder['name']}{whose}", soft_wrap=True)

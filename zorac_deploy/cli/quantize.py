@@ -23,32 +23,36 @@ from zorac_deploy.quantize.recipe import GROUP_SIZES
     default="awq-w4a16",
     show_default=True,
     metavar="NAME|FILE",
-    help=f"One of {', '.join(quantizing.shipped())}; or a recipe of llmcompressor's of your own.",
+    help=f"One of {', '.join(quantizing.shipped())}; or your own llmcompressor recipe.",
 )
 @click.option(
     "--output",
     "folder",
     type=click.Path(path_type=Path),
-    help="The folder to make. Default: beside the model, or here for one that is fetched.",
+    help="Directory to create. Default: beside the model; for hf://, in the current directory.",
 )
 @click.option(
     "--calibration",
     default="",
     metavar="FILE|hf://NAME",
-    help="What to calibrate on: a text; a *.jsonl with messages or text in each line; or a data set of the hub, as in "
+    help="Calibration data: a text file; a *.jsonl with messages or text in each line; or a data set of the hub, as in "
     "hf://OWNER/NAME@REVISION:SPLIT. Default: a book that comes with llmcompressor's environment.",
 )
-@click.option("--samples", type=click.IntRange(min=1), default=128, show_default=True, help="Pieces of it to read.")
-@click.option("--length", type=click.IntRange(min=16), default=512, show_default=True, help="Tokens of a piece.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=128, show_default=True, help="Number of samples to read."
+)
+@click.option("--length", type=click.IntRange(min=16), default=512, show_default=True, help="Tokens per sample.")
 @click.option(
     "--group-size",
     type=click.Choice([str(size) for size in sorted(GROUP_SIZES)]),
     help="Weights that share a scale. Default: the recipe's, 128.",
 )
 @click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), help="What computes. Default: a card where this machine has one."
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Device to compute on. Default: cuda if this machine has an NVIDIA GPU.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def quantize(
     model: str,
     recipe: str,
@@ -60,11 +64,13 @@ def quantize(
     device: Device | None,
     as_json: bool,
 ) -> None:
-    """Make a smaller model of MODEL, a folder or hf://ORG/NAME[@REVISION], on this machine, layer by layer.
+    """Quantize MODEL on this machine.
 
-    The first run installs llmcompressor into an environment of its own (1.3 GB; 7 with --device cuda). A run that was
-    stopped leaves at most OUTPUT.partial, and the next one begins anew. What comes out is a folder that `up --model`
-    takes, with a card that says how it was made and what it lost.
+    MODEL is a directory or hf://ORG/NAME[@REVISION]. It is quantized layer by layer. The first run installs
+    llmcompressor into an environment of its own (1.3 GB; 7 GB with --device cuda).
+
+    The result is a directory for `up --model`. Its model card has the recipe, and the perplexity before and after. An
+    interrupted run leaves at most OUTPUT.partial, and the next run starts from the beginning.
 
     \b
     Examples:
@@ -83,7 +89,7 @@ def quantize(
         transient=True,
         disable=as_json or not output.is_terminal,
     ) as bar:
-        task = bar.add_task("look at the model", total=None)
+        task = bar.add_task("read the model", total=None)
 
         def told(event: quantizing.Event) -> None:
             bar.update(task, description=event.doing, completed=event.layer or 0, total=event.layers)
@@ -108,7 +114,7 @@ def quantize(
             "log": str(log),
         }
     )
-    output.print(f"\n  Serve it: zorac-deploy up --model {made.folder}", soft_wrap=True)
+    output.print(f"\n  Deploy it: zorac-deploy up --model {made.folder}", soft_wrap=True)
 
 
 def _device() -> Device:

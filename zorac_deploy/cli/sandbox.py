@@ -16,7 +16,9 @@ _NAME = click.argument("name", default="demo")
 
 @click.group()
 def sandbox() -> None:
-    """Throwaway Debian hosts on this machine, to try zorac-deploy without touching a real one. Needs root.
+    """Manage sandbox hosts on this machine.
+
+    A sandbox is a Debian host with systemd and SSH, to try zorac-deploy without a real host. It needs root.
 
     \b
     Example:
@@ -34,13 +36,13 @@ def sandbox() -> None:
     type=click.Choice(["shared", "isolated"]),
     default="shared",
     show_default=True,
-    help="This machine's network, or one of its own that reaches nothing else.",
+    help="shared: this machine's network. isolated: a network of its own without access to others.",
 )
-@click.option("--mirror", metavar="URL", help="The Debian archive to build from. Default: this machine's own.")
+@click.option("--mirror", metavar="URL", help="Debian archive to build from. Default: this machine's.")
 def sandbox_up(name: str, distribution: str, network: host.Network, mirror: str | None) -> None:
-    """Boot the host NAME (default: demo), or find that it runs."""
+    """Boot the sandbox NAME (default: demo)."""
     began = time.monotonic()
-    with output.status(marked("Boot {}; the first time builds an image, about half a minute", name)):
+    with output.status(marked("Boot {} (the first boot builds an image: about 30 s)", name)):
         made = host.up(name, distribution, network, mirror)
     output.print(
         f"{made.name}: {made.distribution} answers on {made.address}:{made.port}, {time.monotonic() - began:.1f} s"
@@ -52,15 +54,15 @@ def sandbox_up(name: str, distribution: str, network: host.Network, mirror: str 
 @_NAME
 @click.option("--all", "everything", is_flag=True, help="Remove every sandbox.")
 def sandbox_down(name: str, everything: bool) -> None:
-    """Remove the host NAME (default: demo) and all that it held."""
+    """Remove the sandbox NAME (default: demo)."""
     for each in [made.name for made in host.listed()] if everything else [name]:
-        output.print(f"{each}: {'removed' if host.down(each) else 'was not there'}")
+        output.print(f"{each}: {'removed' if host.down(each) else 'does not exist'}")
 
 
 @sandbox.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def sandbox_list(as_json: bool) -> None:
-    """Show the hosts that exist."""
+    """List the sandboxes."""
     if as_json:
         print_json([made.summary() for made in host.listed()])
         return
@@ -72,14 +74,14 @@ def sandbox_list(as_json: bool) -> None:
 @sandbox.command("shell")
 @_NAME
 def sandbox_shell(name: str) -> None:
-    """Open a shell on the host NAME (default: demo)."""
+    """Open a shell on NAME (default: demo)."""
     sys.exit(subprocess.run(host.ssh_command(host.find(name)), check=False).returncode)
 
 
 @sandbox.command("reset")
 @_NAME
 def sandbox_reset(name: str) -> None:
-    """Cut the power of the host NAME (default: demo) and boot it again."""
+    """Power-cycle the sandbox NAME (default: demo)."""
     began = time.monotonic()
     host.reset(name)
     output.print(f"{name}: answers again, {time.monotonic() - began:.1f} s")
@@ -88,15 +90,18 @@ def sandbox_reset(name: str) -> None:
 @sandbox.command("inventory")
 @_NAME
 def sandbox_inventory(name: str) -> None:
-    """Print the path of the inventory of the host NAME (default: demo)."""
+    """Print the inventory's path (default: demo)."""
     click.echo(host.find(name).inventory)
 
 
 @sandbox.command("model")
 @click.option("--format", "kind", type=click.Choice(get_args(model.Format)), default="safetensors", show_default=True)
 def sandbox_model(kind: model.Format) -> None:
-    """Make the small model that sandboxes serve, SmolLM2-135M-Instruct: 260 MB and a minute; GGUF 98 MB and seconds."""
+    """Create the small model for sandboxes.
+
+    SmolLM2-135M-Instruct takes 260 MB and a minute; as GGUF, 98 MB and a few seconds.
+    """
     began = time.monotonic()
-    with output.status("Make SmolLM2-135M-Instruct"):
+    with output.status("Create SmolLM2-135M-Instruct"):
         folder = model.ensure(kind)
     output.print(f"model: {folder}, {time.monotonic() - began:.1f} s", soft_wrap=True)

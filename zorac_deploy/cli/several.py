@@ -70,7 +70,7 @@ def bring_up(
     begun: set[str] = set()
     try:
         if not full:
-            with progress.shown(f"Ask {len(hosts)} hosts"):
+            with progress.shown(f"Check {len(hosts)} hosts"):
                 outcomes |= {each.host: each for each in _asked(hosts, progress, deep)}
         for opened in hosts:
             if opened.name in outcomes:
@@ -80,8 +80,8 @@ def bring_up(
             outcomes[opened.name] = _deployed(opened, deploy)
     except (KeyboardInterrupt, Interrupted) as stop:
         left = [opened.name for opened in hosts if opened.name not in begun | set(outcomes)]
-        said = str(stop) or "stopped by you."
-        raise Interrupted(f"{said} Not touched: {', '.join(left) or 'no host'}.") from None
+        said = str(stop) or "Interrupted."
+        raise Interrupted(f"{said} Hosts not deployed: {', '.join(left) or 'none'}.") from None
     return [outcomes[opened.name] for opened in hosts]
 
 
@@ -112,7 +112,7 @@ def _judged(opened: Session, answer: Future[tuple[convergence.Look, float]], pro
     try:
         seen, seconds = answer.result()
     except ZoracDeployError as fault:
-        progress.say("failed", f"{opened.name}: cannot be asked, exit code {exit_code_of(fault)}")
+        progress.say("failed", f"{opened.name}: check failed, exit code {exit_code_of(fault)}")
         return Outcome(opened.name, fault=fault)
     if seen.converged:
         progress.say("ok", f"{opened.name}: nothing changed")

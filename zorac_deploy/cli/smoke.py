@@ -12,12 +12,12 @@ from zorac_deploy.errors import SmokeFailed
 
 @click.command()
 @host_options
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def smoke(as_json: bool, **host: object) -> None:
-    """Prove that HOST serves a client; the exit code tells.
+    """Check that HOST answers, for scripts.
 
-    It checks /health, /v1/models, that every other route refuses a request without the key, a streamed completion with
-    its usage counts, and the message shape that Zorac sends after it has summarised a conversation.
+    The exit code is 0 if all checks pass: /health; /v1/models; a streamed completion with usage counts; the messages
+    that Zorac sends after it has summarised a conversation; and every other route refuses a request without the key.
 
     \b
     Example:
@@ -31,11 +31,12 @@ def smoke(as_json: bool, **host: object) -> None:
     elif outcome.measures:
         measures = outcome.measures
         output.print(
-            f"first token {measures.first_token_seconds * 1000:.0f} ms, {measures.tokens_per_second:.1f} tokens/s "
-            f"over {measures.completion_tokens} tokens"
+            f"time to first token {measures.first_token_seconds * 1000:.0f} ms, "
+            f"{measures.tokens_per_second:.1f} tokens/s over {measures.completion_tokens} tokens"
         )
     if not outcome.passed:
-        raise SmokeFailed(f"failed on {found.host}: {', '.join(outcome.failed)}", outcome.failed)
+        count = f"{len(outcome.failed)} of {len(outcome.checks)} smoke checks failed"
+        raise SmokeFailed(f"{count} on {found.host}: {', '.join(outcome.failed)}", outcome.failed)
 
 
 def _show(check: chat.Check) -> None:

@@ -30,11 +30,12 @@ _PARTS = (
 
 @click.command()
 @host_options
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def status(as_json: bool, **host: object) -> None:
-    """Show what runs on HOST, in which version, and whether it is healthy. The exit code is 0 only if it is.
+    """Show what HOST runs and its health.
 
-    The engine's memory is shown as it was predicted and as the engine logged it when it was last started.
+    The exit code is 0 only if HOST is healthy. The engine's memory is shown as planned, and as the engine logged it at
+    its last start.
 
     \b
     Example:
@@ -60,7 +61,7 @@ def _show(found: deployment.Deployment) -> None:
         "profile": found.profile,
         "generation": str(found.generation),
         "model": f"{found.model} ({found.model_path})",
-        "context": f"{found.max_model_len or 'of the model'} tokens",
+        "context": f"{found.max_model_len} tokens" if found.max_model_len else "the model's limit",
         "engine": found.engine,
         "endpoint": f"{found.url}/v1",
         "at boot": "starts" if found.enabled else "does not start",
@@ -69,7 +70,7 @@ def _show(found: deployment.Deployment) -> None:
         rows["kernel"] = ", ".join(found.logged["kernels"])
     if found.logged.get("offloaded_layers"):
         there, everything = found.logged["offloaded_layers"]
-        rows["layers"] = f"{there} of {everything} on the card"
+        rows["layers"] = f"{there} of {everything} on the GPU"
     if found.logged.get("attention_backend"):
         rows["attention"] = found.logged["attention_backend"]
     if found.activating:
@@ -88,7 +89,7 @@ def _memory(predicted: Mapping[str, Any], logged: Mapping[str, Any]) -> Table:
     """The parts of the engine's memory, as they were predicted, if they were, and as the engine logged them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("memory")
-    columns = {**({"predicted": predicted} if predicted else {}), "logged": logged}
+    columns = {**({"planned": predicted} if predicted else {}), "logged": logged}
     for name in columns:
         table.add_column(name, justify="right")
     for part, in_plan, in_log in _PARTS:

@@ -16,10 +16,10 @@ from zorac_deploy.cli.terminal import clean, marked
 @click.argument("profile_name", metavar="PROFILE", required=False)
 @context_option
 @click.option("--check", is_flag=True, help="Show what would change, and change nothing.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask, and do not look what would change first.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON. It does not ask.")
-@click.option("-v", "--verbose", is_flag=True, help="Name every task.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask, and do not show the changes first.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, without asking.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every task.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 def switch(
     profile_name: str | None,
     context: str | int | None,
@@ -30,12 +30,13 @@ def switch(
     quiet: bool,
     **host: object,
 ) -> None:
-    """Let HOST serve with another PROFILE: show what changes, ask, and have the host activate it.
+    """Switch HOST to another PROFILE.
 
-    The host finishes it or goes back to what it served, whatever becomes of this command. The inventory stays as it is:
-    the next `up` brings back the profile that it names.
+    It shows what changes, asks, and lets the host activate the new generation. If the activation fails, the host rolls
+    back. An interruption of this command does not stop the host. The inventory is not changed: the next `up` deploys
+    the profile that it names.
 
-    Zorac's settings on this machine (~/.zorac/config.json) get the profile's limits, if Zorac uses this host.
+    If Zorac on this machine uses HOST, its settings (~/.zorac/config.json) get the profile's limits.
 
     \b
     Examples:
@@ -76,13 +77,13 @@ def switch(
 
 def _agreed(wanted: Session, now: str, profile: str, check: bool, as_json: bool, progress: Progress) -> bool:
     """Show what would change, and ask. Whether it is to be done."""
-    with progress.shown("Look what would change"):
+    with progress.shown("Check what would change"):
         changes = deploying.changes(wanted, progress)
     if as_json:
         print_json(changes.summary(wanted.name))
         return False
     if not changes.tasks:
-        output.print(marked("[bold]{}[/] serves {} already: nothing to do.", wanted.name, profile))
+        output.print(marked("[bold]{}[/] already serves {}: nothing to do.", wanted.name, profile))
         return False
     deploying.show(changes)
     output.print(
@@ -92,7 +93,7 @@ def _agreed(wanted: Session, now: str, profile: str, check: bool, as_json: bool,
         output.print("Nothing was changed.")
         return False
     return click.confirm(
-        clean(f"Switch {wanted.name} to {profile}? Nothing answers while the engine starts."), abort=True
+        clean(f"Switch {wanted.name} to {profile}? The endpoint is down while the engine starts."), abort=True
     )
 
 
@@ -105,7 +106,7 @@ def _report(
 ) -> None:
     found = done.found
     if found.generation == before.generation:
-        output.print(marked("[bold]{}[/] serves {} already: nothing to do.", found.host, found.profile))
+        output.print(marked("[bold]{}[/] already serves {}: nothing to do.", found.host, found.profile))
         return
     rows = {
         "host": f"{found.host}, generation {before.generation} → {found.generation} ({done.result.seconds:.0f} s)",

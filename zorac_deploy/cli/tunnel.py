@@ -13,14 +13,12 @@ _LOOK_SECONDS = 2
 
 @click.command()
 @host_options
-@click.option(
-    "-p", "--port", type=click.IntRange(1, 65535), help="The port on this machine. Default: the endpoint's own."
-)
+@click.option("-p", "--port", type=click.IntRange(1, 65535), help="Port on this machine. Default: the endpoint's.")
 def tunnel(port: int | None, **host: object) -> None:
     """Open a tunnel to HOST's endpoint.
 
-    It brings the endpoint to localhost, prints its URL, and stays open until Ctrl-C. The settings that client-config
-    writes are for such a tunnel where the endpoint listens on the host's loopback address.
+    It forwards the endpoint to localhost, prints the URL, and stays open until Ctrl-C. If the endpoint listens on the
+    host's loopback address, the settings of client-config are for this tunnel.
 
     \b
     Examples:
@@ -34,11 +32,11 @@ def tunnel(port: int | None, **host: object) -> None:
                 output.print(f"{opened.name} is this machine and needs no tunnel: {found.url}/v1", soft_wrap=True)
                 return
             url = f"http://localhost:{here}/v1"
-            output.print(f"{url} is {found.model} on {opened.name}. Close with Ctrl-C.", soft_wrap=True)
+            output.print(f"{url} forwards to {found.model} on {opened.name}. Ctrl-C closes the tunnel.", soft_wrap=True)
             try:
                 while opened.connection.connected():
                     time.sleep(_LOOK_SECONDS)
             except KeyboardInterrupt:
-                output.print("tunnel closed.")
+                output.print("Tunnel closed.")
                 return
         raise HostUnreachable(f"the connection to {opened.name} was lost. Re-run the command to open it again.")

@@ -31,18 +31,18 @@ from zorac_deploy.errors import Refused, exit_code_of
 @click.command()
 @several_hosts_options
 @model_option
+@click.option("--bundle", type=click.Path(path_type=Path), help="Install from this bundle, without a network.")
 @click.option(
-    "--bundle", type=click.Path(path_type=Path), help="Engine, packages and model for a host without a network."
+    "--variant", is_flag=True, help="If the model does not fit, deploy its first quantized variant that fits."
 )
-@click.option("--variant", is_flag=True, help="If the model does not fit, take its first quantized variant that does.")
 @context_option
 @replace_unit_option
-@click.option("--deep", is_flag=True, help="Also compare every byte of engine and model.")
-@click.option("--full", is_flag=True, help="Run every role, even if the host is what is asked for.")
-@click.option("--check", is_flag=True, help="Show what would change, with the files' differences, and change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-@click.option("-v", "--verbose", is_flag=True, help="Name every task.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but the outcome.")
+@click.option("--deep", is_flag=True, help="Also compare every byte of the engine and the model.")
+@click.option("--full", is_flag=True, help="Run every role, even if nothing differs.")
+@click.option("--check", is_flag=True, help="Show what would change, with diffs, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every task.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 def up(
     host_names: tuple[str, ...],
     model: str | None,
@@ -58,14 +58,14 @@ def up(
     quiet: bool,
     **host: object,
 ) -> None:
-    """Bring HOST to its profile and prove it with a real reply.
+    """Deploy HOST and verify it with a real reply.
 
-    It asks the host first. If the host is what is asked for, nothing is done. If something differs, it is named and put
-    right. Roles look before they change anything, and refuse what cannot work. What fails later is undone by the host
-    itself, which goes back to what it served before.
+    The host is compared with the inventory first. If nothing differs, nothing is changed. If something differs, it is
+    named and corrected. All roles check the host before the first change, and refuse what cannot work. If the new
+    generation fails its verification, the host rolls back to the previous one.
 
-    Several hosts are asked at the same time; those that differ are then deployed one after another. If one fails, the
-    others are deployed all the same, and the exit code is that of the first that failed.
+    Several hosts are compared at the same time; those that differ are deployed one after another. If one fails, the
+    others are deployed nevertheless. The exit code is that of the first host that failed.
 
     \b
     Examples:
@@ -77,15 +77,15 @@ def up(
       zorac-deploy up tower --model hf://mistralai/Mistral-Small-24B-Instruct-2501 --variant
     """
     if model and bundle:
-        raise click.UsageError("--bundle holds a model: leave out --model.")
+        raise click.UsageError("--bundle contains a model. Remove --model.")
     names = tuple(dict.fromkeys(host_names))
     named = replace(words(host), name=names[0] if names else None)
     if check and len(names) > 1:
-        raise click.UsageError("--check looks at one host: name one.")
+        raise click.UsageError(f"--check takes one HOST, not {len(names)}.")
     progress = Progress(output, verbose, quiet or as_json)
     variables = deploying.variables(model, context, replace_unit)
     if bundle:
-        with progress.shown("Look at the bundle"):
+        with progress.shown("Check the bundle"):
             variables |= bundles.unpack(bundle, progress.doing)
     if check:
         with progress.shown("Connect to the host"), session(named, variables) as opened:
@@ -116,7 +116,7 @@ def up(
     else:
         _report(done)
         deploying.notes(facts)
-        output.print(f"\n  Talk to it: zorac-deploy chat {named.again()}", soft_wrap=True)
+        output.print(f"\n  Chat with it: zorac-deploy chat {named.again()}", soft_wrap=True)
     done.require()
 
 
@@ -139,7 +139,7 @@ def _resumed(opened: Session) -> Iterator[None]:
             raise  # nobody will be there to type it
         resume.schedule(opened.connection, [sys.executable, "-m", "zorac_deploy", *sys.argv[1:]])
         raise Refused(
-            f"{refused} After the reboot it goes on by itself; see how with: sudo journalctl -ft zorac-deploy",
+            f"{refused} After the reboot the run continues by itself. Follow it with: sudo journalctl -ft zorac-deploy",
             refused.refusal,
         ) from None
 
@@ -158,23 +158,23 @@ def _report(done: deploying.Deployed) -> None:
     rows = {
         "host": f"{found.host} ({result.summary()}, {result.seconds:.1f} s)",
         "endpoint": f"{found.url}/v1 on the host",
-        "model": f"{found.model}, context {found.max_model_len or 'of the model'} tokens",
+        "model": f"{found.model}, context {f'{found.max_model_len} tokens' if found.max_model_len else 'of the model'}",
         "profile": f"{found.profile}, engine {found.engine}, generation {found.generation}",
     }
     if "kv_tokens" in found.logged:
         predicted = (found.plan.get("predicted") or {}).get("kv_tokens")
-        beside = f" ({predicted:,} predicted)" if predicted else ""
+        beside = f" ({predicted:,} planned)" if predicted else ""
         rows["KV cache"] = f"{found.logged['kv_tokens']:,} tokens{beside}"
     if found.logged.get("kernels"):
         rows["kernel"] = ", ".join(found.logged["kernels"])
     if done.reply:
-        rows["reply"] = f"after {done.reply.seconds:.1f} s, and none without the key"
+        rows["reply"] = f"after {done.reply.seconds:.1f} s; requests without the key are refused"
     if done.smoke and done.smoke.measures:
-        rows["first token"] = f"{done.smoke.measures.first_token_seconds * 1000:.0f} ms"
+        rows["TTFT"] = f"{done.smoke.measures.first_token_seconds * 1000:.0f} ms to the first token"
         rows["speed"] = f"{done.smoke.measures.tokens_per_second:.1f} tokens/s"
     rows["API key"] = f"sudo cat {deployment.KEY_FILE} on the host"
     if result.log:
         rows["log"] = str(result.log)
     deploying.report(rows)
     if done.missed:
-        output.print("\nnote: the host said that it was what is asked for, and roles changed something all the same.")
+        output.print("\nnote: the host reported no differences, but roles changed something.")

@@ -67,13 +67,13 @@ def _pickles(source: str, paths: list[str], allowed: bool) -> list[str]:
     found = _own(paths, *_PICKLES)
     if not found:
         raise Refused(
-            f"{source} holds no weights: no *.safetensors and no *.gguf. Name a repository of a model.",
+            f"{source} has no weights: no *.safetensors and no *.gguf. Name the repository of a model.",
             "model-incomplete",
         )
     if not allowed:
         raise Refused(
-            f"{source} holds its weights as pickles alone ({found[0]}), and who loads a pickle runs what is written "
-            "in it. Take a model with *.safetensors files. If you trust its maker: model_weights_pickle_allowed: true.",
+            f"{source} has its weights only as pickles ({found[0]}), and loading a pickle runs code from it. Use a "
+            "model with *.safetensors files. If you trust its author, set model_weights_pickle_allowed: true.",
             "model-unsafe",
         )
     return found
@@ -85,16 +85,14 @@ def _gguf(source: str, files: list[str], file: str) -> list[str]:
     part = _PART.search(first)
     own = [path for path in files if part and _PART.sub("", path) == _PART.sub("", first)] or [first]
     if file and file not in files:
-        raise Refused(
-            f"{source}: there is no such file. There are: {', '.join(files) or 'no GGUF files'}.", "model-missing"
-        )
+        raise Refused(f"{source}: file not found. Available: {', '.join(files) or 'no GGUF files'}.", "model-missing")
     if not file and own != files:
         raise Refused(
-            f"{source} holds several GGUF models: {', '.join(files)}. Name one: {source}/FILE.", "model-incomplete"
+            f"{source} has several GGUF models: {', '.join(files)}. Name one: {source}/FILE.", "model-incomplete"
         )
     if part and len(own) != int(part[1]):
         raise Refused(
-            f"{source} holds {len(own)} of the {int(part[1])} parts of {first}. Name another model.", "model-incomplete"
+            f"{source} has {len(own)} of the {int(part[1])} parts of {first}. Name another model.", "model-incomplete"
         )
     return own
 

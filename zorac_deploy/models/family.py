@@ -89,11 +89,11 @@ def served(model: Path) -> Served:
     )
     notes = []
     if not template:
-        notes.append("the model has no chat template, so vLLM answers chats with 400: is it a base model?")
+        notes.append("the model has no chat template, so vLLM answers chats with 400. It may be a base model.")
     if model_type in _MISTRAL and "[INST]" in template:
         notes.append(
-            "the model has no tekken.json, so the Hugging Face tokenizer reads chats. It may answer the long chats "
-            "that Zorac summarizes with 400. Put the tekken.json of the original model into the folder."
+            "the model has no tekken.json, so vLLM uses the Hugging Face tokenizer. It may answer the long chats that "
+            "Zorac summarizes with 400. Copy the original model's tekken.json into the directory."
         )
     if family is None or family.parser is None:
         named = family.name if family else f"model_type {model_type or 'not set'}"

@@ -69,7 +69,7 @@ def _fetch(model: Resolved, path: Path, on_step: Callable[[str], None]) -> None:
                 if process.poll() is None:
                     process.send_signal(signal.SIGINT)
         if process.returncode != 0:
-            raise refused(answer) or ZoracDeployError(f"{model.source} was not fetched: {message.strip()[-2000:]}")
+            raise refused(answer) or ZoracDeployError(f"cannot download {model.source}: {message.strip()[-2000:]}")
 
 
 def _job(model: Resolved, path: Path, progress: Path) -> dict[str, object]:

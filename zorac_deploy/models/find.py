@@ -91,9 +91,9 @@ def _judged(info: ModelInfo, name: Format, compute: tuple[int, int] | None, judg
     begun = Variant(f"{source}/{file}" if file else source, name, info.downloads or 0)
     if name == "fp8" and compute is not None and compute < _FP8_COMPUTE:
         found = ".".join(map(str, compute))
-        return replace(begun, trouble=f"the card has compute capability {found}, and FP8 is computed from 8.9 on")
+        return replace(begun, trouble=f"FP8 needs compute capability 8.9, the GPU has {found}")
     if name == "gguf" and not file:
-        return replace(begun, trouble=f"it holds no file of {', '.join(_GGUF_FILES)}")
+        return replace(begun, trouble=f"it has no file of {', '.join(_GGUF_FILES)}")
     try:
         return replace(begun, plan=judge(begun.source))
     except Refused as refused:
@@ -126,7 +126,7 @@ def related(source: str) -> tuple[list[ModelInfo], list[ModelInfo]]:
     """
     base = parse(source)
     if not isinstance(base, Hub):
-        raise Refused(f"{source} is not on a hub, so nobody knows its variants. Write hf://ORG/NAME.", "model-missing")
+        raise Refused(f"{source} is not on a hub, so its variants are unknown. Write hf://ORG/NAME.", "model-missing")
     api = HfApi(endpoint=endpoint(), token=get_token() or False)
     with explained(source):
         info = api.model_info(base.repo, expand=["safetensors", "pipeline_tag"])

@@ -111,5 +111,5 @@ def _ask(connection: Connection, *words: str) -> Any:
         return json.loads(done.stdout)
     connection.check()
     said = done.stderr.strip()
-    message = f"the models of {connection.target.name} cannot be looked after: {said[-500:]}"
+    message = f"cannot manage the models of {connection.target.name}: {said[-500:]}"
     raise refused(done.stdout) or ZoracDeployError(message)

@@ -51,5 +51,5 @@ def _config(files: dict[str, File], token: str | None, source: str) -> dict[str,
     except ValueError:
         config = None
     if not isinstance(config, dict):
-        raise Refused(f"config.json of {source} holds no settings. Name another revision.", "model-damaged")
+        raise Refused(f"config.json of {source} has no settings. Name another revision.", "model-damaged")
     return config

@@ -32,7 +32,9 @@ def make(listing: Listing, folder: Path) -> None:
     for file in listing.files:
         path = partial / file.name
         if not path.resolve().is_relative_to(partial.resolve()):
-            raise Refused(f"{listing.source} names a file outside of its folder: {file.name}.", "model-unsafe")
+            raise Refused(
+                f"{listing.source} names a file outside its directory: {file.name}. Use another model.", "model-unsafe"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         with explained(listing.source):
             known = _write(file, path, listing)

@@ -15,7 +15,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported, b
 
 from zorac_deploy.errors import Refused
 
-_TOKEN = "Give a token with HF_TOKEN=…, or type: hf auth login"  # noqa: S105 - says where one comes from
+_TOKEN = "Set a token with HF_TOKEN=…, or type: hf auth login"  # noqa: S105 - says where one comes from
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class File:
         good = sha256 == self.sha256 if self.sha256 else blob == self.blob
         if not good or len(content) != self.size:
             raise Refused(
-                f"{self.name} of {source} came as {len(content)} bytes that nobody announced. Type the same "
-                "again; if it stays so, something on the way changes files.",
+                f"{self.name} of {source} does not match its announced size or SHA-256: {len(content)} bytes came. "
+                "Re-run the command. If this repeats, a proxy changes files.",
                 "model-damaged",
             )
         return replace(self, sha256=sha256)
@@ -94,30 +94,31 @@ def explained(source: str) -> Iterator[None]:
         yield
     except GatedRepoError:
         raise Refused(
-            f"the makers of {source} want you to accept their terms first. Do so on the model's page on the hub, in "
-            f"your browser. {_TOKEN}",
+            f"{source} is gated: its authors ask you to accept their terms. Accept them on the model's page on the "
+            f"hub. {_TOKEN}",
             "model-gated",
         ) from None
     except RepositoryNotFoundError:
         raise Refused(
-            f"there is no {source}, or it is private. Check the name. Is it private? {_TOKEN}", "model-missing"
+            f"{source} does not exist, or is private. Check the name. If it is private: {_TOKEN}", "model-missing"
         ) from None
     except RevisionNotFoundError:
         raise Refused(
-            f"{source}: the repository has no such revision. Name a branch, a tag or a commit of it.", "model-missing"
+            f"{source}: the repository has no such revision. Name one of its branches, tags or commits.",
+            "model-missing",
         ) from None
     except HfHubHTTPError as fault:
         status = fault.response.status_code
         if status in (401, 403):
-            raise Refused(f"{source} may not be read with your token ({status}). {_TOKEN}", "model-gated") from None
+            raise Refused(f"your token has no access to {source} ({status}). {_TOKEN}", "model-gated") from None
         if status == 404:
-            raise Refused(f"{source}: {fault.response.url} is not there. Check the name.", "model-missing") from None
+            raise Refused(f"{source}: {fault.response.url} was not found. Check the name.", "model-missing") from None
         raise Refused(
-            f"{source} cannot be read now: the server answers {status}. Try again later.", "model-unreachable"
+            f"cannot read {source}: the server answers {status}. Try again later.", "model-unreachable"
         ) from None
     except (httpx2.HTTPError, OSError) as fault:
         raise Refused(
-            f"{source} cannot be reached: {fault or type(fault).__name__}. Check the network, HTTPS_PROXY and "
-            "HF_ENDPOINT, or name a folder on this machine.",
+            f"cannot reach {source}: {fault or type(fault).__name__}. Check the network, HTTPS_PROXY and HF_ENDPOINT, "
+            "or use a directory on this machine.",
             "model-unreachable",
         ) from None

@@ -83,7 +83,7 @@ def _local(path: Path, tekken: bool, pickle: bool) -> Resolved:
     except Refusal as fault:
         raise Refused(str(fault), fault.refusal) from None
     except OSError as fault:
-        raise Refused(f"{path} cannot be read: {fault}.", "model-damaged") from None
+        raise Refused(f"cannot read {path}: {fault}.", "model-damaged") from None
     return Resolved(str(path), "copy", str(path), {"source": str(path), **found}, {})
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from zorac_deploy.errors import Refused
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_WRITE = "Write hf://ORG/NAME, hf://ORG/NAME@REVISION/FILE.gguf, https://SERVER/FOLDER/ or a folder on this machine."
+_WRITE = "Write hf://ORG/NAME, hf://ORG/NAME@REVISION/FILE.gguf, https://SERVER/FOLDER/ or a local directory."
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ def parse(text: str) -> Hub | Web | Path:
     if scheme in ("http", "https"):
         return _web(text)
     if scheme:
-        raise Refused(f"models are not fetched by {scheme}: {text}. {_WRITE}", "settings-invalid")
+        raise Refused(f"unsupported scheme {scheme}: {text}. {_WRITE}", "settings-invalid")
     if not text.strip():
         raise Refused(
-            f"no model was named. Give one with --model SOURCE, or set model_weights_source. {_WRITE}", "model-missing"
+            f"no model named. Name one with --model SOURCE, or set model_weights_source. {_WRITE}", "model-missing"
         )
     return Path(text).expanduser().absolute()
 
@@ -97,9 +97,9 @@ def _hub(text: str) -> Hub:
     try:
         found = parse_hf_uri(text)
     except HfUriError as fault:
-        raise Refused(f"{text} names no model: {fault.msg} {_WRITE}", "settings-invalid") from None
+        raise Refused(f"{text} is not a model: {fault.msg} {_WRITE}", "settings-invalid") from None
     if found.type != "model":
-        raise Refused(f"{text} is a {found.type} and no model. {_WRITE}", "settings-invalid")
+        raise Refused(f"{text} is a {found.type}, not a model. {_WRITE}", "settings-invalid")
     _require_file(text, found.path_in_repo)
     return Hub(found.id, found.revision or "", found.path_in_repo)
 
@@ -107,9 +107,11 @@ def _hub(text: str) -> Hub:
 def _web(text: str) -> Web:
     parts = urlsplit(text)
     if not parts.hostname or parts.query or parts.fragment or parts.password:
-        raise Refused(f"{text} is not the address of a folder. {_WRITE}", "settings-invalid")
+        raise Refused(f"{text} is not the address of a directory. {_WRITE}", "settings-invalid")
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
-        raise Refused(f"{text}: whoever is on the way could change what comes by http. Use https.", "settings-invalid")
+        raise Refused(
+            f"{text}: http does not protect the files from changes on the way. Use https.", "settings-invalid"
+        )
     folder, _, file = text.rpartition("/") if text.endswith(".gguf") else (text.rstrip("/"), "", "")
     _require_file(text, file)
     return Web(f"{folder}/", file)
@@ -125,5 +127,5 @@ def _is_loopback(host: str) -> bool:
 def _require_file(text: str, file: str) -> None:
     if file and (not file.endswith(".gguf") or ".." in PurePosixPath(file).parts):
         raise Refused(
-            f"{text}: only a GGUF file can be taken by itself, and {file} is none. {_WRITE}", "settings-invalid"
+            f"{text}: only a GGUF file can be used on its own, and {file} is not one. {_WRITE}", "settings-invalid"
         )

@@ -36,7 +36,7 @@ def listing(web: Web, pickle: bool) -> Listing:
             first = fault.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise Refused(
-                f"{web.url}manifest.json is no manifest: {where} {first['msg']}. Needed: "
+                f"{web.url}manifest.json is not a manifest: {where} {first['msg']}. Needed: "
                 '{"files": {"config.json": {"size": 123, "sha256": "…"}, …}}',
                 "model-damaged",
             ) from None

@@ -31,12 +31,15 @@ class _Config:
         found = self.get(name)
         if found is None:
             if default is None:
-                raise Refused(f"config.json has no {name}, and without it no size can be planned.", "model-unknown")
+                raise Refused(
+                    f"config.json has no {name}, which the planner needs. Set vllm_max_model_len to a number.",
+                    "model-unknown",
+                )
             return default
         # A list where a number is usual (one entry a layer) belongs to an architecture that is planned otherwise.
         if isinstance(found, bool) or not isinstance(found, int) or not least <= found <= 10**9:
             raise Refused(
-                f"config.json says {name}: {found!r}; a whole number of at least {least} is needed. Fetch it again.",
+                f"config.json has {name}: {found!r}, but needs a whole number of at least {least}. Download it again.",
                 "model-damaged",
             )
         return found
@@ -119,14 +122,17 @@ def from_config(config: Mapping[str, Any], dtype: str = "auto") -> Model:
 
 
 def _unknown(name: str) -> str:
-    said = f"the architecture {name} is not known to the planner" if name else "config.json names no architecture"
+    said = f"the planner does not know the architecture {name}" if name else "config.json names no architecture"
     return f"{said}: planned from its sizes alone, as a decoder with a gated MLP"
 
 
 def _layers(read: _Config, architecture: Architecture) -> tuple[Layer, ...]:
     count = read.size("num_hidden_layers")
     if count > 10_000:
-        raise Refused(f"config.json says num_hidden_layers: {count}. Fetch it again.", "model-damaged")
+        raise Refused(
+            f"config.json has num_hidden_layers: {count}, at most 10000 are possible. Download it again.",
+            "model-damaged",
+        )
     kinds = read.get("layer_types")
     if isinstance(kinds, list) and len(kinds) >= count:
         attention = [_attention(str(kind)) for kind in kinds[:count]]
@@ -144,8 +150,8 @@ def _layers(read: _Config, architecture: Architecture) -> tuple[Layer, ...]:
 def _attention(kind: str) -> Attention:
     if kind in _STATE_SPACE:
         raise Refused(
-            f"the model has {kind} layers, and the planner knows no formula for their state. It can be served, but not "
-            "planned: give vllm_max_model_len as a number.",
+            f"the model has {kind} layers, whose memory the planner cannot compute. It can be served without a plan: "
+            "set vllm_max_model_len to a number.",
             "model-unknown",
         )
     if kind == "linear_attention":
@@ -185,7 +191,10 @@ def _experts(read: _Config) -> Experts | None:
         return None
     intermediate = read.size("moe_intermediate_size", read.size("intermediate_size", 0, least=0), least=0)
     if not intermediate:
-        raise Refused("config.json has experts but no moe_intermediate_size.", "model-unknown")
+        raise Refused(
+            "config.json has experts, but no moe_intermediate_size. Set vllm_max_model_len to a number.",
+            "model-unknown",
+        )
     shared = read.size("shared_expert_intermediate_size", 0, least=0)
     shared += read.size("n_shared_experts", 0, least=0) * intermediate
     return Experts(read.size("num_experts"), read.size("num_experts_per_tok", 1), intermediate, shared)
@@ -251,7 +260,7 @@ def _dtype_bytes(dtype: str) -> int:
     if dtype == "auto":
         return 2
     if dtype not in DTYPE_BYTES:
-        raise Refused(f"the dtype is {dtype}; auto or one of {', '.join(DTYPE_BYTES)} is needed.", "settings-invalid")
+        raise Refused(f"dtype is {dtype}. Use auto or one of: {', '.join(DTYPE_BYTES)}.", "settings-invalid")
     return DTYPE_BYTES[dtype]
 
 

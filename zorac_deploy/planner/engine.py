@@ -82,9 +82,7 @@ class Engine:
         """
         found = re.search(r"(\d+)\.(\d+)", text)
         if not found or (version := (int(found[1]), int(found[2]))) < (0, 9):
-            raise Refused(
-                f"the version of vLLM is {text!r}; one from 0.9 on is needed, as in 0.26.0.", "settings-invalid"
-            )
+            raise Refused(f"the version of vLLM is {text!r}. Use 0.9 or newer, as in 0.26.0.", "settings-invalid")
         return cls(version, text)
 
     @property

@@ -43,9 +43,9 @@ class Settings(Flags):
 def check(card: Card, flags: Flags) -> None:
     """Refuse numbers that no engine and no card could have."""
     numbers = (
-        ("the card's memory in GiB", card.total_gib, 0, 10_000),
+        ("the GPU's memory in GiB", card.total_gib, 0, 10_000),
         ("the free memory in GiB", card.total_gib if card.free_gib is None else card.free_gib, -1e-9, card.total_gib),
-        ("the number of cards", card.count, 0, 1024),
+        ("the number of GPUs", card.count, 0, 1024),
         ("gpu_memory_utilization", flags.gpu_memory_utilization, 0, 1),
         ("max_model_len", flags.max_model_len or None, 0, 10**9),
         ("max_num_seqs", flags.max_num_seqs, 0, 10**6),
@@ -56,11 +56,11 @@ def check(card: Card, flags: Flags) -> None:
     for name, found, above, most in numbers:
         if found is not None and not above < found <= most:
             raise Refused(
-                f"{name} is {found}; a number above {max(above, 0):g}, up to {most:g}, is needed.", "settings-invalid"
+                f"{name} is {found}. Use a number above {max(above, 0):g}, up to {most:g}.", "settings-invalid"
             )
     if flags.kv_cache_dtype not in CACHE_BYTES:
         raise Refused(
-            f"kv_cache_dtype is {flags.kv_cache_dtype}; one of {', '.join(CACHE_BYTES)} is needed.", "settings-invalid"
+            f"kv_cache_dtype is {flags.kv_cache_dtype}. Use one of: {', '.join(CACHE_BYTES)}.", "settings-invalid"
         )
 
 

@@ -65,8 +65,8 @@ def fit(folder: Path, setup: Setup) -> Plan:
             model,
             notes=(
                 *model.notes,
-                f"the files hold {stored:.2f} GiB of weights and config.json describes {expected:.2f}: do they belong "
-                "together? Planned with the larger",
+                f"the files have {stored:.2f} GiB of weights, but config.json describes {expected:.2f}. They may not "
+                "belong together. The plan uses the larger number",
             ),
         )
         stored = max(stored, expected)
@@ -93,15 +93,15 @@ def _gguf_files(model: Path) -> list[Path]:
 
 def _config(folder: Path) -> Mapping[str, Any]:
     if not folder.is_dir():
-        raise Refused(f"there is no model folder {folder}. Name one that holds a config.json.", "model-missing")
+        raise Refused(f"model directory not found: {folder}. Name one with a config.json.", "model-missing")
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise Refused(f"{folder} has no config.json. Fetch the model again, whole.", "model-incomplete") from None
+        raise Refused(f"{folder} has no config.json. Download the whole model again.", "model-incomplete") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise Refused(f"{folder}/config.json cannot be read: {error}. Fetch it again.", "model-damaged") from None
+        raise Refused(f"cannot read {folder}/config.json: {error}. Download it again.", "model-damaged") from None
     if not isinstance(found, dict) or not found:
-        raise Refused(f"{folder}/config.json holds no settings. Fetch it again.", "model-damaged")
+        raise Refused(f"{folder}/config.json has no settings. Download it again.", "model-damaged")
     return found
 
 
@@ -114,7 +114,7 @@ def _stored_gib(folder: Path, model: Model) -> float | None:
     partial = sorted(folder.rglob("*.incomplete"))
     if partial:
         raise Refused(
-            f"{folder} is being fetched, or was not to the end: there is {partial[0].name}. Fetch the rest.",
+            f"{folder} has {partial[0].name}: its download is in progress or was interrupted. Finish it.",
             "model-incomplete",
         )
     if not (folder / "model.safetensors.index.json").is_file() and not any(folder.glob("*.safetensors")):

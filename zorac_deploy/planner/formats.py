@@ -63,14 +63,14 @@ def check(config: Mapping[str, Any], card: Card, engine: Engine) -> None:
         known = _ON_A_PROCESSOR if engine.processor else tuple(_METHODS)
         raise _unsupported(
             f"the model is quantized by {method}, which the engine {engine.name} "
-            f"{'is not known to serve on a processor' if method in _METHODS else 'does not know'}. Take a checkpoint "
-            f"of one of: {', '.join(known)}; or the model that it was made from."
+            f"{'is not known to serve on a CPU' if method in _METHODS else 'does not know'}. Use a checkpoint "
+            f"quantized by one of: {', '.join(known)}; or the original model."
         )
     needed = _needed(method, config)
     if not engine.processor and card.compute and card.compute < needed:
         raise _unsupported(
-            f"the model is quantized by {method}, which vLLM computes from compute capability {_text(needed)} on, and "
-            f"{card.name} has {_text(card.compute)}. Take an AWQ or GPTQ checkpoint of the same model."
+            f"the model is quantized by {method}, which needs compute capability {_text(needed)}, but {card.name} has "
+            f"{_text(card.compute)}. Use an AWQ or GPTQ checkpoint of the same model."
         )
     if method == "bitsandbytes":
         _require_packages(engine)
@@ -94,9 +94,9 @@ def check_speed(config: Mapping[str, Any], settings: Mapping[str, str], card: Ca
         known = slow_kernels.SLOW[kernel]
         if card.compute >= known.compute:
             raise Refused(
-                f"{setting} has vLLM compute with {kernel}, and {known.better[0]}, which is much faster, runs on this "
-                f"card ({card.name}, compute capability {_text(card.compute)}). Take it out: vLLM chooses the faster "
-                "one by itself.",
+                f"{setting} forces the kernel {kernel}, but the much faster {known.better[0]} runs on this GPU "
+                f"({card.name}, compute capability {_text(card.compute)}). Remove the setting: vLLM then chooses the "
+                "faster kernel.",
                 "setting-slower",
             )
 
@@ -166,8 +166,8 @@ def _require_packages(engine: Engine) -> None:
     missing = [name for name, since in _BNB_PACKAGES.items() if engine.version >= since and name not in held]
     if missing:
         raise _unsupported(
-            f"the model is quantized by bitsandbytes, and {engine.name} comes without {' and '.join(missing)}."
-            " Set vllm_engine_lock to one that has it, or take an AWQ or GPTQ checkpoint, which is faster, too."
+            f"the model is quantized by bitsandbytes, but {engine.name} comes without {' and '.join(missing)}."
+            " Set vllm_engine_lock to a lock that has it, or use an AWQ or GPTQ checkpoint, which is also faster."
         )
 
 

@@ -87,11 +87,11 @@ def read(files: Sequence[Path]) -> Gguf:
                 of_part = _Reader(file).whole()
         except (struct.error, ValueError, KeyError, OverflowError) as error:
             raise Refused(
-                f"{path} is no GGUF file that can be read ({error}). Fetch it again.", "model-damaged"
+                f"{path} is not a readable GGUF file ({error}). Download it again.", "model-damaged"
             ) from None
         size = path.stat().st_size
         if size < of_part.end:
-            message = f"{path} is {size} bytes long, and its header says {of_part.end}. It was cut off: fetch it again."
+            message = f"{path} has {size} bytes, its header needs {of_part.end}. It was cut off: download it again."
             raise Refused(message, "model-damaged")
         settings = {**of_part.settings, **settings}
         tensors |= of_part.tensors

@@ -73,10 +73,10 @@ def plan(model: gguf.Gguf, card: Card, flags: Flags) -> Plan:
     size, cache = needed(length), _cache(model, length, sequences, small)
     verdict, reason = _verdict(size, budget, length, sure, on_card)
     if length > trained:
-        verdict, reason = "refused", f"the context is {length} tokens, and the model was made for {trained}."
+        verdict, reason = "refused", f"the context is {length} tokens, but the model's limit is {trained}."
     unknown = [name for name in _UNCOUNTED if model.setting(name) is not None]
     if verdict == "fits" and unknown:
-        verdict, reason = "borderline", f"what {unknown[0]} means for the cache is not known to the planner."
+        verdict, reason = "borderline", f"the planner does not know how {unknown[0]} changes the cache."
     return Plan(
         gpu_total_gib=card.total_gib * cards,
         requested_gib=budget,
@@ -135,10 +135,8 @@ def _compute(model: gguf.Gguf, length: int) -> float:
 
 
 def _verdict(size: Size, budget: float, length: int, sure: int, on_card: bool) -> tuple[Verdict, str]:
-    whose = "card" if on_card else "host"
-    words = (
-        f"{size.value:.2f} GiB are needed for {length} tokens, and {budget:.2f} of the {whose}'s memory may be used."
-    )
+    whose = "GPU" if on_card else "host"
+    words = f"{length} tokens need {size.value:.2f} GiB, and {budget:.2f} GiB of the {whose}'s memory may be used."
     if size.low > budget:
         return "refused", words + (f" The longest that fits: {sure}." if sure else "")
     if size.high > budget:
@@ -174,6 +172,6 @@ def _number(model: gguf.Gguf, name: str, default: int = 0) -> int:
         found = max((each for each in found if isinstance(each, int)), default=0)
     if not isinstance(found, int) or found < 1:
         architecture = model.settings.get("general.architecture", "of no architecture")
-        message = f"the GGUF model ({architecture}) does not say its {name}, so nothing can be planned."
+        message = f"the GGUF model ({architecture}) has no {name}, which the planner needs. Use another file."
         raise Refused(message, "model-unknown")
     return found

@@ -125,14 +125,14 @@ def plan(model: Model | Refused, card: Card, engine: Engine, given: Flags, weigh
         guessed = "KV cache is" if weights_gib is not None else "weights and KV cache are"
         doubt = f"the planner does not know the architecture, so its {guessed} a guess."
     elif flags.tensor_parallel_size > 1 and card.compute is None:
-        doubt = "what cards of an unknown kind keep for their exchange is not known: name them."
+        doubt = "the memory that GPUs of an unknown kind use to communicate is unknown: name them with --gpu-name."
     if verdict == "fits" and doubt:
         verdict, reason = "borderline", doubt
     if length > model.max_model_len:
         verdict = "refused"
         reason = (
             f"User-specified max_model_len ({length}) is greater than the derived max_model_len "
-            f"({model.max_model_len}): the model was not made for more."
+            f"({model.max_model_len}), the model's limit."
         )
     return replace(
         begun,
@@ -165,7 +165,7 @@ def _unserved(model: Model, card: Card, flags: Settings) -> str | None:
     """Why vLLM would refuse such a model and such flags, whatever the memory; None if it would not."""
     size, packing = flags.tensor_parallel_size, model.quantization
     if size > card.count:
-        return f"tensor_parallel_size is {size}, and the number of cards is {card.count}."
+        return f"tensor_parallel_size is {size}, but the number of GPUs is {card.count}."
     if flags.max_num_batched_tokens < flags.max_num_seqs:
         return (
             f"max_num_batched_tokens ({flags.max_num_batched_tokens}) must be greater than or equal to max_num_seqs "
@@ -174,7 +174,7 @@ def _unserved(model: Model, card: Card, flags: Settings) -> str | None:
     if model.heads % size:
         return f"Total number of attention heads ({model.heads}) must be divisible by tensor parallel size ({size})."
     if max(model.kv_heads, size) % min(model.kv_heads, size) and not model.latent:
-        return f"{model.kv_heads} KV heads cannot be divided between, or repeated on, {size} cards."
+        return f"{model.kv_heads} KV heads cannot be split across, or repeated on, {size} GPUs."
     if padded_vocabulary(model) % size:
         return f"{padded_vocabulary(model)} rows of the vocabulary are not divisible by tensor parallel size ({size})."
     split = {"the MLP": model.experts.intermediate if model.experts else model.intermediate}
@@ -187,7 +187,7 @@ def _unserved(model: Model, card: Card, flags: Settings) -> str | None:
         if grouped and (width // size) % packing.group:
             return (
                 f"the quantization's group size {packing.group} does not divide the {width // size} columns of {name} "
-                "on one card: the input size is not aligned with the quantized weight shape."
+                "on one GPU: the input size is not aligned with the quantized weight shape."
             )
     return None
 
@@ -205,7 +205,7 @@ def _verdict(left: Size, needed: float, length: int, longest: int) -> tuple[Verd
     if needed > left.low:
         return "borderline", (
             f"a request of {length} tokens needs {needed:.2f} GiB of KV cache, and between {max(left.low, 0):.2f} and "
-            f"{left.high:.2f} GiB will be there.{estimate}"
+            f"{left.high:.2f} GiB are expected.{estimate}"
         )
     return "fits", (
         f"a request of {length} tokens needs {needed:.2f} GiB of KV cache, and {left.value:.2f} GiB are expected."
@@ -221,7 +221,7 @@ def _no_room_beside(taken: Parts, free: Size, flags: Settings, model: Model, tot
     """
     requested = flags.gpu_memory_utilization * total_gib
     if requested > free.low:
-        return f"{requested:.2f} GiB are asked for, and between {free.low:.2f} and {free.high:.2f} will be free."
+        return f"{requested:.2f} GiB are requested, but between {free.low:.2f} and {free.high:.2f} GiB will be free."
     beside, logits = free.value - requested, flags.max_num_seqs * model.vocabulary * 4 / GIB
     if taken.graphs_counted or not taken.graphs.value:
         return None
@@ -230,6 +230,6 @@ def _no_room_beside(taken: Parts, free: Size, flags: Settings, model: Model, tot
         return None
     safer = max(math.floor((free.value - needed) / total_gib * 100), 1) / 100
     return (
-        f"{beside:.2f} GiB are left beside the budget, and CUDA graphs and the warm-up after them may take "
-        f"{needed:.2f}: gpu_memory_utilization {safer} is safer."
+        f"{beside:.2f} GiB are left outside the budget, but CUDA graphs and the warm-up may take {needed:.2f} GiB. "
+        f"gpu_memory_utilization {safer} is safer."
     )

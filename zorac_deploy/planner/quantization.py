@@ -83,7 +83,7 @@ def _weights(given: Mapping[str, Any]) -> Quantization:
         # bitsandbytes keeps one 32-bit scale for 64 weights (its default block), 8-bit ones one for a row.
         return Quantization(method, 4 if four else 8, 64 if four else 0, 4, False, ("lm_head", *ignored))
     raise Refused(
-        f"the model is quantized by {method or 'a method without a name'}, and the planner does not know its sizes.",
+        f"the planner does not know the quantization {method or 'without a name'}. Set vllm_max_model_len to a number.",
         "model-unknown",
     )
 
@@ -97,7 +97,7 @@ def _number(given: Mapping[str, Any], name: str, default: int) -> int:
     if found is None:
         return default
     if isinstance(found, bool) or not isinstance(found, int) or not -1 <= found <= 2**20:
-        raise Refused(f"quantization_config says {name}: {found!r}, and a whole number is needed.", "model-damaged")
+        raise Refused(f"quantization_config has {name}: {found!r}, but a whole number is needed.", "model-damaged")
     return found
 
 
@@ -126,5 +126,5 @@ def _grouped(given: Mapping[str, Any], method: str, ignored: tuple[str, ...]) ->
 def _bits(given: Mapping[str, Any], name: str, default: int) -> int:
     found = _number(given, name, default)
     if found not in (2, 3, 4, 8, 16):
-        raise Refused(f"quantization_config says {name}: {found}; 2, 3, 4, 8 or 16 bits exist.", "model-damaged")
+        raise Refused(f"quantization_config has {name}: {found}, but 2, 3, 4, 8 or 16 is needed.", "model-damaged")
     return found

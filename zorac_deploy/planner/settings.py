@@ -47,7 +47,9 @@ def unknown(settings: Mapping[str, str], *, llama_cpp: bool = False) -> list[str
     for flag, value in flags.items():
         if flag in engine_settings.PLANNED:
             option = f"--{flag.replace('_', '-')}"
-            raise Refused(f"{flag} is {value}, as another setting. Give it with {option}.", "settings-invalid")
+            raise Refused(
+                f"--setting {flag}={value}: this setting has its own option. Use {option}.", "settings-invalid"
+            )
     used = {flag: value for flag, value in flags.items() if value.lower() not in _OFF}
     if server == "vllm":
         engine_settings.check(used)

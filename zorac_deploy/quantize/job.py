@@ -86,7 +86,7 @@ def prepare(
     beside = folder.parent if model.kind == "copy" and name == folder.name else Path()
     output = (output or beside / f"{name}-{found.name}").expanduser().absolute()
     if output.exists():
-        raise Refused(f"{output} is there already. Remove it, or name another with --output.", "settings-invalid")
+        raise Refused(f"{output} exists. Remove it, or name another directory with --output.", "settings-invalid")
     if calibration and not calibration.startswith("hf://"):
         calibration = str(_text(Path(calibration).expanduser().absolute()))
     tensors = _read(model)
@@ -114,9 +114,7 @@ def prepare(
 
 def _text(path: Path) -> Path:
     if not path.is_file() or not path.stat().st_size:
-        raise Refused(
-            f"there is no text in {path}. Name a file for --calibration, or leave it out.", "settings-invalid"
-        )
+        raise Refused(f"{path} has no text. Name a text file with --calibration, or leave it out.", "settings-invalid")
     return path
 
 
@@ -125,18 +123,16 @@ def _read(model: Resolved) -> dict[str, dict[str, Any]]:
     folder, source = Path(model.folder), model.source
     if model.manifest["format"] != "safetensors":
         raise Refused(
-            f"{source} is a GGUF file, which is quantized already. Take what it was made from, as safetensors.",
+            f"{source} is a GGUF file, which is already quantized. Use the original model in safetensors.",
             "format-unsupported",
         )
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     method = config.get("quantization_config", {}).get("quant_method")
     if method:
-        raise Refused(
-            f"{source} is quantized already, by {method}. Take the one that it was made from.", "format-unsupported"
-        )
+        raise Refused(f"{source} is already quantized by {method}. Use the original model.", "format-unsupported")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise Refused(
-            f"{source} has tekken.json alone, and calibrating takes {' or '.join(_TOKENIZERS)}. Fetch one of them.",
+            f"{source} has only tekken.json, but calibration needs {' or '.join(_TOKENIZERS)}. Download one of them.",
             "model-incomplete",
         )
     headers = [model_manifest.read_header(file) for file in model_manifest.weight_files(folder)]
@@ -153,7 +149,7 @@ def _layers(tensors: Mapping[str, Mapping[str, Any]]) -> list[recipes.Layer]:
     embeddings = {name: shape for name, shape in matrices.items() if "embed" in name or name.endswith(("wte", "wpe"))}
     found = {name: shape for name, shape in matrices.items() if name not in embeddings}
     if not found:
-        raise Refused("the model has no linear layers that could be quantized.", "format-unsupported")
+        raise Refused("the model has no linear layers to quantize.", "format-unsupported")
     if not any(name.endswith("lm_head") for name in found) and embeddings:
         found["lm_head"] = next(iter(embeddings.values()))
     return [recipes.Layer(name, inputs=shape[1], outputs=shape[0]) for name, shape in found.items()]
@@ -181,15 +177,15 @@ def _require_room(job: Job) -> None:
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise Refused(
-                f"{needed / _GIB:.1f} GiB are needed under {folder}, and {free / _GIB:.1f} are free. Free some, or "
-                "name another folder with --output.",
+                f"{folder} needs {needed / _GIB:.1f} GiB, but {free / _GIB:.1f} GiB are free. Free some space, or name "
+                "another directory with --output.",
                 "disk-full",
             )
     available = _available_gib()
     if available is not None and available < job.memory_gib:
         raise Refused(
-            f"the model is quantized in memory: {job.memory_gib:.1f} GiB are needed, and {available:.1f} are there. "
-            "Take a machine with more, fewer --samples, or a shorter --length.",
+            f"quantizing needs {job.memory_gib:.1f} GiB of memory, but {available:.1f} GiB are available. "
+            "Use fewer --samples, a shorter --length, or a machine with more memory.",
             "model-does-not-fit",
         )
 

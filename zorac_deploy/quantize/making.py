@@ -78,7 +78,7 @@ def make(job: Job, log: Path, told: Callable[[Event], None]) -> Made:
             told(Event("install llmcompressor"))
         python = environments.ensure(*job.environment)
         found = _run(python, job, source, partial, log, told)
-        told(Event("make it whole"))
+        told(Event("complete the directory"))
         _complete(source, partial)
         card = _card(job, found, partial, time.monotonic() - began)
         (partial / "quantization.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -98,7 +98,7 @@ def _partial(output: Path) -> Iterator[Path]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Refused(f"another run is making {output}. Wait for it.", "settings-invalid") from None
+            raise Refused(f"another run is creating {output}. Wait until it ends.", "settings-invalid") from None
         _empty(partial)
         try:
             yield partial
@@ -155,7 +155,7 @@ def _run(
                 process.kill()
     if "perplexity" not in found:
         raise Refused(
-            f"{_last_words(log)} Nothing was left behind. The whole output: {log}",
+            f"{_last_words(log)} All partial files were removed. Full output: {log}",
             "quantize-failed",
         )
     return found
@@ -181,9 +181,7 @@ def _environment(job: Job) -> dict[str, str]:
 
 def _last_words(log: Path) -> str:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return (
-        f"llmcompressor failed: {lines[-1][-500:]}." if lines else "llmcompressor was killed; is there memory enough?"
-    )
+    return f"llmcompressor failed: {lines[-1][-500:]}." if lines else "llmcompressor was killed. Check the free memory."
 
 
 def _complete(source: Path, partial: Path) -> None:
@@ -229,4 +227,4 @@ def _check(partial: Path) -> None:
     try:
         model_manifest.check(partial, tekken=False)
     except Refusal as fault:
-        raise Refused(f"what was made is not whole: {fault}", "quantize-failed") from None
+        raise Refused(f"the quantized model is incomplete: {fault}", "quantize-failed") from None

@@ -83,7 +83,7 @@ def calibration(job, tokenizer):
         rows = pieces(tokenizer, text, samples, length)
     if len(rows) < samples:
         raise Fault(
-            f"{source} holds {len(rows)} conversations, and {samples} are wanted. Take more, or --samples {len(rows)}.",
+            f"{source} has {len(rows)} conversations, but --samples is {samples}. Use --samples {len(rows)}.",
             "settings-invalid",
         )
     return [{"input_ids": tokens(tokenizer, row)[:length]} for row in rows]
@@ -94,8 +94,8 @@ def pieces(tokenizer, text, samples, length):
     found = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(found) < samples * length:
         raise Fault(
-            f"the text holds {len(found)} tokens, and {samples} samples of {length} need {samples * length}. Take a "
-            f"longer one, or --samples {max(len(found) // length, 1)}.",
+            f"the text has {len(found)} tokens, but {samples} samples of {length} need {samples * length}. Use a "
+            f"longer text, or --samples {max(len(found) // length, 1)}.",
             "settings-invalid",
         )
     step, cut = len(found) // samples, length // 3
@@ -124,7 +124,7 @@ def conversations(source, samples):
         if len(found) == samples:
             break
         if "messages" not in row and "text" not in row:
-            raise Fault(f"a row of {source} has {', '.join(row)}, and neither messages nor text.", "settings-invalid")
+            raise Fault(f"a row of {source} has {', '.join(row)}, but neither messages nor text.", "settings-invalid")
         found.append(row.get("messages") or [{"role": "user", "content": row["text"]}])
     return found
 
@@ -166,7 +166,7 @@ def quantize(job):
     try:
         recipe = Recipe.create_instance(job["recipe"]).modifiers
     except (ValueError, TypeError, KeyError) as error:
-        raise Fault(f"llmcompressor does not take the recipe: {error}", "recipe-invalid") from None
+        raise Fault(f"llmcompressor rejects the recipe: {error}", "recipe-invalid") from None
     calibrated = any(modifier.requires_calibration_data for modifier in recipe)
 
     say(doing="read the model")
@@ -175,7 +175,7 @@ def quantize(job):
     samples = calibration(job, tokenizer) if calibrated else []
     windows = held_out(tokenizer, job["length"])
     model = load(source, job["device"])
-    say(doing="measure it as it is")
+    say(doing="measure the original")
     before = perplexity(model, windows)
 
     say(doing="quantize")
@@ -191,12 +191,12 @@ def quantize(job):
         shuffle_calibration_samples=False,
         pipeline="sequential" if calibrated else "datafree",
     )
-    say(doing="write it")
+    say(doing="write the model")
     model.save_pretrained(output, save_compressed=True)
     del model
     gc.collect()
 
-    say(doing="measure what was written")
+    say(doing="measure the quantized model")
     after = perplexity(load(output, job["device"]), windows)
     say(
         perplexity={
@@ -228,7 +228,7 @@ def main():
     except Fault as fault:
         say(fault=fault.args[0], id=fault.args[1])
     except torch.OutOfMemoryError:
-        said = "the card has too little memory for one layer. Take --device cpu, or fewer or shorter samples."
+        said = "the GPU has too little memory for one layer. Use --device cpu, fewer --samples, or a shorter --length."
         say(fault=said, id="quantize-failed")
     sys.stderr.flush()
     os._exit(0)

@@ -106,10 +106,10 @@ def read(name: str, group_size: int | None = None) -> Recipe:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _invalid(
-            f"there is no recipe {name}. Take one of {', '.join(shipped())}, or the path of a YAML file."
+            f"recipe not found: {name}. Use one of {', '.join(shipped())}, or the path of a YAML file."
         ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise _invalid(f"{path} cannot be read as YAML: {error}") from None
+        raise _invalid(f"{path} is not YAML: {error}") from None
     modifiers = _modifiers(content, path)
     quantizing = {each: words for each, words in modifiers.items() if each in _QUANTIZING}
     for each in quantizing.values():
@@ -118,7 +118,7 @@ def read(name: str, group_size: int | None = None) -> Recipe:
     groups = tuple(group for words in quantizing.values() for group in _groups(words, path))
     if group_size and any(group.size not in (0, group_size) for group in groups):
         raise _invalid(
-            f"{path.name} takes a scheme by its name, whose group size is fixed. Write it out under config_groups, as "
+            f"{path.name} names a scheme, whose group size is fixed. Use config_groups instead, as "
             f"{_FOLDER / 'awq-w4a16.yaml'} does, or leave out --group-size."
         )
     return Recipe(path.stem, yaml.safe_dump(content, sort_keys=False), tuple(modifiers), groups)
@@ -133,17 +133,17 @@ def check(recipe: Recipe, layers: Sequence[Layer]) -> None:
     for group in recipe.groups:
         for name in (*group.targets, *group.ignore):
             if not any(_named(layer, (name,)) for layer in layers):
-                raise _invalid(f"{recipe.name} names {name}, and the model has no such layer. {_near(name, layers)}")
+                raise _invalid(f"{recipe.name} names {name}, but the model has no such layer. {_near(name, layers)}")
     taken = [(layer, found) for layer in layers if (found := recipe.group_of(layer))]
     if not taken:
-        raise _invalid(f"{recipe.name} ignores every layer that it targets, so nothing would be quantized.")
+        raise _invalid(f"{recipe.name} ignores every layer that it targets. Remove layers from ignore.")
     for layer, group in taken:
         if group.size and layer.inputs % group.size:
             fitting = [size for size in GROUP_SIZES if all(each.inputs % size == 0 for each, _ in taken)]
-            cure = f"Type: --group-size {fitting[0]}" if fitting else "Add the layer to ignore in a recipe of your own"
-            also = f" ({' and '.join(map(str, fitting[1:]))} would do, too)" if fitting[1:] else ""
+            cure = f"Add --group-size {fitting[0]}" if fitting else "Add the layer to ignore in your own recipe"
+            also = f" ({' or '.join(map(str, fitting[1:]))} also works)" if fitting[1:] else ""
             raise _invalid(
-                f"{recipe.name} has groups of {group.size} weights, and they do not divide the {layer.inputs} inputs "
+                f"{recipe.name} has groups of {group.size} weights, which do not divide the {layer.inputs} inputs "
                 f"of {layer.name}. {cure}{also}."
             )
 
@@ -161,18 +161,18 @@ def _modifiers(content: object, path: Path) -> dict[str, dict[str, Any]]:
     found = {name: words or {} for kind in kinds if isinstance(kind, dict) for name, words in kind.items()}
     if not found or not all(isinstance(words, dict) for words in found.values()):
         raise _invalid(
-            f"{path} holds no modifiers under quant_stage and quant_modifiers. {_FOLDER / 'awq-w4a16.yaml'} shows how."
+            f"{path} has no modifiers under quant_stage and quant_modifiers. See {_FOLDER / 'awq-w4a16.yaml'}."
         )
     for name in found:
         if name not in (*_QUANTIZING, *_PREPARING):
             near = difflib.get_close_matches(str(name), (*_QUANTIZING, *_PREPARING), 1)
             raise _invalid(
-                f"{path.name} has a {name}, which is no modifier that quantizes. "
+                f"{path.name} has {name}, which is not a quantization modifier. "
                 f"{f'Did you mean {near[0]}?' if near else 'Known: ' + ', '.join((*_QUANTIZING, *_PREPARING)) + '.'}"
             )
     if not any(name in _QUANTIZING for name in found):
         raise _invalid(
-            f"{path.name} has {' and '.join(found)} alone, which prepares weights and quantizes none. Add a "
+            f"{path.name} has only {' and '.join(found)}, which does not quantize. Add a "
             "QuantizationModifier after it, and move targets, ignore and scheme there."
         )
     return found
@@ -186,16 +186,16 @@ def _groups(words: Mapping[str, Any], path: Path) -> list[Group]:
         weights = group.get("weights") or {}
         bits, size = weights.get("num_bits"), weights.get("group_size") or 0
         if not isinstance(bits, int) or not isinstance(size, int):
-            raise _invalid(f"{path.name} has a group without num_bits, or with a group_size that is no number.")
+            raise _invalid(f"{path.name} has a group without num_bits, or with a group_size that is not a number.")
         found.append(Group(_names(group.get("targets")) or ("Linear",), ignore, bits, max(size, 0)))
     scheme = words.get("scheme")
     schemes = {scheme: words.get("targets")} if isinstance(scheme, str) else scheme if isinstance(scheme, dict) else {}
     for name, targets in schemes.items():
         if str(name).upper() not in _SCHEMES:
-            raise _invalid(f"{path.name} has the scheme {name}. Take one of {', '.join(_SCHEMES)}.")
+            raise _invalid(f"{path.name} has the unknown scheme {name}. Use one of {', '.join(_SCHEMES)}.")
         found.append(Group(_names(targets) or ("Linear",), ignore, *_SCHEMES[str(name).upper()]))
     if not found:
-        raise _invalid(f"{path.name} has a modifier that quantizes, with neither config_groups nor scheme.")
+        raise _invalid(f"{path.name} has a quantization modifier without config_groups or scheme. Add one of them.")
     return found
 
 
@@ -229,7 +229,7 @@ def _named(layer: Layer, names: Sequence[str]) -> bool:
             if name.startswith("re:") and re.match(name[3:], layer.name):
                 return True
         except re.error as error:
-            raise _invalid(f"{name} is no regular expression: {error}.") from None
+            raise _invalid(f"{name} is not a regular expression: {error}.") from None
     return False
 
 
@@ -240,7 +240,7 @@ def _near(name: str, layers: Sequence[Layer]) -> str:
     near = difflib.get_close_matches(wanted or name, ["Linear", *ends], 3, cutoff=0.5)
     whole = [layer.name for layer in layers if layer.name.endswith(f".{near[0]}")] if near else []
     if whole:
-        return f"Near to it: {', '.join(near)}; whole names are like {whole[0]}, or re:.*{near[0]}$ for all of them."
+        return f"Similar: {', '.join(near)}. Full names look like {whole[0]}; re:.*{near[0]}$ means all of them."
     return f"It has {', '.join(near or ends)}."
 
 

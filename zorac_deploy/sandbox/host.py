@@ -94,7 +94,7 @@ def find(name: str) -> Sandbox:
         if sandbox.name == name:
             return sandbox
     there = ", ".join(sandbox.name for sandbox in listed()) or "none"
-    raise SandboxError(f"there is no sandbox named {name} (there are: {there}). Type: zorac-deploy sandbox up {name}")
+    raise SandboxError(f"no sandbox named {name}. Existing: {there}. Boot it with: zorac-deploy sandbox up {name}")
 
 
 def up(name: str, distribution: str = "debian12", network: Network = "shared", mirror: str | None = None) -> Sandbox:
@@ -104,7 +104,7 @@ def up(name: str, distribution: str = "debian12", network: Network = "shared", m
         SandboxError: A tool is missing, this user is not root, or the host did not come up.
     """
     if not _NAME.fullmatch(name):
-        raise SandboxError(f"{name!r} is no name for a host. Take up to 30 small letters, digits and dashes.")
+        raise SandboxError(f"{name!r} is not a valid host name. Use up to 30 lowercase letters, digits and dashes.")
     with contextlib.suppress(SandboxError):
         existing = find(name)
         if existing.running:
@@ -334,7 +334,7 @@ def _wait_for_ssh(sandbox: Sandbox, command: str) -> None:
             return
         time.sleep(0.2)
     console = (sandbox.folder / "console.log").read_text(errors="replace")[-2000:]
-    raise SandboxError(f"{sandbox.name} did not come up within {_BOOT_LIMIT_SECONDS} s. Its console:\n{console}")
+    raise SandboxError(f"{sandbox.name} did not boot within {_BOOT_LIMIT_SECONDS} s. Its console:\n{console}")
 
 
 def _processes_of(name: str) -> list[int]:

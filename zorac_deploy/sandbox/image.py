@@ -100,6 +100,6 @@ def _own_mirror() -> str:
         if (origin, label, component) == ("Debian", "Debian", "main"):
             return uri
     raise SandboxError(
-        "this machine's apt knows no Debian archive (is its list empty? type: apt-get update). "
-        "Name one with --mirror URL."
+        "apt on this machine has no Debian archive. Update its lists with apt-get update, or name an archive with "
+        "--mirror URL."
     )

@@ -60,4 +60,4 @@ def _convert(python: Path, output: Path) -> None:
     command = [str(python), str(_HERE / "convert_gguf.py"), _SHIPPED_IN, str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SandboxError(f"the demonstration model could not be made: {done.stderr[-2000:]}")
+        raise SandboxError(f"cannot create the sandbox model: {done.stderr[-2000:]}")

@@ -62,7 +62,7 @@ def test_a_person_is_answered(run):
 def test_the_watchdog_finds_it_alive(host):
     with host.sudo():
         look = "/usr/local/lib/zorac-deploy/zorac-host watch --idle-seconds 0 --stall-seconds 60 --answer-seconds 30"
-        assert host.check_output(look) in ("it makes tokens", "it is idle, and answers")
+        assert host.check_output(look) in ("the engine generates tokens", "the engine is idle and answers")
 
 
 def test_engines_take_turns(run, host, shown):
