@@ -13,7 +13,7 @@ from zorac_deploy import runner
 from zorac_deploy.cli.terminal import marked
 
 _NOTE_SECONDS = 15
-_NOISE = ("Validating arguments", "Look at", "Gathering Facts")
+_NOISE = ("Validating arguments", "Run the preflight checks", "Gathering Facts")
 
 
 class Progress:

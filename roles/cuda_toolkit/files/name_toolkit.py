@@ -23,7 +23,7 @@ def toolkit() -> Path:
     for place in package.submodule_search_locations if package and package.submodule_search_locations else ():
         for compiler in Path(place).glob("cu*/bin/nvcc"):
             return compiler.parents[1]
-    sys.exit("the engine's environment has no package with nvcc: its lock must name nvidia-cuda-nvcc")
+    sys.exit("the engine's environment has no package with nvcc. Add nvidia-cuda-nvcc to its lock")
 
 
 def compile_kernel(home: Path, compute: str) -> None:
@@ -35,7 +35,7 @@ def compile_kernel(home: Path, compute: str) -> None:
         command = [home / "bin/nvcc", f"-arch=sm_{compute.replace('.', '')}", f"-I{include}", "-cubin", "kernel.cu"]
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        sys.exit(f"{home}/bin/nvcc does not compile for compute capability {compute}: {done.stderr.strip()[-800:]}")
+        sys.exit(f"{home}/bin/nvcc cannot compile for compute capability {compute}: {done.stderr.strip()[-800:]}")
 
 
 def main() -> None:

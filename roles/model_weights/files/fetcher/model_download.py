@@ -76,8 +76,8 @@ class Download:
                 return
             part.unlink()
         raise Refusal(
-            f"{name} of {self._job['manifest']['source']} came twice with another SHA-256 than was "
-            "announced. Something on the way changes files: look at the proxy, or name another source.",
+            f"{name} of {self._job['manifest']['source']} came twice with an unexpected SHA-256. "
+            "A proxy may change files: check it, or use another source.",
             "model-damaged",
         )
 
@@ -93,7 +93,7 @@ class Download:
         if self._job["hub"]:
             metadata = get_hf_file_metadata(url, token=self._token or False, timeout=self._job["stall_seconds"])
             if f"/{metadata.commit_hash}/" not in url:
-                raise Again(f"{url} is answered with the commit {metadata.commit_hash}")
+                raise Again(f"{url} answered with the commit {metadata.commit_hash}")
             if metadata.xet_file_data and is_xet_available() and not have:
                 self._get_by_xet(part, file["size"], metadata.xet_file_data, headers)
                 return
@@ -131,7 +131,7 @@ def _outcome(fault: BaseException | None, source: str) -> dict[str, Any]:
         case HfHubHTTPError():
             return _answered(fault, source)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            message = f"the disk was full before {source} was there. Free some and type the same again."
+            message = f"the disk is full: {source} is incomplete. Free some space, then re-run the command."
             return _refused(message, "model-no-space")
         case httpx2.HTTPError() | OSError():
             return {"outcome": "again", "message": str(fault) or type(fault).__name__}
@@ -149,14 +149,14 @@ def _answered(fault: HfHubHTTPError, source: str) -> dict[str, Any]:
         return {"outcome": "again", "message": f"the server answers {status}", "wait_seconds": seconds}
     if isinstance(fault, GatedRepoError) or status in (401, 403):
         message = (
-            f"{source} may not be read ({status}). Accept its terms on its page on the hub in a browser, "
-            "and give a token with HF_TOKEN=… or: hf auth login"
+            f"no access to {source} ({status}). Accept its terms on its page on the hub, "
+            "and set a token with HF_TOKEN=…, or type: hf auth login"
         )
         return _refused(message, "model-gated")
     if status == 404:
-        message = f"{url} is gone. Fetch the newest: zorac-deploy model pull SOURCE --refresh"
+        message = f"{url} no longer exists. Pull the newest: zorac-deploy model pull SOURCE --refresh"
         return _refused(message, "model-missing")
-    return _refused(f"{url} is answered with {status}. Try again later.", "model-unreachable")
+    return _refused(f"{url} answered {status}. Try again later.", "model-unreachable")
 
 
 def _refused(message: str, refusal: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Fetch:
             self._prepare()
             self._download()
             self._publish()
-        self._tell("done", "all is there")
+        self._tell("done", "complete")
 
     def refuse(self, message: str, refusal: str) -> None:
         """Leave word why it was given up."""
@@ -76,7 +76,7 @@ class Fetch:
         for name in self._manifest["files"]:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or any(part[0] == "." for part in path.parts):
-                message = f"{self._manifest['source']} names a file outside of its folder: {name}."
+                message = f"{self._manifest['source']} names a file outside its directory: {name}. Use another model."
                 raise Refusal(message, "model-unsafe")
         self._partial.mkdir(parents=True, exist_ok=True)
         for path in list(self._partial.rglob("*")):
@@ -86,8 +86,8 @@ class Fetch:
         missing, free = self._manifest["bytes"] - self._have(), shutil.disk_usage(self._partial).free
         if missing > free:
             raise Refusal(
-                f"{missing / _GIB:.1f} GiB of {self._path.name} are still to come, and "
-                f"{self._partial.parent} has {free / _GIB:.1f} GiB free. Free some and type the same again.",
+                f"{missing / _GIB:.1f} GiB of {self._path.name} are missing, but {self._partial.parent} has "
+                f"{free / _GIB:.1f} GiB free. Free some space, then re-run the command.",
                 "model-no-space",
             )
 
@@ -121,8 +121,8 @@ class Fetch:
             best = max(best, now)
             if failures >= self._job["tries"]:
                 raise Refusal(
-                    f"{self._manifest['source']} does not come: {outcome['message']}. It was tried "
-                    f"{self._tries} times, and {now / _GIB:.1f} GiB are here. Type the same again to go on.",
+                    f"cannot download {self._manifest['source']}: {outcome['message']}. {self._tries} tries; "
+                    f"{now / _GIB:.1f} GiB are stored. Re-run the command to resume.",
                     "model-unreachable",
                 )
             # What was cut off after something new had come goes on at once.
@@ -149,7 +149,7 @@ class Fetch:
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
         if said is None:
-            return {"outcome": "again", "message": f"nothing came for {self._job['stall_seconds']} s"}
+            return {"outcome": "again", "message": f"no data for {self._job['stall_seconds']} s"}
         try:
             return dict(json.loads(said.splitlines()[-1]))
         except (ValueError, IndexError):
@@ -180,7 +180,7 @@ class Fetch:
     def _wait(self, seconds: float, why: str) -> None:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._tell("waiting", f"{why}; once more in {left:.0f} s")
+            self._tell("waiting", f"{why}; next try in {left:.0f} s")
             time.sleep(min(left, 1))
 
     def _publish(self) -> None:
@@ -188,7 +188,7 @@ class Fetch:
         shutil.rmtree(self._partial / ".hub", ignore_errors=True)
         there = {str(path.relative_to(self._partial)) for path in self._partial.rglob("*") if not path.is_dir()}
         if there != {*self._manifest["files"], RECORD}:
-            message = f"{self._partial} is not what was fetched. Remove it and type the same again."
+            message = f"{self._partial} was changed during the download. Remove it, then re-run the command."
             raise Refusal(message, "model-damaged")
         for folder in (*(path for path in self._partial.rglob("*") if path.is_dir()), self._partial):
             _sync(folder)
@@ -241,7 +241,7 @@ def main() -> None:
     except (Refusal, OSError) as fault:
         message, refusal = fault.args if isinstance(fault, Refusal) else (str(fault), "")
         if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            message, refusal = f"{fault}. Free some and type the same again.", "model-no-space"
+            message, refusal = f"{fault}. Free some space, then re-run the command.", "model-no-space"
         with contextlib.suppress(OSError):  # a disk that is full takes no last words
             fetch.refuse(message, refusal)
         if refusal:
