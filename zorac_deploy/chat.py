@@ -1,24 +1,25 @@
 """Talk to an endpoint: a streamed reply with its measures, and the checks that prove that it serves a client."""
 
 import contextlib
+import json
+import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
 
 import httpx2
+from pydantic import BaseModel, ValidationError
 
 from zorac_deploy.errors import EndpointFailed
 from zorac_host import routes
 
-if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionMessageParam
-    from openai.types.completion_usage import CompletionUsage
-
 _LIMIT_SECONDS = 300.0
 _SMOKE_TOKENS = 64
+_ANSWER_LIMIT_BYTES = 4 * 2**20
+# An event of the stream carries at least one token, in a few hundred bytes as a rule.
+_EVENT_LIMIT_BYTES = 8 * 2**10
 
-Message: TypeAlias = "ChatCompletionMessageParam"
+Message = Mapping[str, str]
 
 # What the chat client Zorac sends after it has summarised a long conversation.
 ZORAC_SUMMARY_SHAPE: list[Message] = [
@@ -61,57 +62,155 @@ class Measures:
     prompt_tokens: int
 
 
-class Reply:
-    """A reply as it arrives: iterate over its pieces of text, then read `measures`.
+class _Delta(BaseModel):
+    content: str | None = None
 
-    Iterating raises EndpointFailed where the endpoint refuses or the connection breaks.
+
+class _Choice(BaseModel):
+    delta: _Delta
+    finish_reason: str | None = None
+
+
+class _Usage(BaseModel):
+    completion_tokens: int
+    prompt_tokens: int
+
+
+class _Chunk(BaseModel):
+    """One event of a streamed reply."""
+
+    choices: tuple[_Choice, ...] = ()
+    usage: _Usage | None = None
+
+
+class Reply:
+    """A reply as it arrives: iterate over its pieces of text, then read `measures`, and `cut`.
+
+    Iterating raises EndpointFailed where the endpoint refuses, the connection breaks, or what comes is no reply.
+
+    Attributes:
+        measures: How fast it came; None until its end, and where the endpoint does not count tokens.
+        cut: Whether it ended because it was as long as it may be.
     """
 
-    def __init__(self, endpoint: Endpoint, messages: Sequence[Message], max_tokens: int | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, messages: Sequence[Message], max_tokens: int) -> None:
         self._endpoint, self._messages, self._max_tokens = endpoint, messages, max_tokens
         self.measures: Measures | None = None
+        self.cut = False
 
     def __iter__(self) -> Iterator[str]:
-        import openai  # here, for it takes most of a second, and most commands never chat
-
-        client = openai.OpenAI(
-            base_url=f"{self._endpoint.url}/v1",
-            api_key=self._endpoint.api_key,
-            timeout=_LIMIT_SECONDS,
-            max_retries=0,
-            http_client=httpx2.Client(trust_env=False, timeout=_LIMIT_SECONDS),
-        )
-        first, usage, sent = 0.0, None, time.monotonic()
-        with client, _translated():
-            for chunk in client.chat.completions.create(
-                model=self._endpoint.model,
-                messages=list(self._messages),
-                max_tokens=self._max_tokens if self._max_tokens is not None else openai.omit,
-                temperature=0.1,
-                stream=True,
-                stream_options={"include_usage": True},
-            ):
-                usage = chunk.usage or usage
-                if chunk.choices and chunk.choices[0].delta.content:
-                    first = first or time.monotonic()
-                    yield chunk.choices[0].delta.content
+        first, last, usage, pieces = 0.0, 0.0, None, 0
+        sent = last = time.monotonic()
+        for data in self._events():
+            chunk = _chunk(data)
+            usage = chunk.usage or usage
+            for choice in chunk.choices[:1]:
+                self.cut = choice.finish_reason == "length"
+                if choice.delta.content:
+                    last = time.monotonic()
+                    first, pieces = first or last, pieces + 1
+                    if pieces > self._max_tokens:
+                        raise EndpointFailed(f"the endpoint sends more than the {self._max_tokens} tokens asked for")
+                    yield choice.delta.content
+            if time.monotonic() - last > _LIMIT_SECONDS:
+                raise EndpointFailed(f"no text came from the endpoint for {_LIMIT_SECONDS:.0f} s")
         self.measures = _measures(sent, first, time.monotonic(), usage)
+
+    def _events(self) -> Iterator[str]:
+        """What the events of the stream hold; an empty text for a line that holds nothing."""
+        body = {
+            "model": self._endpoint.model,
+            "messages": list(self._messages),
+            "max_tokens": self._max_tokens,
+            "temperature": 0.1,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        headers = {"Authorization": f"Bearer {self._endpoint.api_key}"}
+        url = f"{self._endpoint.url}/v1/chat/completions"
+        with (
+            _translated(),
+            _client(_LIMIT_SECONDS) as client,
+            client.stream("POST", url, json=body, headers=headers) as answer,
+        ):
+            if answer.status_code != httpx2.codes.OK:
+                content = _content(answer, _ANSWER_LIMIT_BYTES)
+                raise EndpointFailed(f"the endpoint answered {answer.status_code}: {_reason(content)}")
+            rest = b""
+            for part in _parts(answer, _ANSWER_LIMIT_BYTES + self._max_tokens * _EVENT_LIMIT_BYTES):
+                *lines, rest = (rest + part).split(b"\n")
+                for line in lines:
+                    name, _, value = line.decode(errors="replace").partition(":")
+                    data = value.strip() if name == "data" else ""
+                    if data == "[DONE]":
+                        return
+                    yield data
+
+
+def _client(limit: float) -> httpx2.Client:
+    """A client that waits for `limit` seconds. No proxy of the environment stands between this machine and a host."""
+    # The endpoint speaks HTTP: a context without certificates trusts nobody, and is made at once.
+    return httpx2.Client(trust_env=False, timeout=limit, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Turn what the OpenAI client raises into our own error."""
-    import openai
-
+    """Turn what the HTTP client raises into our own error."""
     try:
         yield
-    except openai.APIStatusError as error:
-        raise EndpointFailed(f"the endpoint answered {error.status_code}: {error.message}") from None
-    except openai.OpenAIError as error:
-        raise EndpointFailed(f"the endpoint did not answer: {error}") from None
+    except httpx2.HTTPError as error:
+        raise EndpointFailed(f"the endpoint did not answer: {error or type(error).__name__}") from None
 
 
-def _measures(sent: float, first: float, last: float, usage: "CompletionUsage | None") -> Measures | None:
+def _parts(answer: httpx2.Response, limit: int) -> Iterator[bytes]:
+    """The answer's body as it arrives, of which there may be up to `limit` bytes."""
+    size = 0
+    for part in answer.iter_bytes():
+        size += len(part)
+        if size > limit:
+            raise EndpointFailed(f"{answer.url.path} sent more than {limit >> 20} MiB and did not end its answer")
+        yield part
+
+
+def _content(answer: httpx2.Response, limit: int) -> bytes:
+    return b"".join(_parts(answer, limit))
+
+
+def _chunk(data: str) -> _Chunk:
+    """The event that holds `data`."""
+    if not data:
+        return _Chunk()
+    found = _json(data)
+    if isinstance(found, dict) and found.get("error"):
+        raise EndpointFailed(f"the endpoint failed: {_reason(data.encode())}")
+    try:
+        return _Chunk.model_validate(found)
+    except ValidationError:
+        raise EndpointFailed(f"the endpoint sends no reply but {data[:60]!r}") from None
+
+
+def _json(text: str | bytes) -> object:
+    """The JSON in `text`.
+
+    Raises:
+        EndpointFailed: It is none.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise EndpointFailed(f"the endpoint sends no JSON but {text[:60]!r}") from None
+
+
+def _reason(content: bytes) -> str:
+    """The message of an answer that is an error."""
+    with contextlib.suppress(EndpointFailed, KeyError, TypeError):
+        found = _json(content)
+        error = found["error"]  # type: ignore[index]  # what it is, is asked by trying
+        return str(error["message"] if isinstance(error, dict) else error)
+    return content[:500].decode(errors="replace").strip() or "nothing"
+
+
+def _measures(sent: float, first: float, last: float, usage: _Usage | None) -> Measures | None:
     if usage is None or not first:
         return None
     after_first = usage.completion_tokens - 1
@@ -173,44 +272,57 @@ def smoke(endpoint: Endpoint, on_check: Callable[[Check], None] = lambda _: None
     for name, probe in probes.items():
         try:
             check = Check(name, True, probe())
-        except (httpx2.HTTPError, EndpointFailed, ValueError) as error:  # what is no JSON is a ValueError
-            check = Check(name, False, str(error) or type(error).__name__)
+        except EndpointFailed as error:
+            check = Check(name, False, str(error))
         on_check(check)
         checks.append(check)
     return Smoke(tuple(checks), measures[0] if measures else None)
 
 
-def _get(endpoint: Endpoint, path: str, api_key: str | None = None) -> httpx2.Response:
+def _get(endpoint: Endpoint, path: str, api_key: str | None = None) -> tuple[int, bytes]:
+    """The status and the body that `path` is answered with."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    return httpx2.get(f"{endpoint.url}{path}", headers=headers, timeout=30, trust_env=False)
+    url = f"{endpoint.url}{path}"
+    with (
+        _translated(),
+        _client(30) as client,
+        client.stream("GET", url, headers=headers) as answer,
+    ):
+        return answer.status_code, _content(answer, _ANSWER_LIMIT_BYTES)
 
 
 def _health(endpoint: Endpoint) -> str:
-    status = _get(endpoint, "/health").status_code
+    status, _ = _get(endpoint, "/health")
     if status != httpx2.codes.OK:
         raise EndpointFailed(f"/health answered {status}")
     return "200"
 
 
 def _models(endpoint: Endpoint) -> str:
-    answer = _get(endpoint, "/v1/models", endpoint.api_key)
-    if answer.status_code != httpx2.codes.OK:
-        raise EndpointFailed(f"/v1/models answered {answer.status_code} with the API key")
-    names = [str(model.get("id")) for model in answer.json().get("data", [])]
+    status, content = _get(endpoint, "/v1/models", endpoint.api_key)
+    if status != httpx2.codes.OK:
+        raise EndpointFailed(f"/v1/models answered {status} with the API key")
+    listing = _json(content)
+    models = listing.get("data") if isinstance(listing, dict) else None
+    names = [str(model.get("id")) for model in models if isinstance(model, dict)] if isinstance(models, list) else []
     if endpoint.model not in names:
         raise EndpointFailed(f"the server lists {', '.join(names) or 'no model'}, not {endpoint.model}")
     return ", ".join(names)
 
 
 def _unauthorized(endpoint: Endpoint) -> str:
-    listing = _get(endpoint, routes.LISTING, endpoint.api_key)
-    guarded = routes.guarded(listing.json() if listing.status_code == httpx2.codes.OK else {})
-    with httpx2.Client(timeout=30, trust_env=False, headers={"Content-Type": "application/json"}) as client:
+    status, content = _get(endpoint, routes.LISTING, endpoint.api_key)
+    try:
+        guarded = routes.guarded(_json(content) if status == httpx2.codes.OK else {})
+    except ValueError as error:
+        raise EndpointFailed(str(error)) from None
+    headers = {"Content-Type": "application/json"}
+    with _translated(), _client(30) as client:
         for route in guarded:
             body = routes.BODY if route.method != "GET" else None
-            status = client.request(route.method, f"{endpoint.url}{route.path}", content=body).status_code
-            if not route.refused_by(status):
-                raise EndpointFailed(f"{route} answered {status} without the API key, expected 401")
+            with client.stream(route.method, f"{endpoint.url}{route.path}", content=body, headers=headers) as answer:
+                if not route.refused_by(answer.status_code):
+                    raise EndpointFailed(f"{route} answered {answer.status_code} without the API key, expected 401")
     return f"{len(guarded)} routes refuse a request without the key"
 
 

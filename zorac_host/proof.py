@@ -54,7 +54,8 @@ def prove(about: Mapping[str, Any], limit: float, closed: bool = True) -> None:
     _expect(about, "/health", None, 200, deadline)
     _expect(about, "/v1/models", None, 401, deadline)
     listing = _json(_expect(about, "/v1/models", key, 200, deadline), "/v1/models")
-    names = [each.get("id") for each in listing.get("data") or [] if isinstance(each, dict)]
+    models = listing.get("data")
+    names = [each.get("id") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
     if about["model"] not in names:
         raise Failure(f"/v1/models lists {names}, expected {about['model']}")
     if closed:
@@ -130,7 +131,11 @@ def _require_closed(about: Mapping[str, Any], key: str, deadline: float) -> None
         schema = _json(_expect(about, routes.LISTING, key, 200, deadline), routes.LISTING)
     except _Status:
         schema = {}  # an engine that lists no routes
-    for route in routes.guarded(schema):
+    try:
+        guarded = routes.guarded(schema)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    for route in guarded:
         status = _status(about, route, deadline)
         if not route.refused_by(status):
             raise Failure(f"{route} answered {status} without the API key, expected 401")
@@ -145,7 +150,7 @@ def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    text, usage = "", None
+    text, tokens = "", None
     for line in _lines(_request(about, "/v1/chat/completions", key, body), deadline):
         if not line.startswith("data:"):
             continue
@@ -155,13 +160,16 @@ def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
         chunk = _json(data, "the stream of a reply")
         if chunk.get("error"):
             raise Failure(f"the reply is an error: {str(chunk['error'])[:200]}")
-        for choice in chunk.get("choices") or []:
-            text += (choice.get("delta") or {}).get("content") or ""
-        usage = chunk.get("usage") or usage
+        try:
+            for choice in chunk.get("choices") or []:
+                text += (choice.get("delta") or {}).get("content") or ""
+            tokens = (chunk.get("usage") or {}).get("completion_tokens") or tokens
+        except (AttributeError, TypeError):
+            raise Failure(f"the stream of a reply holds {data[:60]!r}") from None
     if len(set(text.strip())) < 2:
         # A model whose numbers overflow repeats one sign, "!!!!" as a rule.
         raise Failure(f"the reply is {text[:40]!r}, which is not text")
-    if not usage or not usage.get("completion_tokens"):
+    if not tokens:
         raise Failure("the streamed reply ended without token counts")
 
 
@@ -243,7 +251,7 @@ def _lines(request: urllib.request.Request, deadline: float, status: int = 200) 
 def _json(text: str, of: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Failure(f"{of} is not JSON: {text[:60]!r}") from None
     if not isinstance(found, dict):
         raise Failure(f"{of} is not a JSON object: {text[:60]!r}")

@@ -5,14 +5,15 @@ changes something is asked with GET, which it does not know: an answer of the ro
 stands before it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 # Where vLLM lists its routes; llama.cpp does not.
 LISTING = "/openapi.json"
 BODY = b"{"
 _OPEN = ("GET", "/health")
+_METHODS = ("get", "put", "post", "delete", "patch")
+_MOST_PATHS = 1000
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,32 @@ _KNOWN_WITH_BODY = (
 )
 
 
-def guarded(schema: Mapping[str, Any]) -> list[Route]:
+def guarded(schema: object) -> list[Route]:
     """What is to be refused without the key: what is known, and after it what the engine's OpenAPI `schema` lists.
 
     In this order, for an engine that refuses nothing is found out by what is harmless.
+
+    Raises:
+        ValueError: The schema is none, or lists what is no route.
     """
     known = [Route("POST", path) for path in _KNOWN_WITH_BODY] + [Route("GET", path) for path in _KNOWN]
     return list(dict.fromkeys([*known, *_listed(schema)]))
 
 
-def _listed(schema: Mapping[str, Any]) -> Iterator[Route]:
-    for template, operations in (schema.get("paths") or {}).items():
+def _listed(schema: object) -> Iterator[Route]:
+    paths = (schema.get("paths") or {}) if isinstance(schema, dict) else None
+    if not isinstance(paths, dict) or len(paths) > _MOST_PATHS:
+        raise ValueError(f"{LISTING} holds no list of routes")
+    for template, operations in paths.items():
+        listed = operations if isinstance(operations, dict) else {"get": operations}
+        methods = {word: operation for word, operation in listed.items() if word in _METHODS}
+        # Without the slash, what follows the port could be another server's address.
+        path_is_one = template.startswith("/") and template.isprintable()
+        if not path_is_one or not all(isinstance(operation, dict) for operation in methods.values()):
+            raise ValueError(f"{LISTING} lists {template[:60]!r}, which is no route")
         # A name in braces stands for a part of the path; any part will do.
         path = "/".join("x" if "{" in part else part for part in template.split("/"))
-        for word, operation in operations.items():
+        for word, operation in methods.items():
             method = word.upper() if "requestBody" in operation else "GET"
-            if word in ("get", "put", "post", "delete", "patch") and (method, path) != _OPEN:
+            if (method, path) != _OPEN:
                 yield Route(method, path, listed=True)

@@ -1,13 +1,16 @@
 """The checks of `smoke` against a stub server (a stand-in, for a real engine shows none of these faults)."""
 
+import contextlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from zorac_deploy import chat
 from zorac_deploy.errors import EndpointFailed
+from zorac_host import routes
 
 
 class Stub(BaseHTTPRequestHandler):
@@ -58,7 +61,7 @@ def endpoint_of():
 
     def start(**differences):
         server = ThreadingHTTPServer(("127.0.0.1", 0), type("Changed", (Stub,), differences))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         servers.append(server)
         return chat.Endpoint(f"http://127.0.0.1:{server.server_port}", "small", "key")
 
@@ -106,7 +109,151 @@ def test_speed_comes_from_the_servers_count_not_from_chunks():
 
 def test_a_reply_that_is_refused_says_why(endpoint_of):
     with pytest.raises(EndpointFailed, match=r"400.*roles must alternate"):
-        "".join(chat.Reply(endpoint_of(status=400), [{"role": "user", "content": "hi"}]))
+        "".join(chat.Reply(endpoint_of(status=400), [{"role": "user", "content": "hi"}], 9))
+
+
+def hostile(endpoint_of, path, body, kind="application/json", endless=False):
+    """An endpoint that answers one path with `body`, over and over if it is endless."""
+
+    def answer(self):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+            for _ in range(10_000 if endless else 0):
+                self.wfile.write(body)
+
+    def do_get(self):
+        asked = self.path == path and (path == "/health" or self.headers["Authorization"])
+        answer(self) if asked else Stub.do_GET(self)
+
+    def do_post(self):
+        if self.path == path and self.headers["Authorization"]:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            answer(self)
+        else:
+            Stub.do_POST(self)
+
+    return endpoint_of(do_GET=do_get, do_POST=do_post)
+
+
+def event(**chunk):
+    return f"data: {json.dumps(chunk)}\n\n".encode()
+
+
+TEXT = {"choices": [{"index": 0, "delta": {"content": "hi"}}]}
+STREAM = "/v1/chat/completions"
+NESTED = b"[" * 100_000
+HOSTILE_STREAMS = {
+    "html": b"<html>Bad gateway</html>",
+    "broken JSON": b'data: {"choices": [{\n\n',
+    "nested JSON": b"data: " + NESTED + b"\n\n",
+    "a number": b"data: 7\n\n",
+    "a list": b"data: []\n\n",
+    "null": b"data: null\n\n",
+    "text of another kind": event(choices=[{"index": 0, "delta": {"content": 7}}]),
+    "choices of another kind": event(choices="hi"),
+    "a choice of another kind": event(choices=["hi"]),
+    "no delta": event(choices=[{"index": 0, "delta": None}]),
+    "null usage": event(**TEXT) + event(choices=[], usage=None),
+    "usage without numbers": event(**TEXT) + event(choices=[], usage={"completion_tokens": None}),
+    "usage of another kind": event(**TEXT) + event(choices=[], usage=[1]),
+    "an error": event(error={"message": "out of memory"}),
+    "no text": b"",
+    "no UTF-8": b"data: \xff\xfe\n\n",
+}
+
+
+@pytest.fixture
+def few_routes(monkeypatch):
+    monkeypatch.setattr(routes, "_KNOWN", ("/v1/models",))
+    monkeypatch.setattr(routes, "_KNOWN_WITH_BODY", ())
+
+
+@pytest.mark.usefixtures("few_routes")
+@pytest.mark.parametrize("body", HOSTILE_STREAMS.values(), ids=HOSTILE_STREAMS)
+def test_a_hostile_stream_fails_its_check(endpoint_of, body):
+    outcome = chat.smoke(hostile(endpoint_of, STREAM, body, "text/event-stream"))
+    assert outcome.failed == ["zorac-summary", "completion"]
+
+
+@pytest.mark.parametrize("body", HOSTILE_STREAMS.values(), ids=HOSTILE_STREAMS)
+def test_a_reply_from_a_hostile_stream_is_text_or_an_error_of_ours(endpoint_of, body):
+    reply = chat.Reply(hostile(endpoint_of, STREAM, body, "text/event-stream"), [{"role": "user", "content": "hi"}], 9)
+    with contextlib.suppress(EndpointFailed):
+        assert "".join(reply) in ("", "hi")
+    assert reply.measures is None
+
+
+@pytest.mark.usefixtures("few_routes")
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>", b'{"data": null}', b"[]", b"null", b'{"data": ["small"]}', b'{"data": {"id": "small"}}', NESTED, b"7"],
+)
+def test_a_hostile_list_of_models_fails_its_check(endpoint_of, body):
+    assert chat.smoke(hostile(endpoint_of, "/v1/models", body)).failed == ["models"]
+
+
+@pytest.mark.usefixtures("few_routes")
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"[]",
+        NESTED,
+        b'{"paths": ["/new"]}',
+        b'{"paths": {"/new": null}}',
+        b'{"paths": {"/new": {"post": null}}}',
+        b'{"paths": {"@example.org/new": {"get": {}}}}',
+        b'{"paths": {"/a\\nb": {"get": {}}}}',
+        json.dumps({"paths": {f"/{number}": {"get": {}} for number in range(5000)}}).encode(),
+    ],
+)
+def test_a_hostile_list_of_routes_fails_its_check(endpoint_of, body):
+    assert chat.smoke(hostile(endpoint_of, "/openapi.json", body)).failed == ["unauthorized"]
+
+
+@pytest.mark.usefixtures("few_routes")
+@pytest.mark.parametrize(
+    ("path", "body", "failed"),
+    [
+        ("/health", b"x" * 2**20, ["health"]),
+        ("/v1/models", b" " * 2**20, ["models"]),
+        ("/openapi.json", b" " * 2**20, ["unauthorized"]),
+        (STREAM, b"data: " + b"x" * 2**20, ["zorac-summary", "completion"]),  # a line without an end
+        (STREAM, b": still here\n\n" * 2**12, ["zorac-summary", "completion"]),  # comments
+        (STREAM, event(**TEXT) * 2**10, ["zorac-summary", "completion"]),  # more tokens than were asked for
+    ],
+)
+def test_an_endless_answer_is_ended(endpoint_of, monkeypatch, path, body, failed):
+    monkeypatch.setattr(chat, "_ANSWER_LIMIT_BYTES", 2**20)
+    began = time.monotonic()
+    assert chat.smoke(hostile(endpoint_of, path, body, endless=True)).failed == failed
+    assert time.monotonic() - began < 10
+
+
+def test_an_endpoint_that_keeps_the_line_open_without_a_word_is_left(endpoint_of, monkeypatch):
+    def drip(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                self.wfile.write(b": still here\n\n")
+                time.sleep(0.05)
+
+    monkeypatch.setattr(chat, "_LIMIT_SECONDS", 0.3)
+    with pytest.raises(EndpointFailed, match="no text"):
+        "".join(chat.Reply(endpoint_of(do_POST=drip), [{"role": "user", "content": "hi"}], 9))
+
+
+@pytest.mark.parametrize(("reason", "cut"), [("length", True), ("stop", False), (None, False)])
+def test_a_reply_says_whether_the_limit_cut_it(endpoint_of, reason, cut):
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
+    reply = chat.Reply(hostile(endpoint_of, STREAM, event(**TEXT) + event(**end)), [], 9)
+    assert "".join(reply) == "hi"
+    assert reply.cut is cut
 
 
 def test_the_key_is_not_in_the_endpoints_own_words():

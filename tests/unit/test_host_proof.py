@@ -188,9 +188,11 @@ def test_an_engine_that_lists_no_routes_is_asked_for_the_known_ones(engine, answ
 @pytest.mark.parametrize(
     ("listing", "found"),
     [
-        ('{"data": [{"id": "other"}]}', r"/v1/models lists \['other'\], and m is needed"),
-        ('{"data": null}', r"/v1/models lists \[\], and m is needed"),
+        ('{"data": [{"id": "other"}]}', r"/v1/models lists \['other'\], expected m"),
+        ('{"data": null}', r"/v1/models lists \[\], expected m"),
+        ('{"data": 7}', r"/v1/models lists \[\], expected m"),
         ("<html>", "/v1/models is not JSON: '<html>'"),
+        ("[" * 100_000, "/v1/models is not JSON"),
     ],
 )
 def test_another_model_is_none(engine, listing, found, monkeypatch):
@@ -198,6 +200,24 @@ def test_another_model_is_none(engine, listing, found, monkeypatch):
     answer = stand_in.answer
     monkeypatch.setattr(stand_in, "answer", lambda self, status, _: answer(self, status, [listing]))
     with pytest.raises(Failure, match=found):
+        proof.prove(about, 30)
+
+
+@pytest.mark.parametrize("listed", [["/new"], {"/new": None}, {"/new": {"post": None}}, {"@example.org/": {"get": {}}}])
+def test_an_engine_that_lists_no_real_routes_is_not_proved(engine, monkeypatch, listed):
+    stand_in, about = engine
+    monkeypatch.setattr(stand_in, "listed", listed)
+    with pytest.raises(Failure, match=r"/openapi\.json (holds no list of routes|lists )"):
+        proof.prove(about, 30)
+
+
+@pytest.mark.parametrize(
+    "chunk", [{"choices": 7}, {"choices": ["Ro"]}, {"choices": [{"delta": {"content": 7}}]}, {"usage": [1]}]
+)
+def test_a_stream_of_something_else_is_no_reply(engine, chunk):
+    stand_in, about = engine
+    stand_in.faults[_CHAT] = (200, [f"data: {json.dumps(chunk)}\n\n"])
+    with pytest.raises(Failure, match="the stream of a reply holds"):
         proof.prove(about, 30)
 
 
