@@ -32,6 +32,7 @@ class ModelArguments(_Strict):
     """What resolve_model takes."""
 
     source: str
+    name: str = ""
     tekken: bool = False
     pickle: bool = False
     refresh: bool = False
@@ -115,10 +116,21 @@ def resolve_model(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Which files a model consists of, as `models.resolve` says it, and how vLLM serves it."""
     try:
         asked = _checked(ModelArguments, arguments).model_dump()
+        _require_name(asked.pop("name"))
         model = models.resolve(asked.pop("source"), **asked)
         return {**model.summary(), "family": family.served(Path(model.folder)).summary()}
     except Refused as refused:
         return failed(refused)
+
+
+def _require_name(name: str) -> None:
+    """Require that `name` can be a folder's, also for Ansible, which reads `$` as the beginning of a variable."""
+    if not name.isprintable() or set("/$") & set(name) or name.startswith((".", "-")):
+        raise Refused(
+            f"model_weights_name is {name!r}, and the model's folder on the host is named after it: '/', '$', control "
+            "characters, and '.' or '-' in front cannot be in it. Set another model_weights_name.",
+            "settings-invalid",
+        )
 
 
 def hub_token(arguments: Mapping[str, Any]) -> dict[str, Any]:

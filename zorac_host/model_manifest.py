@@ -5,17 +5,20 @@ Runs on the controller before anything is copied, and on the host after. A folde
 
 import hashlib
 import json
+import math
 import os
 import re
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zorac_host.refusal import Refusal
 
 _TOKENIZERS = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json")
 _GGUF_PART = re.compile(r"-\d{5}-of-(?P<parts>\d{5})\.gguf$")
+_LONGEST_HEADER = 100_000_000  # bytes; the safetensors format's own limit, and more than any index has
+_LARGEST = 2**63
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zorac-deploy" / "model-digests.json"
 
@@ -72,8 +75,17 @@ def _files(folder: Path) -> list[Path]:
                 f"{path} is a link to {target}, outside the model. Replace it with the file itself.", "model-unsafe"
             )
         _require_file(path)
+        _require_plain(str(path.relative_to(folder)), folder)
         found.append(path)
     return found
+
+
+def _require_plain(name: str, folder: Path) -> None:
+    """Require a name that means the same to every program: Ansible reads `$` as the beginning of a variable."""
+    if "$" in name or not name.isprintable():
+        raise Refusal(
+            f"the file {name!r} in {folder} has a name with '$' or a control character. Rename it.", "model-unsafe"
+        )
 
 
 def _require_file(path: Path) -> None:
@@ -141,7 +153,7 @@ def _check_gguf(files: list[Path]) -> None:
 
 def _check_folder(folder: Path, tekken: bool, pickle: bool) -> str:
     """Require that `folder` holds a whole model in the Hugging Face layout, and say in which format."""
-    config = _read_json(folder, "config.json")
+    config = read_json(folder, "config.json")
     if not isinstance(config, dict) or not config:
         raise Refusal(f"{folder}/config.json has no settings. Download the model again.", "model-damaged")
     needed = ("tekken.json",) if tekken else _TOKENIZERS
@@ -174,8 +186,7 @@ def weight_files(folder: Path) -> list[Path]:
         Refusal: One is missing, or there is none.
     """
     if (folder / "model.safetensors.index.json").is_file():
-        index = _read_json(folder, "model.safetensors.index.json")
-        names = sorted(set(index.get("weight_map", {}).values())) if isinstance(index, dict) else []
+        names = _indexed(folder)
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
             raise Refusal(f"{folder} lacks {', '.join(missing) or 'weights'}. Download the rest.", "model-incomplete")
@@ -186,15 +197,43 @@ def weight_files(folder: Path) -> list[Path]:
     return found
 
 
-def _read_json(folder: Path, name: str) -> object:
-    if (folder / name).exists():
-        _require_file(folder / name)
+def _indexed(folder: Path) -> list[str]:
+    """The files that the index of the model in `folder` names.
+
+    Raises:
+        Refusal: It is no index, or names what is no file of the model.
+    """
+    index = read_json(folder, "model.safetensors.index.json")
+    named = index.get("weight_map", {}) if isinstance(index, dict) else {}
+    names = set(map(str, named.values())) if isinstance(named, dict) else {str(named)}
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if not parts or len(name) > 255 or any(part[0] in "./" for part in parts):
+            raise Refusal(
+                f"model.safetensors.index.json in {folder} names {name[:80]!r}, which is not a file of the model. "
+                "Download the model again.",
+                "model-damaged",
+            )
+    return sorted(names)
+
+
+def read_json(folder: Path, name: str) -> object:
+    """What the JSON file `name` of the model in `folder` holds.
+
+    Raises:
+        Refusal: It is missing, or cannot be read.
+    """
+    path = folder / name
     try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
+        if path.exists():
+            _require_file(path)
+        if path.stat().st_size > _LONGEST_HEADER:
+            raise ValueError(f"it has {path.stat().st_size} bytes")
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise Refusal(f"{folder} has no {name}. Download the whole model again.", "model-incomplete") from None
-    except ValueError as error:
-        raise Refusal(f"{folder}/{name} is not JSON: {error}. Download it again.", "model-damaged") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise Refusal(f"{path} cannot be read as JSON: {error}. Download it again.", "model-damaged") from None
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
@@ -213,16 +252,28 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= length <= size - 8:
             raise Refusal(f"{damaged} and no complete header. It was cut off: download it again.", "model-damaged")
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-            raise Refusal(f"{damaged}, and its header is not readable. Download it again.", "model-damaged") from None
+        content = file.read(length) if length <= _LONGEST_HEADER else b""
+    try:
+        header = json.loads(content)
+        header.pop("__metadata__", None)
+        end = max(map(_end, header.values()), default=0)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise Refusal(f"{damaged}, and its header is not readable. Download it again.", "model-damaged") from None
     if size != 8 + length + end:
         found = f"{damaged}, but its header needs {8 + length + end}"
         raise Refusal(f"{found}. It was cut off: download it again.", "model-damaged")
     return dict(header)
+
+
+def _end(entry: dict[str, Any]) -> int:
+    """Where the data of a tensor ends. An `entry` that is none is an error of one kind or another."""
+    begin, end = entry["data_offsets"]
+    numbers = [begin, end, *entry["shape"]]
+    if not isinstance(entry["dtype"], str) or not all(type(each) is int and 0 <= each < _LARGEST for each in numbers):
+        raise TypeError
+    if begin > end or len(numbers) > 64 or math.prod(entry["shape"]) >= _LARGEST:
+        raise ValueError
+    return int(end)
 
 
 def _digests(paths: list[Path]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 _RECORD = ".zorac-deploy.json"
 _GENERATIONS = Path(os.environ.get("ZORAC_HOST_ETC", "/etc/zorac-deploy")) / "generations"
 # The names that the role gives; other things may be in the same folder.
-_OURS = re.compile(r"(?P<name>.+)-(?P<digest>[0-9a-f]{12})(?P<partial>\.partial)?")
+_OURS = re.compile(r"(?P<name>.+)-(?P<digest>[0-9a-f]{12})(?P<partial>\.partial)?", re.DOTALL)
 
 
 class Fault(Exception):

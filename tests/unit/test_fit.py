@@ -1,6 +1,7 @@
 """`zorac-deploy fit`, as a person types it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -110,6 +111,11 @@ def test_words_that_cannot_be(folder, words, code, says):
     assert says in done.output
 
 
+def pipe(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
 def index(folder, *names):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(enumerate(names))}))
 
@@ -125,6 +131,16 @@ def index(folder, *names):
         (lambda folder: index(folder, "model-1-of-2.safetensors"), 26, "lacks model-1-of-2.safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(safetensors()[:-1]), 27, "was cut off"),
         (lambda folder: (folder / "x.safetensors.incomplete").touch(), 26, "x.safetensors.incomplete"),
+        (lambda folder: (folder / "config.json").write_text('{"hidden_size": ' + "9" * 400 + "}"), 27, "hidden_size"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"hidden_size": ' + "9" * 5000 + "}"),
+            27,
+            "cannot be read",
+        ),
+        (lambda folder: os.truncate(folder / "config.json", 2**30), 27, "cannot be read"),
+        (lambda folder: pipe(folder / "config.json"), 80, "not a regular file"),
+        (lambda folder: pipe(folder / "model.safetensors"), 80, "not a regular file"),
+        (lambda folder: pipe(folder / "model.gguf"), 27, "not a regular file"),
     ],
 )
 def test_folders_that_cannot_be(folder, prepare, code, says):

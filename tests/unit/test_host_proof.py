@@ -152,7 +152,7 @@ def test_each_fault_is_said(engine, path, status, parts, found):
 @pytest.mark.parametrize(
     ("path", "status", "found"),
     [
-        ("/invocations", 200, "POST /invocations answered 200 without the key, expected 401"),
+        ("/invocations", 200, "POST /invocations answered 200 without the API key, expected 401"),
         ("/tokenize", 422, "POST /tokenize answered 422 without the API key"),
         ("/scale_elastic_ep", 405, "POST /scale_elastic_ep answered 405 without the API key"),
         ("/new", 400, "POST /new answered 400 without the API key"),

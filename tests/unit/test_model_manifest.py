@@ -63,6 +63,75 @@ def test_a_broken_folder_is_refused(model_folder, breakage, refusal):
         model_manifest.manifest(model_folder)
 
 
+ENTRY = {"dtype": "BF16", "shape": [32], "data_offsets": [0, 64]}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        None,
+        [],
+        {"shape": [32], "data_offsets": [0, 64]},
+        {"dtype": "BF16", "data_offsets": [0, 64]},
+        *({**ENTRY, "dtype": value} for value in (None, ["BF16"], 7)),
+        *({**ENTRY, "shape": value} for value in (None, "ab", ["x"], [-2], [1.0], [True], [10**400], [2**62, 4])),
+        *(
+            {**ENTRY, "data_offsets": value}
+            for value in (None, "04", [0, 64, 64], [0, "64"], [80, 64], [-(10**400), 64])
+        ),
+    ],
+)
+def test_a_header_that_describes_no_tensor_is_refused(model_folder, entry):
+    (model_folder / "model.safetensors").write_bytes(safetensors(header={"weight": entry}))
+    with refuses("model-damaged", "its header is not readable"):
+        model_manifest.manifest(model_folder)
+
+
+@pytest.mark.parametrize("header", [b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe", b"null", b"9" * 5000])
+def test_a_header_that_is_no_json_object_is_refused(model_folder, header):
+    (model_folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with refuses("model-damaged", "its header is not readable"):
+        model_manifest.manifest(model_folder)
+
+
+def test_a_header_longer_than_the_format_allows_is_not_read(model_folder, monkeypatch):
+    with (model_folder / "model.safetensors").open("wb") as file:
+        file.write((6 * 2**30).to_bytes(8, "little"))
+        file.truncate(7 * 2**30)
+    monkeypatch.setattr(model_manifest.json, "loads", lambda text: {"a": 1} if len(text) < 100 else pytest.fail("read"))
+    with refuses("model-damaged", "its header is not readable"):
+        model_manifest.read_header(model_folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "refusal"),
+    [
+        *((value, "model-damaged") for value in ("../other.safetensors", "/etc/passwd", ".hidden/x", "", "x" * 300)),
+        *((value, "model-incomplete") for value in (None, 7, [], ["x"])),
+    ],
+)
+def test_an_index_that_names_no_file_of_the_model_is_refused(model_folder, weight_map, refusal):
+    (model_folder.parent / "other.safetensors").write_bytes(safetensors())
+    index = json.dumps({"weight_map": {"weight": weight_map, "more": "model.safetensors"}})
+    (model_folder / "model.safetensors.index.json").write_text(index)
+    with refuses(refusal):
+        model_manifest.manifest(model_folder)
+
+
+@pytest.mark.parametrize("index", ["null", "[]", '{"weight_map": null}', '{"weight_map": []}', "[" * 100_000])
+def test_an_index_that_is_none_is_refused(model_folder, index):
+    (model_folder / "model.safetensors.index.json").write_text(index)
+    with refuses("model-damaged" if index.startswith("[[") else "model-incomplete"):
+        model_manifest.manifest(model_folder)
+
+
+@pytest.mark.parametrize("name", ["$HOME.json", "a\nb.json", "\x1b[2J.json"])
+def test_a_file_name_that_another_program_would_change_is_refused(model_folder, name):
+    (model_folder / name).write_text("{}")
+    with refuses("model-unsafe", "Rename it"):
+        model_manifest.manifest(model_folder)
+
+
 @pytest.mark.parametrize("folder", ["", "/no/such/folder"])
 def test_a_missing_folder_is_refused(folder):
     with refuses("model-missing", r"--model SOURCE"):

@@ -49,13 +49,18 @@ def test_what_a_text_means(text, source):
         ("https://me:secret@models.example/a", "settings-invalid"),
         ("http://models.example/a", "settings-invalid"),
         ("ftp://models.example/a", "settings-invalid"),
+        ("https://[x", "settings-invalid"),
+        ("~nobody-of-this-name/x", "settings-invalid"),
+        ("/models/$HOME", "model-unsafe"),
+        ("https://models.example/$HOME/", "model-unsafe"),
+        ("/models/a\nb", "model-unsafe"),
     ],
 )
 def test_what_means_nothing_is_refused(text, refusal):
     with pytest.raises(Refused) as fault:
         parse(text)
     assert fault.value.refusal == refusal
-    assert "hf://ORG/NAME" in str(fault.value) or "https" in str(fault.value)
+    assert any(cure in str(fault.value) for cure in ("hf://ORG/NAME", "https", "Write the whole path"))
 
 
 def test_only_a_commit_is_pinned():

@@ -1,10 +1,13 @@
 """zorac_host/model_store.py: what is on a host, proved and removed; never from under a generation."""
 
 import json
+import re
 
 import pytest
+import yaml
 
 from tests.conftest import safetensors
+from zorac_deploy import content
 from zorac_host import model_manifest, model_store
 
 
@@ -37,6 +40,17 @@ def bring(root, name, files, record=True, partial=False):
 def used(etc, model, number):
     (etc / str(number)).mkdir(parents=True)
     (etc / str(number) / "generation.json").write_text(json.dumps({"number": number, "disk": [str(model)]}))
+
+
+def test_a_name_with_a_newline_is_one_of_ours(tmp_path):
+    odd = bring(tmp_path / "models", "two\nlines", {"a.gguf": b"a"})
+    assert [each["folder"] for each in model_store.listed(odd.parent)] == [odd.name]
+    tasks = yaml.safe_load((content.root() / "roles/model_weights/tasks/remove.yml").read_text())
+    (pattern,) = (
+        task["ansible.builtin.find"]["patterns"] for task in tasks[-1]["block"] if "ansible.builtin.find" in task
+    )
+    names = [odd.name, f"{odd.name}.partial", f"{odd.name}.damaged", "somebody-elses", f"{odd.name}.damaged\n"]
+    assert [bool(re.match(pattern, name)) for name in names] == [True, True, True, False, False]
 
 
 def test_what_is_there_is_listed(model, etc):

@@ -124,6 +124,7 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8") if path.stat().st_size <= _LONGEST else ""
+        readable = path.is_file() and path.stat().st_size <= _LONGEST
+        return path.read_text(encoding="utf-8") if readable else ""
     except (OSError, UnicodeDecodeError):
         return ""

@@ -1,15 +1,13 @@
 """A model of a Hugging Face hub: its commit, and which of its files are needed."""
 
-import json
 from pathlib import PurePosixPath
 from typing import Any
 
 from huggingface_hub import HfApi, get_token, hf_hub_url
 from huggingface_hub.hf_api import RepoSibling
 
-from zorac_deploy.errors import Refused
 from zorac_deploy.models.choose import needed
-from zorac_deploy.models.remote import File, Listing, explained, read
+from zorac_deploy.models.remote import File, Listing, explained, read, settings
 from zorac_deploy.models.source import Hub
 
 
@@ -46,10 +44,4 @@ def _config(files: dict[str, File], token: str | None, source: str) -> dict[str,
         return {}
     content = read(files["config.json"].url, token)
     files["config.json"].checked(content, source)
-    try:
-        config = json.loads(content)
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise Refused(f"config.json of {source} has no settings. Name another revision.", "model-damaged")
-    return config
+    return settings(content, source)

@@ -2,8 +2,10 @@
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import httpx2
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -83,6 +85,21 @@ def read(url: str, token: str | None = None, first: int = 0, last: int | None = 
     return content[first : last + 1] if last is not None and response.status_code == 200 else content
 
 
+def settings(content: bytes, source: str) -> dict[str, Any]:
+    """The config.json with that `content`.
+
+    Raises:
+        Refused: It is none.
+    """
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Refused(f"config.json of {source} holds no settings. Name another revision or model.", "model-damaged")
+    return found
+
+
 @contextlib.contextmanager
 def explained(source: str) -> Iterator[None]:
     """Say what went wrong on the way to `source`, and what to do, in place of the client's own words.
@@ -116,7 +133,7 @@ def explained(source: str) -> Iterator[None]:
         raise Refused(
             f"cannot read {source}: the server answers {status}. Try again later.", "model-unreachable"
         ) from None
-    except (httpx2.HTTPError, OSError) as fault:
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as fault:
         raise Refused(
             f"cannot reach {source}: {fault or type(fault).__name__}. Check the network, HTTPS_PROXY and HF_ENDPOINT, "
             "or use a directory on this machine.",

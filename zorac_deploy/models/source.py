@@ -68,6 +68,12 @@ def parse(text: str) -> Hub | Web | Path:
     Raises:
         Refused: It means nothing, or something that is not fetched from.
     """
+    if "$" in text or not text.isprintable():
+        raise Refused(
+            f"{text!r} has '$' or a control character in it, and Ansible reads '$' as the beginning of a variable. "
+            f"Rename the model. {_WRITE}",
+            "model-unsafe",
+        )
     scheme = text.partition("://")[0] if "://" in text else ""
     if scheme == "hf" or text.startswith(("https://huggingface.co/", "https://hf.co/")):
         return _hub(text)
@@ -79,7 +85,19 @@ def parse(text: str) -> Hub | Web | Path:
         raise Refused(
             f"no model named. Name one with --model SOURCE, or set model_weights_source. {_WRITE}", "model-missing"
         )
-    return Path(text).expanduser().absolute()
+    return local_path(text)
+
+
+def local_path(text: str | Path) -> Path:
+    """The path on this machine that `text` means, with a user's home folder in place of ``~``.
+
+    Raises:
+        Refused: There is no such user.
+    """
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:  # pathlib's word for it
+        raise Refused(f"{text}: this machine has no such user. Write the whole path.", "settings-invalid") from None
 
 
 def local_name(path: Path) -> str:
@@ -105,7 +123,10 @@ def _hub(text: str) -> Hub:
 
 
 def _web(text: str) -> Web:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as fault:
+        raise Refused(f"{text} is not an address: {fault}. {_WRITE}", "settings-invalid") from None
     if not parts.hostname or parts.query or parts.fragment or parts.password:
         raise Refused(f"{text} is not the address of a directory. {_WRITE}", "settings-invalid")
     if parts.scheme == "http" and not _is_loopback(parts.hostname):

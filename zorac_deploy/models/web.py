@@ -1,6 +1,5 @@
 """A model in a folder of a web server that has a manifest."""
 
-import json
 from pathlib import PurePosixPath
 from typing import Annotated
 from urllib.parse import quote
@@ -9,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from zorac_deploy.errors import Refused
 from zorac_deploy.models.choose import needed
-from zorac_deploy.models.remote import File, Listing, explained, read
+from zorac_deploy.models.remote import File, Listing, explained, read, settings
 from zorac_deploy.models.source import Web
 
 
@@ -40,7 +39,7 @@ def listing(web: Web, pickle: bool) -> Listing:
                 '{"files": {"config.json": {"size": 123, "sha256": "…"}, …}}',
                 "model-damaged",
             ) from None
-        config = json.loads(read(f"{web.url}config.json")) if "config.json" in found else {}
+        config = settings(read(f"{web.url}config.json"), str(web)) if "config.json" in found else {}
     chosen = needed(str(web), found, web.file, config, pickle)
     return Listing(str(web), "", tuple(_file(web, path, found[path]) for path in chosen))
 

@@ -1,6 +1,5 @@
 """Read a model's files, and plan it."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -95,11 +94,9 @@ def _config(folder: Path) -> Mapping[str, Any]:
     if not folder.is_dir():
         raise Refused(f"model directory not found: {folder}. Name one with a config.json.", "model-missing")
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Refused(f"{folder} has no config.json. Download the whole model again.", "model-incomplete") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise Refused(f"cannot read {folder}/config.json: {error}. Download it again.", "model-damaged") from None
+        found = model_manifest.read_json(folder, "config.json")
+    except Refusal as fault:
+        raise Refused(str(fault), fault.refusal) from None
     if not isinstance(found, dict) or not found:
         raise Refused(f"{folder}/config.json has no settings. Download it again.", "model-damaged")
     return found
@@ -131,6 +128,6 @@ def _bytes(name: str, tensor: Mapping[str, Any], model: Model) -> int:
     if model.tied and name.endswith("lm_head.weight"):
         return 0  # a second copy of the embedding, which is not loaded
     begin, end = tensor["data_offsets"]
-    if tensor.get("dtype") in _COMPUTED:
-        return math.prod(map(int, tensor["shape"])) * model.dtype_bytes
-    return int(end) - int(begin)
+    if tensor["dtype"] in _COMPUTED:
+        return int(math.prod(tensor["shape"])) * model.dtype_bytes
+    return int(end - begin)

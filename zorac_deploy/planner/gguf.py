@@ -83,9 +83,11 @@ def read(files: Sequence[Path]) -> Gguf:
     tensors: dict[str, int] = {}
     for path in files:
         try:
+            if not path.is_file():  # a pipe would be waited for
+                raise ValueError("it is not a regular file")
             with path.open("rb") as file:
                 of_part = _Reader(file).whole()
-        except (struct.error, ValueError, KeyError, OverflowError) as error:
+        except (struct.error, OSError, ValueError, KeyError, OverflowError) as error:
             raise Refused(
                 f"{path} is not a readable GGUF file ({error}). Download it again.", "model-damaged"
             ) from None

@@ -25,6 +25,7 @@ _UTILIZATION, _SEQUENCES = 0.9, 4
 # cuBLAS's workspace come on top.
 _COMPUTE_SPREAD = {True: (0.5, 3.0), False: (0.9, 1.1)}
 _CONTEXT_GIB = {True: Size(0.5, 0.2, 0.8), False: Size(0.05, 0.0, 0.1)}
+_MOST_LAYERS = 10_000
 # Which architectures have layers that see a window, and where the file does not say it: every n-th sees everything.
 _WINDOWED = {"gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "cohere2": 4}
 # What is not attention as it is counted here: states of fixed size, and compressed vectors.
@@ -105,7 +106,7 @@ def _weights(model: gguf.Gguf, on_card: bool) -> int:
 
 def _cache(model: gguf.Gguf, length: int, sequences: int, small: bool) -> float:
     """Bytes of the KV cache for `length` tokens, shared by `sequences` requests."""
-    layers, heads = _number(model, "block_count"), _number(model, "attention.head_count")
+    layers, heads = _number(model, "block_count", most=_MOST_LAYERS), _number(model, "attention.head_count")
     head = _number(model, "embedding_length") // heads
     numbers = sum(_number(model, f"attention.{part}_length", head) for part in ("key", "value"))
     kv_heads = _per_layer(model, "attention.head_count_kv", layers, heads)
@@ -165,12 +166,12 @@ def _per_layer(model: gguf.Gguf, name: str, layers: int, default: int) -> list[i
     return [found if isinstance(found, int) else default] * layers
 
 
-def _number(model: gguf.Gguf, name: str, default: int = 0) -> int:
-    """The setting `name`, a number above 0; `default`, if that is one, where the file does not say it."""
+def _number(model: gguf.Gguf, name: str, default: int = 0, most: int = 10**9) -> int:
+    """The setting `name`, a number from 1 to `most`; `default`, if that is one, where the file does not say it."""
     found = model.setting(name) or default
     if isinstance(found, list):  # of each layer
         found = max((each for each in found if isinstance(each, int)), default=0)
-    if not isinstance(found, int) or found < 1:
+    if not isinstance(found, int) or not 1 <= found <= most:
         architecture = model.settings.get("general.architecture", "of no architecture")
         message = f"the GGUF model ({architecture}) has no {name}, which the planner needs. Use another file."
         raise Refused(message, "model-unknown")

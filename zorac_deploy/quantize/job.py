@@ -11,7 +11,8 @@ from typing import Any, Literal
 from zorac_deploy import environments
 from zorac_deploy.errors import Refused
 from zorac_deploy.models import Resolved, resolve
-from zorac_deploy.models.source import local_name
+from zorac_deploy.models.source import local_name, local_path
+from zorac_deploy.planner import formats
 from zorac_deploy.quantize import recipe as recipes
 from zorac_host import model_manifest
 
@@ -84,11 +85,11 @@ def prepare(
     name = local_name(folder)
     # A hub's cache is no place for what is made.
     beside = folder.parent if model.kind == "copy" and name == folder.name else Path()
-    output = (output or beside / f"{name}-{found.name}").expanduser().absolute()
+    output = local_path(output or beside / f"{name}-{found.name}")
     if output.exists():
         raise Refused(f"{output} exists. Remove it, or name another directory with --output.", "settings-invalid")
     if calibration and not calibration.startswith("hf://"):
-        calibration = str(_text(Path(calibration).expanduser().absolute()))
+        calibration = str(_text(local_path(calibration)))
     tensors = _read(model)
     layers = _layers(tensors)
     recipes.check(found, layers)
@@ -126,8 +127,7 @@ def _read(model: Resolved) -> dict[str, dict[str, Any]]:
             f"{source} is a GGUF file, which is already quantized. Use the original model in safetensors.",
             "format-unsupported",
         )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    method = config.get("quantization_config", {}).get("quant_method")
+    method = formats.quantized_by(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     if method:
         raise Refused(f"{source} is already quantized by {method}. Use the original model.", "format-unsupported")
     if not any((folder / name).is_file() for name in _TOKENIZERS):

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from zorac_deploy.errors import Refused
+from zorac_deploy.models.source import local_path
 
 _FOLDER = Path(__file__).parent / "recipes"
 _QUANTIZING = ("QuantizationModifier", "GPTQModifier", "AutoRoundModifier")
@@ -101,7 +102,7 @@ def read(name: str, group_size: int | None = None) -> Recipe:
     Raises:
         Refused: There is none, or it says what cannot be.
     """
-    path = _FOLDER / f"{name}.yaml" if name in shipped() else Path(name).expanduser()
+    path = _FOLDER / f"{name}.yaml" if name in shipped() else local_path(name)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
