@@ -26,6 +26,9 @@ _HOST = re.compile(r"[A-Za-z0-9_][\w.-]*|[0-9A-Fa-f:.]+(%[\w.-]+)?", re.ASCII)
 _ANSIBLE_KEPT = ("ANSIBLE_VAULT_", "ANSIBLE_INVENTORY_", "ANSIBLE_COLLECTIONS_", "ANSIBLE_HOME")
 _USER = re.compile(r"[A-Za-z0-9_][\w.@\\+$-]*", re.ASCII)
 
+# Ansible takes half a minute for five million.
+_MOST_VALUES = 1_000_000
+
 _Groups = Mapping[str, Mapping[str, Any]]
 
 
@@ -156,6 +159,14 @@ def read(sources: Sequence[Path]) -> Inventory:
         InventoryError: A source is missing or cannot be read, or a host has no profile.
         Refused: A host has a setting that cannot be.
     """
+    try:
+        return _read(sources)
+    except RecursionError:
+        nested = "an inventory, or a file of variables beside it, nests lists or mappings too deeply"
+        raise InventoryError(f"{nested}. Remove what is in the innermost ones.") from None
+
+
+def _read(sources: Sequence[Path]) -> Inventory:
     for source in sources:
         _require_readable(source)
     everything = (_shipped(), *(source.absolute() for source in sources))
@@ -313,11 +324,26 @@ def _require_readable(source: Path) -> None:
             tree = yaml.compose(source.read_text(encoding="utf-8"), yaml.SafeLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InventoryError(f"the inventory {source} is not YAML: {error}") from None
+        if _size(tree, {}) > _MOST_VALUES:
+            raise InventoryError(
+                f"the inventory {source} has more than {_MOST_VALUES:,} values once its aliases are replaced by what "
+                "they stand for. Use fewer aliases."
+            )
         if not isinstance(tree, yaml.MappingNode):
             raise InventoryError(
                 f"the inventory {source} has no groups. It needs a profile, its hosts, and each host's address, "
                 "as in:\nheadless:\n  hosts:\n    tower:\n      ansible_host: 192.0.2.10"
             )
+
+
+def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """How many values `node` has with every alias in it replaced by what it stands for; `known` keeps those counted."""
+    if id(node) not in known:
+        known[id(node)] = 0  # an alias of what it is in
+        held = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else []
+        held += node.value if isinstance(node, yaml.SequenceNode) else []
+        known[id(node)] = 1 + sum(_size(part, known) for part in held)
+    return known[id(node)]
 
 
 def _ansible_inventory(sources: Sequence[Path], *options: str) -> tuple[_Groups, dict[str, dict[str, object]]]:
@@ -347,9 +373,16 @@ def _target(name: str, profile: str, variables: Mapping[str, object]) -> Target:
             raise InventoryError(
                 f"{key} of {name} is a template ({value}). Write the value itself: it is needed before Ansible runs."
             )
+        if isinstance(value, (bool, list, dict)):
+            raise InventoryError(f"{key} of {name} is {value!r}. Set it to a text.")
         return None if value is None else str(value)
 
-    options = [text("ansible_ssh_common_args"), text("ansible_ssh_extra_args")]
+    def words(key: str) -> list[str]:
+        try:
+            return shlex.split(text(key) or "")
+        except ValueError as fault:
+            raise InventoryError(f"{key} of {name} cannot be read: {fault}. It is {text(key)}") from None
+
     port = text("ansible_port")
     if port is not None and not port.isdecimal():
         raise InventoryError(f"ansible_port of {name} is {port}. Set it to a number.")
@@ -360,7 +393,7 @@ def _target(name: str, profile: str, variables: Mapping[str, object]) -> Target:
         port=int(port) if port else None,
         user=text("ansible_user"),
         key=text("ansible_ssh_private_key_file"),
-        ssh_options=tuple(word for part in options if part for word in shlex.split(part)),
+        ssh_options=(*words("ansible_ssh_common_args"), *words("ansible_ssh_extra_args")),
         local=text("ansible_connection") == "local",
         models=text("model_weights_root") or Target.models,
     )

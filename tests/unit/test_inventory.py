@@ -38,10 +38,46 @@ def test_an_ini_inventory_is_read_too(tmp_path):
     assert inventory.read([source]).target("rig").profile == "headless"
 
 
-@pytest.mark.parametrize("text", ["headless: [", "just words", "- a\n- list\n", ""])
+NESTED = "headless: {hosts: {tower: {x: " + "[" * 3000 + "]" * 3000 + "}}}"
+
+
+@pytest.mark.parametrize("text", ["headless: [", "just words", "- a\n- list\n", "", NESTED, "[" * 3000 + "]" * 3000])
 def test_what_is_no_inventory_is_refused(tmp_path, text):
     with pytest.raises(InventoryError, match="inventory"):
         inventory.read([written(tmp_path, text)])
+
+
+def test_deep_nesting_beside_an_inventory_is_refused(tmp_path):
+    (tmp_path / "group_vars").mkdir()
+    written(tmp_path / "group_vars", f"x: {'[' * 400}{']' * 400}", "all.yml")
+    with pytest.raises(InventoryError, match="inventory"):
+        inventory.read([written(tmp_path, "headless:\n  hosts:\n    tower:\n")])
+
+
+def test_aliases_of_aliases_are_counted_and_not_expanded(tmp_path, monkeypatch):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, 7)]
+    text = "headless:\n  hosts: {tower: }\n  vars:\n" + "".join(f"    {line}\n" for line in lines)
+    monkeypatch.setattr(inventory.subprocess, "run", lambda *_, **__: pytest.fail("Ansible was asked"))
+    with pytest.raises(InventoryError, match="Use fewer aliases"):
+        inventory.read([written(tmp_path, text)])
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ('ansible_ssh_common_args: "-o \'x"', "ansible_ssh_common_args of tower cannot be read: No closing quotation"),
+        ("ansible_host: [1]", r"ansible_host of tower is \[1\]. Set it to a text"),
+    ],
+)
+def test_a_way_to_a_host_that_is_none_is_refused(tmp_path, variables, says):
+    with pytest.raises(InventoryError, match=says):
+        inventory.read([written(tmp_path, f"headless: {{hosts: {{tower: {{{variables}}}}}}}")])
+
+
+def test_an_address_that_is_no_template_is_the_address(tmp_path):
+    source = written(tmp_path, "headless: {hosts: {tower: {ansible_host: !unsafe 192.0.2.7}}}")
+    assert inventory.read([source]).target("tower").address == "192.0.2.7"
 
 
 def test_a_missing_inventory_is_refused(tmp_path):
