@@ -5,10 +5,14 @@ is proved with `make bench-formats`.
 """
 
 import json
+import os
+import runpy
 import shutil
 import stat
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
@@ -301,3 +305,21 @@ def test_a_refusal_has_its_exit_code(model):
     done = CliRunner().invoke(cli, ["quantize", str(model), "--recipe", "nothing"])
     assert done.exit_code == 82
     assert "Use one of awq-w4a16" in done.stderr
+
+
+@pytest.fixture
+def real_program(monkeypatch, tmp_path):
+    """The functions of the real program, without the libraries that only its own environment has."""
+    fakes = ("torch", "datasets", "llmcompressor", "llmcompressor.modifiers", "llmcompressor.pipelines.cache")
+    for name in (*fakes, "llmcompressor.recipe", "transformers"):
+        monkeypatch.setitem(sys.modules, name, MagicMock(Modifier=object))
+    with (tmp_path / "told").open("w") as told:
+        monkeypatch.setattr(sys, "argv", ["program.py", "job.json", str(os.dup(told.fileno()))])
+    return SimpleNamespace(**runpy.run_path(str(Path(making.__file__).with_name("program.py"))))
+
+
+@pytest.mark.parametrize(("length", "windows"), [(16, [16] * 20), (512, [512] * 12), (16384, [6500])])
+def test_a_length_beyond_the_text_is_measured_on_the_whole_text(real_program, length, windows):
+    real_program.held_out.__globals__["book"] = lambda: "x" * 65_000
+    found = real_program.held_out(lambda text, **_: {"input_ids": list(text)}, length)
+    assert [len(window) for window in found] == windows

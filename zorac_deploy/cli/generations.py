@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict
 
@@ -17,6 +18,7 @@ from zorac_deploy.errors import Refused
 
 # What `generations` shows of a state.
 _STATES = {"proved": "good", "": "never activated"}
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 @click.command()
@@ -77,10 +79,10 @@ def rollback(number: str | None, as_json: bool, **host: object) -> None:
       zorac-deploy rollback
       zorac-deploy rollback tower 4
     """
-    if number is None and str(host["host_name"]).isdecimal():  # one number is a generation, not a host
+    if number is None and _NUMBER.fullmatch(str(host["host_name"])):  # one number is a generation, not a host
         number, host["host_name"] = str(host["host_name"]), None
-    if number is not None and not number.isdecimal():
-        raise click.UsageError(f"{number!r} is not a generation number. List them with: zorac-deploy generations")
+    if number is not None and not _NUMBER.fullmatch(number):
+        raise click.UsageError(f"{number[:40]!r} is not a generation number. List them with: zorac-deploy generations")
     progress = Progress(output, quiet=as_json)
     with session(words(host)) as opened:
         before = deployment.read(opened.connection).generation

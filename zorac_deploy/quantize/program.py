@@ -67,9 +67,10 @@ def book():
 
 
 def held_out(tokenizer, length):
-    """The tokens on which perplexity is measured: pieces of `length`, from the end of the book."""
+    """The tokens on which perplexity is measured: pieces of `length`, or all there are, from the end of the book."""
     text = book()
     found = tokenizer(text[-int(len(text) * _HELD_OUT) :], add_special_tokens=False)["input_ids"]
+    length = min(length, len(found))
     return [found[at : at + length] for at in range(0, min(len(found), _WINDOWS * length) - length + 1, length)]
 
 
@@ -204,7 +205,7 @@ def quantize(job):
             "after": round(after, 3),
             "text": f"the last tenth of {_BOOK[1]} in {_BOOK[0]}",
             "windows": len(windows),
-            "length": job["length"],
+            "length": len(windows[0]),
         },
         calibration={
             "text": job["calibration"] or f"the first nine tenths of {_BOOK[1]} in {_BOOK[0]}",

@@ -71,8 +71,12 @@ class Sandbox:
 
     @property
     def running(self) -> bool:
-        """Whether the host's supervisor lives."""
-        return Path(f"/proc/{self.supervisor_pid}").is_dir()
+        """Whether the host's supervisor lives, rather than another process that has its number by now."""
+        try:
+            words = Path(f"/proc/{self.supervisor_pid}/cmdline").read_text(encoding="utf-8").split("\0")
+        except OSError:
+            return False
+        return f"--machine={self.name}" in words
 
     def summary(self) -> dict[str, object]:
         """What `sandbox list --json` prints."""
