@@ -85,7 +85,7 @@ def test_our_own_markup_has_its_colours_and_widths():
 
 def test_a_chat_shows_what_the_model_wrote(monkeypatch, capsys):
     class FakeReply:
-        measures = None
+        measures, cut = None, False
 
         def __init__(self, *_):
             pass

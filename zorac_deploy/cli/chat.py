@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Callable
+
 import click
 
 from zorac_deploy import chat as talk
 from zorac_deploy.cli.common import errors, host_options, output, reached, session, words
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import EndpointFailed
+
+_HELP = """\
+/new      Begin a new conversation
+/help     Show this list
+/quit     Leave; so does Ctrl-D
+Up, Down  Go through what you asked before
+Alt-Enter Begin a new line; pasted lines stay together
+Ctrl-C    Stop a reply"""
+_COMMAND = re.compile("/[a-z?]*")
 
 
 @click.command()
@@ -19,7 +32,7 @@ from zorac_deploy.errors import EndpointFailed
 def chat(message: str | None, max_tokens: int, **host: object) -> None:
     """Chat with the model on HOST.
 
-    /new starts a new conversation, Ctrl-C stops a reply, Ctrl-D or /quit exits. The conversation is not stored.
+    /help lists the commands and keys. Ctrl-C stops a reply, Ctrl-D or /quit exits. The conversation is not stored.
 
     \b
     Examples:
@@ -30,15 +43,16 @@ def chat(message: str | None, max_tokens: int, **host: object) -> None:
         if message is not None:
             _say(endpoint, [{"role": "user", "content": message}], max_tokens)
             return
-        output.print(marked("[dim]{} on {}. /new starts a new conversation, /quit exits.[/]", found.model, found.host))
+        output.print(marked("[dim]{} on {}. /help lists the commands.[/]", found.model, found.host))
         _converse(endpoint, max_tokens)
 
 
 def _converse(endpoint: talk.Endpoint, max_tokens: int) -> None:
     history: list[talk.Message] = []
+    ask = _asking()
     while True:
         try:
-            said = output.input(marked("[bold cyan]you>[/] ")).strip()
+            said = ask().strip()
         except (EOFError, KeyboardInterrupt):
             output.print()
             return
@@ -47,9 +61,12 @@ def _converse(endpoint: talk.Endpoint, max_tokens: int) -> None:
         if said == "/new":
             history.clear()
             continue
+        if said == "/help" or _COMMAND.fullmatch(said):
+            output.print(_HELP if said == "/help" else f"There is no command {said}.\n{_HELP}")
+            continue
         if not said:
             continue
-        question: talk.Message = {"role": "user", "content": said}
+        question = {"role": "user", "content": said}
         try:
             reply = _say(endpoint, [*history, question], max_tokens)
         except EndpointFailed as error:
@@ -60,6 +77,23 @@ def _converse(endpoint: talk.Endpoint, max_tokens: int) -> None:
             history += [question, {"role": "assistant", "content": reply}]
 
 
+def _asking() -> Callable[[], str]:
+    """How the next question is asked for: at a terminal with a line that can be edited, else a line of the input."""
+    if not (sys.stdin.isatty() and output.is_terminal):
+        return lambda: output.input("you> ")
+    from prompt_toolkit import PromptSession  # here, for only a conversation needs it
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    prompt = PromptSession[str](key_bindings=keys)
+    return lambda: prompt.prompt([("bold ansicyan", "you> ")], prompt_continuation="...> ")
+
+
 def _say(endpoint: talk.Endpoint, messages: list[talk.Message], max_tokens: int) -> str:
     """Print the reply to `messages` as it arrives, and return it."""
     reply, pieces = talk.Reply(endpoint, messages, max_tokens), []
@@ -67,6 +101,9 @@ def _say(endpoint: talk.Endpoint, messages: list[talk.Message], max_tokens: int)
         output.print(piece, end="", soft_wrap=True)
         pieces.append(piece)
     output.print()
+    if reply.cut:
+        cut = marked("[yellow](cut off after {} tokens; --max-tokens allows more)[/]", max_tokens)
+        errors.print(cut, soft_wrap=True)
     if reply.measures and output.is_terminal:
         output.print(_in_words(reply.measures), style="dim")
     return "".join(pieces)
