@@ -135,9 +135,9 @@ def index(folder, *names):
         (
             lambda folder: (folder / "config.json").write_text('{"hidden_size": ' + "9" * 5000 + "}"),
             27,
-            "cannot be read",
+            "cannot read",
         ),
-        (lambda folder: os.truncate(folder / "config.json", 2**30), 27, "cannot be read"),
+        (lambda folder: os.truncate(folder / "config.json", 2**30), 27, "cannot read"),
         (lambda folder: pipe(folder / "config.json"), 80, "not a regular file"),
         (lambda folder: pipe(folder / "model.safetensors"), 80, "not a regular file"),
         (lambda folder: pipe(folder / "model.gguf"), 27, "not a regular file"),
