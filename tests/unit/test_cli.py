@@ -35,8 +35,8 @@ def run(*arguments):
         (["switch", "display", "--host", "me@box"], 3, "--host needs --profile"),
         (["rollback", "tower", "four"], 2, "'four' is not a generation number"),
         (["rollback", "tower", "-1"], 2, "No such option"),
-        (["rollback", "tower", "7" * 5000], 2, "is no generation"),
-        (["rollback", "tower", "\u0664"], 2, "is no generation"),  # a digit, but none of ours
+        (["rollback", "tower", "7" * 5000], 2, "is not a generation number"),
+        (["rollback", "tower", "\u0664"], 2, "is not a generation number"),  # a digit, but none of ours
         (["rollback", "4"], 3, "no host named"),  # a number is a generation, not a host
         (["rollback"], 3, "no host named"),
         (["generations", "--keep", "0"], 2, "Invalid value for '--keep'"),

@@ -124,8 +124,8 @@ def index(folder, *names):
     ("prepare", "code", "says"),
     [
         (lambda folder: (folder / "config.json").unlink(), 26, "has no config.json"),
-        (lambda folder: (folder / "config.json").write_text("{"), 27, "cannot read"),
-        (lambda folder: (folder / "config.json").write_text("[" * 100_000), 27, "cannot read"),
+        (lambda folder: (folder / "config.json").write_text("{"), 27, "cannot be read as JSON"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), 27, "cannot be read as JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), 27, "has no settings"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), 37, "has no hidden_size"),
         (lambda folder: index(folder, "model-1-of-2.safetensors"), 26, "lacks model-1-of-2.safetensors"),
@@ -135,9 +135,9 @@ def index(folder, *names):
         (
             lambda folder: (folder / "config.json").write_text('{"hidden_size": ' + "9" * 5000 + "}"),
             27,
-            "cannot read",
+            "cannot be read as JSON",
         ),
-        (lambda folder: os.truncate(folder / "config.json", 2**30), 27, "cannot read"),
+        (lambda folder: os.truncate(folder / "config.json", 2**30), 27, "cannot be read as JSON"),
         (lambda folder: pipe(folder / "config.json"), 80, "not a regular file"),
         (lambda folder: pipe(folder / "model.safetensors"), 80, "not a regular file"),
         (lambda folder: pipe(folder / "model.gguf"), 27, "not a regular file"),
