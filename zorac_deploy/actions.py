@@ -272,7 +272,7 @@ def failed(refused: Refused, facts: Mapping[str, Any] | None = None) -> dict[str
     return {
         "failed": True,
         "msg": f"[{refused.refusal}] {refused}",
-        "refusal": {"id": refused.refusal, "message": str(refused), "exit_code": REFUSALS[refused.refusal]},
+        "refusal": {"id": refused.refusal, "message": str(refused), "exit_code": REFUSALS[refused.refusal].exit_code},
         "ansible_facts": dict(facts or {}),
     }
 
