@@ -111,7 +111,7 @@ def one_host(address: str, profile: str) -> str:
         InventoryError: `address` is not of that form.
     """
     if profile not in shipped_profiles():
-        raise UnknownProfile(f"there is no profile {profile}. Choose one of: {', '.join(shipped_profiles())}.")
+        raise UnknownProfile(f"unknown profile {profile}. Choose one of: {', '.join(shipped_profiles())}.")
     user, _, place = address.rpartition("@")
     bracketed = re.fullmatch(r"\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\](?::(\w+))?", place, re.ASCII)
     if bracketed:
@@ -243,7 +243,7 @@ def switched(found: Inventory, name: str, profile: str) -> str:
         UnknownProfile: There is no such profile.
     """
     if profile not in found.profiles:
-        raise UnknownProfile(f"there is no profile {profile}. Choose one of: {', '.join(found.profiles)}.")
+        raise UnknownProfile(f"unknown profile {profile}. Choose one of: {', '.join(found.profiles)}.")
     groups, hostvars = _ansible_inventory(found.sources, "--export")
     tree: dict[str, dict[str, object]] = {"all": {"hosts": hostvars}}
     for group, holds in groups.items():

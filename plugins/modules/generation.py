@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: have a generation with the given files on the host."""
+"""Ansible module: create a generation with the given files."""
 
 import errno
 import hashlib
@@ -14,37 +14,37 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = """
 module: generation
-short_description: Have a generation with the given files
+short_description: Create a generation with the given files
 description:
-  - A generation is a numbered folder that never changes. The same files and the same description, C(plan)
-    and C(model_source) aside, are the same generation; others become a new one. Nothing is activated.
-  - Files of it that were changed or removed are written again.
+  - A generation is a numbered directory that never changes. The same files and the same description, except C(plan)
+    and C(model_source), are the same generation; others become a new one. Nothing is activated.
+  - Changed or removed files of the generation are written again.
   - Supports check mode and diff, which compares with the current generation.
 options:
   root:
-    description: The folder that holds C(generations) and the link C(current).
+    description: Directory with C(generations) and the link C(current).
     type: path
     required: true
   files:
-    description: Names and texts. In a text, C(@GENERATION@) becomes the generation's folder.
+    description: Names and contents. C(@GENERATION@) becomes the generation's directory.
     type: dict
     required: true
   about:
-    description: What it serves and with what; kept as C(generation.json).
+    description: What it serves, and its settings. Stored as C(generation.json).
     type: dict
     required: true
 """
 RETURN = """
 number:
-  description: The generation's number.
+  description: Number of the generation.
   returned: always
   type: int
 digest:
-  description: The digest of its files and its description.
+  description: Digest of its files and its description.
   returned: always
   type: str
 repaired:
-  description: The files that were written again.
+  description: Files that were written again.
   returned: always
   type: list
   elements: str

@@ -116,7 +116,7 @@ def _newer(made):
         (_remove, "lacks part-0002, part-0003 of"),
         (_cut, "part-0002 has 7 bytes, bundle.json lists 1000"),
         (_alter, "part-0002 was altered"),
-        (_forget, "has no bundle .*bundle.json"),
+        (_forget, "has no bundle: .*bundle.json"),
         (_unsum, "has no bundle: .*bundle.json.sha256"),
         (_unjson, "cannot read"),
         (_newer, r"cannot read .*\(format: .*another version"),

@@ -22,7 +22,7 @@ def run(*arguments):
     [
         (["up"], 3, "no host named"),
         (["up", "--host", "me@box"], 3, "--host needs --profile"),
-        (["up", "--host", "me@box", "--profile", "turbo"], 4, "no profile turbo"),
+        (["up", "--host", "me@box", "--profile", "turbo"], 4, "unknown profile turbo"),
         (["up", "--profile", "headless"], 3, "--profile works only with --host"),
         (["up", "tower", "--host", "me@box", "--profile", "cpu"], 3, "Remove HOST"),
         (["status", "--inventory", "/no/such.yml"], 3, "inventory not found"),

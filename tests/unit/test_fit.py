@@ -169,7 +169,7 @@ def test_the_files_count_where_they_are_there(folder):
 def test_files_that_are_not_what_the_config_says_are_named(folder):
     (folder / "model.safetensors").write_bytes(safetensors())
     found = json.loads(run(folder, *CARD, "--json").stdout)
-    assert "may not belong together" in found["notes"][0]
+    assert "may be of different models" in found["notes"][0]
     assert found["weights_gib"] > 13
 
 

@@ -127,7 +127,7 @@ def test_what_a_kill_left_behind_goes(have, root):
 
 
 @pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_said_and_leaves_no_folder(have, root, monkeypatch, kind):
+def test_a_full_disk_is_reported_and_leaves_no_directory(have, root, monkeypatch, kind):
     have()
 
     def full(_):
@@ -135,9 +135,9 @@ def test_a_full_disk_is_said_and_leaves_no_folder(have, root, monkeypatch, kind)
 
     monkeypatch.setattr(os, "fsync", full)
     answer = have(files={}, says=1)
-    assert answer["msg"].startswith("no space is left")
+    assert answer["msg"].startswith("no space left")
     assert answer["refusal"] == {"id": "disk-full", "message": answer["msg"]}
-    assert "What runs is as it was." in answer["msg"]
+    assert "The running generation is not changed." in answer["msg"]
     assert folders(root) == ["1"]
 
 

@@ -216,7 +216,9 @@ def test_templates_stay_templates(tmp_path):
 
 def test_a_switch_to_an_unknown_profile_is_refused_with_the_choices(tmp_path):
     before = inventory.read([written(tmp_path, OWN)])
-    with pytest.raises(UnknownProfile, match=r"no profile turbo. Choose one of: headless, display, cpu, mine, tiny\."):
+    with pytest.raises(
+        UnknownProfile, match=r"unknown profile turbo. Choose one of: headless, display, cpu, mine, tiny\."
+    ):
         inventory.switched(before, "tower", "turbo")
 
 

@@ -77,7 +77,7 @@ def test_a_character_that_a_unit_cannot_hold_is_named(code):
 @pytest.mark.parametrize("name", ["", "1A", "A B", "A=B", "A-B", "Ä", "A\nB", "A\n", "A%"])
 def test_a_wrong_name_is_refused(name):
     faults = unit_text.unit_faults({"vllm_environment": {name: "x"}})
-    assert any("and the name of a variable has" in fault and "Rename it." in fault for fault in faults)
+    assert any("but the name of a variable consists of" in fault and "Rename it." in fault for fault in faults)
     assert all(fault.isprintable() for fault in faults)
 
 
@@ -89,7 +89,7 @@ def test_a_wrong_flag_is_refused(name):
 @pytest.mark.parametrize("place", ["@GENERATION@", "@CREDENTIALS@"])
 def test_what_stands_for_a_folder_is_refused(place):
     (fault,) = unit_text.unit_faults({"llama_cpp_flags": {"alias": f"x{place}"}})
-    assert fault == f"llama_cpp_flags.alias has {place}, which stands for a folder in a unit. Remove it."
+    assert fault == f"llama_cpp_flags.alias has {place}, which is reserved for a directory. Remove it."
 
 
 def test_values_are_found_at_any_depth():

@@ -80,7 +80,7 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
     try:
         _make(output, partial)
         names = _download(wish, engine, settings, downloads, on_step)
-        model = fetched(resolved, lambda note: on_step("fetch the model", note)).absolute()
+        model = fetched(resolved, lambda note: on_step("download the model", note)).absolute()
         sources = _sources(downloads, model, name, manifest["files"])
         require_room(partial, sum(path.stat().st_size + 2048 for path in sources.values()), "the bundle")
         parts, files = _write(sources, partial, part_size, on_step)

@@ -64,8 +64,8 @@ def fit(folder: Path, setup: Setup) -> Plan:
             model,
             notes=(
                 *model.notes,
-                f"the files have {stored:.2f} GiB of weights, but config.json describes {expected:.2f}. They may not "
-                "belong together. The plan uses the larger number",
+                f"the files have {stored:.2f} GiB of weights, but config.json describes {expected:.2f}. They may be of "
+                "different models. The plan uses the larger number",
             ),
         )
         stored = max(stored, expected)

@@ -73,7 +73,7 @@ def make(job: Job, log: Path, told: Callable[[Event], None]) -> Made:
     """
     began = time.monotonic()
     with _partial(job.output) as partial:
-        source = fetched(job.model, lambda note: told(Event(f"fetch the model: {note}")))
+        source = fetched(job.model, lambda note: told(Event(f"download the model: {note}")))
         if not environments.is_there(*job.environment):
             told(Event("install llmcompressor"))
         python = environments.ensure(*job.environment)
