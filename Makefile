@@ -1,4 +1,4 @@
-# Two words for a newcomer: make demo, make test. Everything they need is set up first, and kept for the next time.
+# Start with make demo and make test. Each command installs what it needs first.
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,55 +6,55 @@ ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help demo test lint unit host molecule test-vm lock clean
-help: ## Show the words that make knows
+help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-demo: setup ## A throwaway host, from nothing to a real reply
+demo: setup ## Deploy to a sandbox host, up to a real reply
 	@scripts/demo
 
-test: setup ## Everything that can be tested on this machine, as CI does it
+test: setup ## Run everything that CI runs
 	@scripts/test
 
-lint: setup ## ansible-lint (production), yamllint, ruff and mypy (strict)
+lint: setup ## Run ansible-lint (production), yamllint, ruff, mypy (strict) and the prose check
 	@scripts/test lint
 
-unit: setup ## The tests that need no host: seconds
+unit: setup ## Run the tests that need no host
 	@scripts/test unit
 
-host: setup ## The tests on real throwaway hosts
+host: setup ## Run the tests on sandbox hosts
 	@scripts/test host
 
-molecule: setup ## The molecule scenarios on real throwaway hosts
+molecule: setup ## Run the molecule scenarios on sandbox hosts
 	@scripts/test molecule
 
-test-vm: setup ## The driver in a virtual machine with Secure Boot, through reboots: half an hour
+test-vm: setup ## Test the driver in a virtual machine with Secure Boot, through reboots: half an hour
 	@scripts/test vm
 
 soak: setup ## Kill everything at random moments, 200 times: over an hour
 	$(ROOT) $(BIN)/python scripts/soak
 
-soak-download: setup ## Fetch models from a hub that misbehaves, and kill the fetch, 500 times: minutes
+soak-download: setup ## Download from a faulty hub, and kill the download, 500 times: minutes
 	@$(BIN)/python scripts/soak-download
 
-bench-switch: setup ## How long nothing answers in a switch, beside a bare restart of the same engine: ten minutes
+bench-switch: setup ## Measure the downtime of a switch, compared with a restart: ten minutes
 	$(ROOT) $(BIN)/python scripts/bench-switch
 
-bench-cli: setup ## How long each command takes, beside plain ansible-playbook over the same roles: half an hour
+bench-cli: setup ## Measure each command, compared with ansible-playbook with the same roles: half an hour
 	$(ROOT) $(BIN)/python scripts/bench-cli
 
-bench-planner: setup ## What the planner says of published starts of vLLM, the worst first
+bench-planner: setup ## Compare the planner with published starts of vLLM, the worst first
 	@$(BIN)/python scripts/bench-planner
 
-bench-formats: setup ## One model in every format that vLLM serves here: loss, speed, memory: half an hour
+bench-formats: setup ## Measure one model in every format: quality, speed, memory: half an hour
 	$(ROOT) $(BIN)/python scripts/bench-formats
 
-gpu-pack: setup ## Pack what a GPU machine without network needs, in parts, into OUT (default .gpu)
+gpu-pack: setup ## Pack the files for a GPU machine without a network into OUT (default .gpu)
 	@scripts/gpu-pack $(or $(OUT),.gpu)
 
 gpu-run: ## On that machine, as root: deploy to its GPU and break it. STEPS="boot up …", default all
 	@scripts/gpu-run $(STEPS)
 
-lock: setup ## Resolve the versions of what zorac-deploy itself needs anew
+lock: setup ## Update the locked versions of zorac-deploy's dependencies
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-annotate \
 	    --no-header --quiet --upgrade --output-file requirements.lock
 
