@@ -4,17 +4,17 @@ import io
 import json
 
 import pytest
-from rich.console import Console
 
 from zorac_deploy import runner
 from zorac_deploy.cli.progress import Progress
+from zorac_deploy.cli.terminal import Terminal
 
 _TASK = {"role": "model_weights", "task": "Wait until the model is there"}
 
 
 def shown(steps, terminal=False):
     written = io.StringIO()
-    progress = Progress(Console(file=written, force_terminal=terminal, width=200))
+    progress = Progress(Terminal(file=written, force_terminal=terminal, width=200))
     for step in steps:
         progress.step(step)
     return progress, written.getvalue()

@@ -5,11 +5,11 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 from tests.unit.test_deployment import STATUS, FakeConnection
 from zorac_deploy import deployment, host_program
 from zorac_deploy.cli import cli, status
+from zorac_deploy.cli.terminal import Terminal
 
 PREDICTED = {"weights_gib": 13.31, "overhead_gib": 0.25, "kv_gib": 6.0, "kv_tokens": 78643, "verdict": "fits"}
 LOGGED = {
@@ -31,7 +31,7 @@ def shown(monkeypatch):
         one, two = STATUS["generations"]
         told = {**STATUS, "generations": [one, {**two, "plan": plan, "outcome": {**two["outcome"], "engine": logged}}]}
         text = io.StringIO()
-        monkeypatch.setattr(status, "output", Console(file=text, width=60))
+        monkeypatch.setattr(status, "output", Terminal(file=text))
         status._show(deployment.read(FakeConnection(told)))
         return [" ".join(line.split()) for line in text.getvalue().splitlines()]
 

@@ -15,7 +15,7 @@ from zorac_deploy import chat, connection, content, errors
 from zorac_deploy.cli import chat as chatting
 from zorac_deploy.cli import cli, common, deploying
 from zorac_deploy.cli.progress import Progress
-from zorac_deploy.cli.terminal import Terminal, clean, marked
+from zorac_deploy.cli.terminal import Stream, Terminal, clean, marked
 from zorac_deploy.inventory import Target
 
 CLI = content.root() / "zorac_deploy" / "cli"
@@ -33,7 +33,7 @@ def harmful(text):
 def written(show, **options):
     """What `show` writes to a console."""
     file = io.StringIO()
-    show(Terminal(file=file, width=300, **options))
+    show(Terminal(file=file, **{"width": 300, **options}))
     return file.getvalue()
 
 
@@ -81,6 +81,63 @@ def test_a_status_line_is_neither(monkeypatch):
 def test_our_own_markup_has_its_colours_and_widths():
     text = written(lambda console: console.print(marked("[bold]{:<6}[/]{:.1f}|", "a[b]", 2.34)), force_terminal=True)
     assert text == "\x1b[1ma[b]  \x1b[0m2.3|\n"
+
+
+SENTENCE = "The quick brown fox jumps over the lazy dog, " * 5
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda console: console.print(SENTENCE),
+        lambda console: console.print(marked("[bold]error:[/] {}", SENTENCE)),
+        lambda console: Progress(console).say("changed", SENTENCE),
+    ],
+)
+def test_a_line_is_broken_between_words_on_a_terminal_and_not_at_all_in_a_pipe(show):
+    for terminal in (True, False):
+        file = io.StringIO()
+        show(
+            Terminal(
+                file=file, force_terminal=terminal, color_system=None, _environ={"COLUMNS": "40"} if terminal else {}
+            )
+        )
+        lines = file.getvalue().rstrip("\n").split("\n")
+        assert " ".join(line.strip() for line in lines).endswith(SENTENCE.strip())
+        assert max(map(len, lines)) <= 40 if terminal else len(lines) == 1
+
+
+def test_what_follows_a_name_stays_in_its_column():
+    text = written(lambda console: console.print_row(marked("  {:<5} ", "model"), "one two three four five"), width=30)
+    assert text == "  model one two three four\n        five\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("The quick brown fox jumps.", "The quick\nbrown fox\njumps.\n"),
+        ("one\n\n  two  three four", "one\n\n  two\nthree four\n"),
+        ("a" * 25 + " b", "a" * 25 + "\nb\n"),
+        ("\u4f60" * 7, "\u4f60" * 5 + "\n" + "\u4f60" * 2 + "\n"),
+        ("", "\n"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 7, 99])
+def test_a_stream_is_broken_between_words_however_it_arrives(text, shown, size):
+    file = io.StringIO()
+    stream = Stream(Terminal(file=file, force_terminal=True, color_system=None, width=10))
+    for at in range(0, len(text), size):
+        stream.write(text[at : at + size])
+    stream.end()
+    assert file.getvalue() == shown
+
+
+def test_a_stream_into_a_pipe_is_what_arrived():
+    file = io.StringIO()
+    stream = Stream(Terminal(file=file))
+    for piece in ("two ", "  words\n", "x" * 200):
+        stream.write(piece)
+    assert file.getvalue() == "two   words\n" + "x" * 200
 
 
 def test_a_chat_shows_what_the_model_wrote(monkeypatch, capsys):

@@ -67,7 +67,7 @@ class _Group(click.Group):
             from zorac_deploy.cli.terminal import marked
 
             kind = f" [{error.refusal}]" if isinstance(error, Refused) else ""
-            errors.print(marked("[bold red]error{}:[/] {}", kind, error), soft_wrap=True)
+            errors.print(marked("[bold red]error{}:[/] {}", kind, error))
             ctx.exit(exit_code_of(error))
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)

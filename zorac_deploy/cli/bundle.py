@@ -137,4 +137,4 @@ def _print(folder: Path, about: bundles.About, as_json: bool) -> None:
         }
     )
     for sentence in about.absent:
-        output.print(marked("  [yellow]not included[/] {}", sentence), soft_wrap=True)
+        output.print(marked("  [yellow]not included[/] {}", sentence))

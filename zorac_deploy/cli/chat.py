@@ -10,7 +10,7 @@ import click
 
 from zorac_deploy import chat as talk
 from zorac_deploy.cli.common import errors, host_options, output, reached, session, words
-from zorac_deploy.cli.terminal import marked
+from zorac_deploy.cli.terminal import Stream, marked
 from zorac_deploy.errors import EndpointFailed
 
 _HELP = """\
@@ -70,7 +70,7 @@ def _converse(endpoint: talk.Endpoint, max_tokens: int) -> None:
         try:
             reply = _say(endpoint, [*history, question], max_tokens)
         except EndpointFailed as error:
-            errors.print(marked("[red]{}[/] Type /new to start a new conversation.", error), soft_wrap=True)
+            errors.print(marked("[red]{}[/] Type /new to start a new conversation.", error))
         except KeyboardInterrupt:
             output.print(" (stopped; this question is dropped)", style="dim")
         else:
@@ -96,14 +96,16 @@ def _asking() -> Callable[[], str]:
 
 def _say(endpoint: talk.Endpoint, messages: list[talk.Message], max_tokens: int) -> str:
     """Print the reply to `messages` as it arrives, and return it."""
-    reply, pieces = talk.Reply(endpoint, messages, max_tokens), []
-    for piece in reply:
-        output.print(piece, end="", soft_wrap=True)
-        pieces.append(piece)
-    output.print()
+    reply, pieces, stream = talk.Reply(endpoint, messages, max_tokens), list[str](), Stream(output)
+    try:
+        for piece in reply:
+            stream.write(piece)
+            pieces.append(piece)
+    finally:
+        stream.end()
     if reply.cut:
         cut = marked("[yellow](cut off after {} tokens; --max-tokens allows more)[/]", max_tokens)
-        errors.print(cut, soft_wrap=True)
+        errors.print(cut)
     if reply.measures and output.is_terminal:
         output.print(_in_words(reply.measures), style="dim")
     return "".join(pieces)

@@ -27,12 +27,11 @@ def client_config(write: bool, **host: object) -> None:
         tunnel = client.needs_tunnel(opened.connection, found)
         fitting = client.settings(opened.connection, found, deployment.api_key(opened.connection))
     if write:
-        output.print(client.write(fitting, always=True), soft_wrap=True)
+        output.print(client.write(fitting, always=True))
     else:
         print_json(fitting)
     if tunnel:
         errors.print(
             f"{found.host} listens on its loopback address only. Keep a tunnel open while you use the client: "
             f"zorac-deploy tunnel {named.again()}",
-            soft_wrap=True,
         )

@@ -155,13 +155,13 @@ def changes(opened: Session, progress: Progress, facts: dict[str, Any] | None = 
 def show(found: Changes) -> None:
     """Show what would change."""
     for diff in found.diffs:
-        output.print(diff, style="dim", soft_wrap=True)
+        output.print(diff, style="dim")
 
 
 def notes(*facts: Mapping[str, Any]) -> None:
     """Say what a person has to know of how the model is served: of several hosts each note once."""
     for note in dict.fromkeys(note for each in facts for note in each.get("model_weights_family", {}).get("notes", ())):
-        output.print(f"note: {note}", soft_wrap=True)
+        output.print(f"note: {note}")
 
 
 def count(opened: Session, found: Changes) -> None:
@@ -169,7 +169,7 @@ def count(opened: Session, found: Changes) -> None:
     number = len(found.tasks)
     would = f"{number} task{'s' * (number != 1)} would change something" if number else "nothing would change"
     log = f" Log: {found.log}" if found.log else ""
-    output.print(marked("\n[bold]{}: {}.[/] Nothing was changed.{}", opened.name, would, log), soft_wrap=True)
+    output.print(marked("\n[bold]{}: {}.[/] Nothing was changed.{}", opened.name, would, log))
 
 
 def variables(model: str | None, context: str | int | None, replace_unit: bool = False) -> dict[str, object]:
@@ -277,7 +277,7 @@ def report(rows: dict[str, str]) -> None:
     """Print names and values below each other."""
     output.print()
     for name, value in rows.items():
-        output.print(marked("  [bold]{:<12}[/] {}", name, value), soft_wrap=True)
+        output.print_row(marked("  [bold]{:<12}[/] ", name), value)
 
 
 def downtime(seconds: deployment.Seconds) -> dict[str, str]:

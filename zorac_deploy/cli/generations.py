@@ -61,7 +61,7 @@ def generations(collect: bool, keep: int, check: bool, as_json: bool, **host: ob
         )
     )
     for path in removed.paths:
-        output.print(f"  {path}", soft_wrap=True)
+        output.print(f"  {path}")
 
 
 @click.command()

@@ -30,7 +30,7 @@ def gpus(as_json: bool, **host: object) -> None:
     count = f"{len(found.cards)} NVIDIA GPU{'s' * (len(found.cards) != 1)}"
     output.print(marked("[bold]{}[/]: {}, {}", found.host, count, driver))
     if found.error:
-        output.print(f"  {found.error}", style="yellow", soft_wrap=True)
+        output.print(f"  {found.error}", style="yellow")
     for card in found.cards:
         _show(card)
 
@@ -47,8 +47,8 @@ def _show(card: cards.Gpu) -> None:
     }
     for name, value in rows.items():
         if value:
-            output.print(f"  {name:<12} {value}", soft_wrap=True)
+            output.print_row(marked("  {:<12} ", name), value)
     for holder in card.holders:
         held = "?" if holder.used_mib is None else holder.used_mib
         text = f"{held:>6} MiB  {holder.name}, process {holder.pid}" + (f", {holder.unit}" if holder.unit else "")
-        output.print(f"  {'used by':<12} {text}", soft_wrap=True)
+        output.print_row(marked("  {:<12} ", "used by"), text)

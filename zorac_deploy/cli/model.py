@@ -70,7 +70,7 @@ def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, 
         print_json({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})
     else:
         what = f"is stored ({result.seconds:.0f} s)" if result.changed else "is already stored: nothing to do"
-        output.print(marked("[bold]{}:[/] {} {}.", opened.name, source, what), soft_wrap=True)
+        output.print(marked("[bold]{}:[/] {} {}.", opened.name, source, what))
 
 
 @model.command("list")
@@ -153,7 +153,7 @@ def remove(name: str | None, partial: bool, force: bool, as_json: bool, **host: 
     else:
         what = ", ".join(removed.folders) or "nothing"
         gib = removed.bytes / 2**30
-        output.print(marked("[bold]{}:[/] removed {}; {:.1f} GiB", opened.name, what, gib), soft_wrap=True)
+        output.print(marked("[bold]{}:[/] removed {}; {:.1f} GiB", opened.name, what, gib))
 
 
 def _table(found: list[on_host.Model]) -> Table:

@@ -99,7 +99,7 @@ def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: boo
     with output.status(marked("Search the hub for variants of {}", base)):
         seen = variants(base, setup)
     if ask:
-        output.print(f"{refused}\n", soft_wrap=True)
+        output.print(f"{refused}\n")
         show(seen)
     best = _best(seen)
     if best is None or not (accepted or click.confirm(clean(f"\nDeploy {best.source} instead?"))):
@@ -120,7 +120,7 @@ def show(seen: Sequence[Variant]) -> None:
     best = _best(seen)
     if best:
         which = "First that fits" if best.fits else "None fits for certain. First that may fit"
-        output.print(f"\n{which}: zorac-deploy up --model {best.source}", soft_wrap=True)
+        output.print(f"\n{which}: zorac-deploy up --model {best.source}")
     else:
         output.print("\nNone fits. Make one: zorac-deploy quantize --help")
 

@@ -25,19 +25,18 @@ def show(output: Console, plan: Mapping[str, Any]) -> None:
     elif plan["kv_gib"] is not None:
         output.print(f"  weights {plan['weights_gib']:.2f} GiB, KV cache {plan['kv_gib']:.2f} GiB")
     colour = _COLOURS[plan["verdict"]]
-    output.print(marked("[bold " + colour + "]{}[/]: {}", plan["verdict"], plan["reason"]), soft_wrap=True)
+    output.print(marked("[bold " + colour + "]{}[/]: {}", plan["verdict"], plan["reason"]))
     if plan["kv_tokens"]:
         output.print(
             f"  {plan['kv_tokens']:,} tokens of KV cache ({plan['kv_bytes_per_token'] / 1024:.1f} KiB each): "
             f"{plan['max_concurrency']:.1f} requests of {plan['max_model_len']:,} tokens at once. "
             f"The longest context that fits: {plan['largest_max_model_len']:,}.",
-            soft_wrap=True,
         )
     for note in plan["notes"]:
-        output.print(f"  note: {note}.", soft_wrap=True)
+        output.print(f"  note: {note}.")
     if plan["assumed"]:
         said = ", ".join(f"{name} {value}" for name, value in plan["assumed"].items())
-        output.print(f"  engine defaults: {said}", style="dim", soft_wrap=True)
+        output.print(f"  engine defaults: {said}", style="dim")
 
 
 def _bar(output: Console, plan: Mapping[str, Any]) -> None:
@@ -47,7 +46,7 @@ def _bar(output: Console, plan: Mapping[str, Any]) -> None:
         count = round(taken / total * _WIDTH) - round(begin / total * _WIDTH)
         cells += f"[{colour}]{shape * count}[/]"
     rest = _WIDTH - round(taken / total * _WIDTH)
-    output.print(marked("  0 " + cells + "[dim]{}[/] {:.2f} GiB", "·" * rest, total), soft_wrap=True)
+    output.print(marked("  0 " + cells + "[dim]{}[/] {:.2f} GiB", "·" * rest, total))
     for name, key, shape, colour in _PARTS:
         spread = key == "kv_gib" and plan["kv_low_gib"] != plan["kv_high_gib"]
         more = f" (between {plan['kv_low_gib']:.2f} and {plan['kv_high_gib']:.2f})" if spread else ""

@@ -72,7 +72,7 @@ def plan(
     if found.tasks:
         output.print("\nup would", style="bold")
         for task in found.tasks:
-            output.print(f"  {task}", soft_wrap=True)
+            output.print(f"  {task}")
     deploying.show(found)
     deploying.count(opened, found)
 
@@ -94,4 +94,4 @@ def _show_memory(facts: Mapping[str, Any]) -> None:
     for holder in _holders(facts):
         held = "?" if holder["used_mib"] is None else holder["used_mib"]
         whose = f" ({holder['unit']})" if holder["unit"] else ""
-        output.print(f"  in use: {held} MiB by {holder['name']}{whose}", soft_wrap=True)
+        output.print(f"  in use: {held} MiB by {holder['name']}{whose}")

@@ -6,11 +6,10 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.text import Text
 
 from zorac_deploy import runner
-from zorac_deploy.cli.terminal import marked
+from zorac_deploy.cli.terminal import Terminal, marked
 
 _NOTE_SECONDS = 15
 _NOISE = ("Validating arguments", "Run the preflight checks", "Gathering Facts")
@@ -25,7 +24,7 @@ class Progress:
         quiet: Write nothing.
     """
 
-    def __init__(self, console: Console, verbose: bool = False, quiet: bool = False) -> None:
+    def __init__(self, console: Terminal, verbose: bool = False, quiet: bool = False) -> None:
         self._console, self._verbose, self._quiet = console, verbose, quiet
         self._began = self._task_began = time.monotonic()
         self._now = ""
@@ -86,5 +85,4 @@ class Progress:
             return
         colour = {"changed": "yellow", "differs": "yellow", "failed": "red"}.get(outcome, "green")
         elapsed = time.monotonic() - self._began
-        line = marked("[dim]{:6.1f} s[/]  [" + colour + "]{:<8}[/]{}", elapsed, outcome, text)
-        self._console.print(line, soft_wrap=True)
+        self._console.print_row(marked("[dim]{:6.1f} s[/]  [" + colour + "]{:<8}[/]", elapsed, outcome), text)

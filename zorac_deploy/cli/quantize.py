@@ -95,7 +95,7 @@ def quantize(
             bar.update(task, description=event.doing, completed=event.layer or 0, total=event.layers)
             if not as_json and not output.is_terminal:
                 at = f" layer {event.layer} of {event.layers}" if event.layer else ""
-                output.print(f"{time.monotonic() - began:6.1f} s  {event.doing}{at}", soft_wrap=True)
+                output.print(f"{time.monotonic() - began:6.1f} s  {event.doing}{at}")
 
         size = int(group_size) if group_size else None
         job = quantizing.prepare(model, recipe, folder, calibration, samples, length, size, device or _device())
@@ -114,7 +114,7 @@ def quantize(
             "log": str(log),
         }
     )
-    output.print(f"\n  Deploy it: zorac-deploy up --model {made.folder}", soft_wrap=True)
+    output.print(f"\n  Deploy it: zorac-deploy up --model {made.folder}")
 
 
 def _device() -> Device:

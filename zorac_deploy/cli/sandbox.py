@@ -47,7 +47,7 @@ def sandbox_up(name: str, distribution: str, network: host.Network, mirror: str 
     output.print(
         f"{made.name}: {made.distribution} answers on {made.address}:{made.port}, {time.monotonic() - began:.1f} s"
     )
-    output.print(f"inventory: {made.inventory}", soft_wrap=True)
+    output.print(f"inventory: {made.inventory}")
 
 
 @sandbox.command("down")
@@ -104,4 +104,4 @@ def sandbox_model(kind: model.Format) -> None:
     began = time.monotonic()
     with output.status("Create SmolLM2-135M-Instruct"):
         folder = model.ensure(kind)
-    output.print(f"model: {folder}, {time.monotonic() - began:.1f} s", soft_wrap=True)
+    output.print(f"model: {folder}, {time.monotonic() - began:.1f} s")

@@ -139,12 +139,12 @@ def report(outcomes: Sequence[Outcome]) -> None:
     output.print()
     width = max(len(each.host) for each in outcomes)
     for each in outcomes:
-        output.print(marked("  [bold]{}[/]  {}", each.host.ljust(width), _line(each)), soft_wrap=True)
+        output.print(marked("  [bold]{}[/]  {}", each.host.ljust(width), _line(each)))
     deploying.notes(*(each.facts for each in outcomes))
     for each in outcomes:
         if each.fault:
             kind = f" [{each.fault.refusal}]" if isinstance(each.fault, Refused) else ""
-            errors.print(marked("[bold red]error{}[/] on {}: {}", kind, each.host, each.fault), soft_wrap=True)
+            errors.print(marked("[bold red]error{}[/] on {}: {}", kind, each.host, each.fault))
 
 
 def _line(outcome: Outcome) -> str:

@@ -41,4 +41,4 @@ def smoke(as_json: bool, **host: object) -> None:
 
 def _show(check: chat.Check) -> None:
     mark = "[green]ok    [/]" if check.passed else "[red]failed[/]"
-    output.print(marked(mark + " {:<14} {}", check.name, check.found), soft_wrap=True)
+    output.print(marked(mark + " {:<14} {}", check.name, check.found))

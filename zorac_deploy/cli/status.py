@@ -78,7 +78,7 @@ def _show(found: deployment.Deployment) -> None:
     if found.watchdog:
         rows["watchdog"] = found.watchdog
     for name, value in rows.items():
-        output.print(f"  {name:<11} {value}", soft_wrap=True)
+        output.print_row(marked("  {:<11} ", name), value)
     table = _memory(found.plan.get("predicted") or {}, found.logged)
     if table.row_count:
         output.print()

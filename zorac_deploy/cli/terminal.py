@@ -8,12 +8,18 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
 # C0 but for tab and newline, C1, what changes the direction of writing, and what cannot be encoded.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+# What a line may be broken after: a word, or one character of a script without spaces between words.
+_WORD = re.compile(r"\n|[^\S\n]+|[\u2e80-\uffef]|[^\s\u2e80-\uffef]+")
+_ENDLESS = 100_000
+_NARROWEST = 20
 
 
 def clean(text: str) -> str:
@@ -22,15 +28,76 @@ def clean(text: str) -> str:
 
 
 class Terminal(Console):
-    """A console that takes no text for markup or emoji, and lets no control character out but rich's own."""
+    """A console that takes no text for markup or emoji, and lets no control character out but rich's own.
+
+    On a terminal, lines are broken between words. A pipe or a file has no width: there a line stays one line.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, highlight=False, markup=False, emoji=False)
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """The size of the terminal, or the width that was set; else there is none to keep to."""
+        size = super().size
+        return size if self.is_terminal or self._width else size._replace(width=_ENDLESS)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
+
+    def print_row(self, begin: Text, value: str) -> None:
+        """Print `value` after `begin`, and what does not fit into the line below its beginning."""
+        lines = Text(clean(value)).wrap(self, max(self.width - begin.cell_len, _NARROWEST))
+        for line in lines:
+            line.rstrip()
+        self.print(begin + Text("\n" + " " * begin.cell_len).join(lines))
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments of `renderable`; rich's own controls are those that are marked as such."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=clean(segment.text))
+
+
+class Stream:
+    """Writes text that arrives in pieces. On a terminal, lines are broken between words, so the last word waits."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._column, self._space, self._word = 0, "", ""
+
+    def write(self, piece: str) -> None:
+        """Write `piece`."""
+        if not self._console.is_terminal:
+            self._print(piece)
+            return
+        *whole, self._word = ["", *_WORD.findall(self._word + clean(piece))]
+        for part in whole:
+            self._put(part)
+
+    def end(self) -> None:
+        """Write what waits, and end the line."""
+        self._put(self._word)
+        self._print("\n")
+
+    def _put(self, part: str) -> None:
+        if part == "\n":
+            self._column, self._space = 0, ""
+            self._print(part)
+        elif part.isspace():
+            self._space = part
+        elif part:
+            width = cell_len(self._space) + cell_len(part)
+            if self._column and self._column + width > self._console.width:
+                self._print("\n" + part)
+                self._column = cell_len(part)
+            else:
+                self._print(self._space + part)
+                self._column += width
+            self._space = ""
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, end="", soft_wrap=True)
 
 
 class _Held:

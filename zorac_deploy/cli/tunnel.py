@@ -29,10 +29,10 @@ def tunnel(port: int | None, **host: object) -> None:
         found = deployment.read(opened.connection)
         with opened.connection.forward(found.port, found.listen, port or found.port) as here:
             if opened.connection.target.local:
-                output.print(f"{opened.name} is this machine and needs no tunnel: {found.url}/v1", soft_wrap=True)
+                output.print(f"{opened.name} is this machine and needs no tunnel: {found.url}/v1")
                 return
             url = f"http://localhost:{here}/v1"
-            output.print(f"{url} forwards to {found.model} on {opened.name}. Ctrl-C closes the tunnel.", soft_wrap=True)
+            output.print(f"{url} forwards to {found.model} on {opened.name}. Ctrl-C closes the tunnel.")
             try:
                 while opened.connection.connected():
                     time.sleep(_LOOK_SECONDS)

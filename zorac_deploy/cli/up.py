@@ -116,7 +116,7 @@ def up(
     else:
         _report(done)
         deploying.notes(facts)
-        output.print(f"\n  Chat with it: zorac-deploy chat {named.again()}", soft_wrap=True)
+        output.print(f"\n  Chat with it: zorac-deploy chat {named.again()}")
     done.require()
 
 
