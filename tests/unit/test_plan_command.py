@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from zorac_deploy import runner
 from zorac_deploy.cli import cli, deploying
 from zorac_deploy.cli import plan as command
+from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import Terminal
 from zorac_deploy.errors import Refused
 
@@ -84,11 +86,39 @@ def test_it_tells_what_is_where_who_holds_it_and_what_would_be_done(run):
         "in use: 2048 MiB by blender\n  in use: 301 MiB by Xorg (gdm.service)",
         "up would\n  vllm_service: Ensure the API key exists",
         "note: the model has no [chat] template",
-        "+new",
-        "tower: 1 task would change something",
     ):
         assert words in text
+    assert text.index("tower: 1 task would change something.") < text.index("NVIDIA GeForce")
+    assert "+new" not in text
     assert "trainer" not in text  # it sits on another card
+
+
+def test_many_tasks_are_counted_by_role_and_named_with_verbose(run):
+    tasks = [*(f"engine: Ensure part {number}" for number in range(11)), "generations: Ensure it is there"]
+    _, text = run(tasks=tasks)
+    assert "up would\n  engine: 11 tasks\n  generations: 1 task\n" in text
+    assert "Ensure part" not in text
+    _, text = run("-v", tasks=tasks)
+    assert all(f"  {task}\n" in text for task in tasks)
+    assert "-old\n+new" in text
+
+
+def test_a_task_that_would_change_something_has_not_changed_it(monkeypatch):
+    steps = [runner.Step("engine", "Ensure uv is installed", outcome) for outcome in ("changed", "ok")]
+
+    def run(*_, on_step, **__):
+        for step in steps:
+            on_step(step)
+        return runner.Result(("engine: Ensure uv is installed",), 1.0, Path("run.log"))
+
+    monkeypatch.setattr(deploying.runner, "run", run)
+    monkeypatch.setattr(deploying, "log_file", lambda *_: Path("run.log"))
+    opened = SimpleNamespace(inventory=SimpleNamespace(sources=()), connection=None)
+    for verbose in (False, True):
+        text = io.StringIO()
+        deploying.changes(opened, Progress(Terminal(file=text), verbose))
+        assert "changed" not in text.getvalue()
+        assert ("planned engine: Ensure uv is installed" in text.getvalue()) is verbose
 
 
 def test_what_does_not_fit_is_shown_before_it_is_refused(run):

@@ -141,7 +141,7 @@ def changes(opened: Session, progress: Progress, facts: dict[str, Any] | None = 
     diffs: list[str] = []
 
     def on_step(step: runner.Step) -> None:
-        progress.step(step)
+        progress.step(replace(step, outcome="planned") if step.outcome == "changed" else step)
         if step.diff:
             diffs.append(step.diff)
         if facts is not None:
@@ -169,7 +169,7 @@ def count(opened: Session, found: Changes) -> None:
     number = len(found.tasks)
     would = f"{number} task{'s' * (number != 1)} would change something" if number else "nothing would change"
     log = f" Log: {found.log}" if found.log else ""
-    output.print(marked("\n[bold]{}: {}.[/] Nothing was changed.{}", opened.name, would, log))
+    output.print(marked("[bold]{}: {}.[/] Nothing was changed.{}", opened.name, would, log))
 
 
 def variables(model: str | None, context: str | int | None, replace_unit: bool = False) -> dict[str, object]:

@@ -1,9 +1,11 @@
 """`zorac-deploy plan`."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
+from rich.text import Text
 
 from zorac_deploy.cli import deploying, picture
 from zorac_deploy.cli.common import (
@@ -18,6 +20,8 @@ from zorac_deploy.cli.common import (
 )
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import Refused
+
+_FEW = 10
 
 
 @click.command()
@@ -39,8 +43,8 @@ def plan(
 ) -> None:
     """Show what `up` would change, and GPU memory.
 
-    It prints the memory plan of the GPU, the tasks that would change something, and the diffs of files. It changes
-    nothing.
+    It prints how much would change, and the memory plan of the GPU. -v adds each task and the diffs of files. It
+    changes nothing.
 
     \b
     Examples:
@@ -67,14 +71,28 @@ def plan(
             }
         )
         return
+    output.print()
+    deploying.count(opened, found)
     _show_memory(facts)
     deploying.notes(facts)
-    if found.tasks:
-        output.print("\nup would", style="bold")
-        for task in found.tasks:
-            output.print(f"  {task}")
-    deploying.show(found)
-    deploying.count(opened, found)
+    _show_tasks(found.tasks, verbose)
+    if verbose:
+        deploying.show(found)
+
+
+def _show_tasks(tasks: Sequence[str], verbose: bool) -> None:
+    """Show the tasks that would change something; of many, only how many there are in each role."""
+    if not tasks:
+        return
+    output.print("\nup would", style="bold")
+    lines: Iterable[str] = tasks
+    if len(tasks) > _FEW and not verbose:
+        roles = Counter(task.partition(": ")[0] for task in tasks)
+        lines = (f"{role}: {count} task{'s' * (count != 1)}" for role, count in roles.items())
+    for line in lines:
+        output.print_row(Text("  "), line)
+    if not verbose:
+        output.print("Add -v for each task and the diffs of files.", style="dim")
 
 
 def _holders(facts: Mapping[str, Any]) -> list[dict[str, Any]]:

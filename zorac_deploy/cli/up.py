@@ -150,6 +150,7 @@ def _show_changes(opened: Session, progress: Progress, as_json: bool, deep: bool
         print_json(found.summary(opened.name))
     else:
         deploying.show(found)
+        output.print()
         deploying.count(opened, found)
 
 
