@@ -60,7 +60,7 @@ def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetchi
     process.communicate(timeout=60)
     assert process.returncode == 130
 
-    listed = json.loads(run("model", "list", "--json").stdout)
+    listed = json.loads(run("model", "list", "--json").stdout)["models"]
     assert [(each["name"], each["partial"], each["fetching"]) for each in listed] == [("small", True, True)]
 
     # Killed, as by a reboot: the same words go on where it was.
@@ -72,7 +72,7 @@ def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetchi
     assert len([path for _, path in hub.asked[asked:] if path.startswith("/store/")]) == 1
     assert "nothing to do" in run("model", "pull", _SOURCE).stdout
 
-    (found,) = json.loads(run("model", "list", "--json").stdout)
+    (found,) = json.loads(run("model", "list", "--json").stdout)["models"]
     assert (found["source"], found["partial"]) == (f"{_SOURCE}@{hub.head}", False)
     assert found["generations"] == []
     modes = inside(sandbox, "sudo", "find", found["path"], "-printf", "'%U:%g:%m\\n'").split()
@@ -101,11 +101,11 @@ def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetchi
     )
     newest = run("model", "pull", _SOURCE, "--refresh", "--inventory", source)
     assert newest.returncode == 0, newest.stdout + newest.stderr
-    listed = json.loads(run("model", "list", "--json").stdout)
+    listed = json.loads(run("model", "list", "--json").stdout)["models"]
     assert f"{_SOURCE}@{hub.head}" in [each["source"] for each in listed]
 
     assert run("model", "remove", "small").returncode == 0
-    assert json.loads(run("model", "list", "--json").stdout) == []
+    assert json.loads(run("model", "list", "--json").stdout)["models"] == []
     assert run("down", "--yes", "--purge").returncode == 0
     assert (
         inside(

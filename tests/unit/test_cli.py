@@ -1,6 +1,7 @@
 """Words in, words and exit codes out: what needs no host."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from zorac_deploy import content, inventory
-from zorac_deploy.cli import cli
+from zorac_deploy.cli import cli, common
+from zorac_deploy.errors import SmokeFailed
 
 
 def run(*arguments):
@@ -80,6 +82,53 @@ def commands():
             name: (cli.get_command(context, name), cli.resolve_command(context, [name])[1])
             for name in cli.list_commands(context)
         }
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "refusal", "says"),
+    [
+        (["status", "--json"], 3, None, "no host named"),
+        (["status", "tower", "--json", "--inventory", "/no/such.yml"], 3, None, "inventory not found"),
+        (
+            ["up", "--host", "me@box", "--profile", "cpu", "--model", "ftp://x/y", "--json"],
+            39,
+            "settings-invalid",
+            "ftp",
+        ),
+        (["fit", "/no/such/model", "--gpu-total-gib", "24", "--json"], 25, "model-missing", "/no/such/model"),
+        (["model", "list", "--json"], 3, None, "no host named"),
+    ],
+)
+def test_an_error_under_json_is_json(words, code, refusal, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    done = CliRunner().invoke(cli, words)
+    told = json.loads(done.stdout)
+    assert (done.exit_code, told["schema"], told["error"]["exit_code"], told["error"]["id"]) == (code, 1, code, refusal)
+    assert says in told["error"]["message"]
+    assert done.stderr.startswith("error")
+    plain = CliRunner().invoke(cli, [word for word in words if word != "--json"])
+    assert (plain.exit_code, plain.stdout) == (code, "")
+
+
+def test_an_interruption_under_json_is_json(monkeypatch):
+    monkeypatch.setattr(inventory, "read", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    done = CliRunner().invoke(cli, ["status", "--json", "--host", "me@box", "--profile", "cpu"])
+    assert (done.exit_code, json.loads(done.stdout)["error"]["exit_code"]) == (130, 130)
+
+
+def test_a_command_whose_outcome_is_a_failure_prints_one_document(monkeypatch):
+    @click.command()
+    @common.json_option()
+    def failing(as_json):
+        assert as_json
+        common.print_result({"passed": False})
+        raise SmokeFailed("one check failed", ["health"])
+
+    monkeypatch.setitem(cli.commands, "failing", failing)
+    done = CliRunner().invoke(cli, ["failing", "--json"])
+    assert (done.exit_code, json.loads(done.stdout)) == (41, {"schema": 1, "passed": False})
+    assert "one check failed" in done.stderr
 
 
 def test_every_command_has_an_example_in_its_help():

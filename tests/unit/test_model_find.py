@@ -50,7 +50,7 @@ def find(*words):
 
 def test_the_variants_are_judged_on_the_card(hub):
     code, said = find("--json")
-    awq, gptq = json.loads(said)
+    awq, gptq = json.loads(said)["variants"]
     assert (code, awq["format"], awq["fits"], awq["downloads"]) == (0, "awq", True, 70)
     assert awq["source"] == f"hf://{VARIANT}@{hub.head}"
     assert (gptq["format"], gptq["fits"]) == ("gptq", False)

@@ -176,10 +176,10 @@ def test_the_journal_is_harmless_line_by_line(tmp_path):
 
 
 def test_json_stays_json(capsys):
-    common.print_json({"found": HARM + MARKUP})
+    common.print_result({"found": HARM + MARKUP})
     shown = capsys.readouterr().out
     assert not harmful(shown)
-    assert json.loads(shown) == {"found": HARM + MARKUP}
+    assert json.loads(shown) == {"schema": 1, "found": HARM + MARKUP}
 
 
 @pytest.mark.parametrize(("passed", "outcome"), [(True, "ok"), (False, "failed")])

@@ -102,7 +102,7 @@ def test_one_that_fails_keeps_no_other_from_being_deployed_and_the_first_fault_i
 def test_for_machines_there_is_one_object_a_host(up):
     looks = {"a": SAME, "b": OTHER, "c": HostUnreachable("c does not answer")}
     done, _ = up("--json", looks=looks, roles={"b": DeploymentFailed("apt failed")})
-    told = json.loads(done.stdout)
+    told = json.loads(done.stdout)["hosts"]
     assert done.exit_code == 40
     assert [each["host"] for each in told] == ["a", "b", "c"]
     assert told[0]["changed"] == []
@@ -134,4 +134,4 @@ def test_ctrl_c_while_they_are_asked_touches_none(up):
 
 def test_a_host_named_twice_is_one(up):
     done, _ = up("--json", looks=dict.fromkeys("ab", SAME), names=("a", "b", "a"))
-    assert [each["host"] for each in json.loads(done.stdout)] == ["a", "b"]
+    assert [each["host"] for each in json.loads(done.stdout)["hosts"]] == ["a", "b"]

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from zorac_deploy import __version__
-from zorac_deploy.errors import Interrupted, Refused, ZoracDeployError, exit_code_of
+from zorac_deploy.errors import Interrupted, ZoracDeployError, exit_code_of
 
 # The commands, each with its line in `zorac-deploy --help`, which so imports no module of a command. The module has the
 # command's name, but for those in _MODULES.
@@ -63,14 +63,14 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except ZoracDeployError as error:
-            from zorac_deploy.cli.common import errors
-            from zorac_deploy.cli.terminal import marked
+            from zorac_deploy.cli.common import print_error
 
-            kind = f" [{error.refusal}]" if isinstance(error, Refused) else ""
-            errors.print(marked("[bold red]error{}:[/] {}", kind, error))
+            print_error(ctx, error)
             ctx.exit(exit_code_of(error))
         except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+            from zorac_deploy.cli.common import print_error
+
+            print_error(ctx, Interrupted("interrupted"))
             ctx.exit(Interrupted.exit_code)
 
 

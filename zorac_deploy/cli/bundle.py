@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from zorac_deploy import bundle as bundles
-from zorac_deploy.cli.common import output, print_json
+from zorac_deploy.cli.common import json_option, output, print_result
 from zorac_deploy.cli.deploying import report
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import marked
@@ -64,7 +64,7 @@ def bundle() -> None:
     help="Include the engine's Debian packages, if this machine runs the same distribution.",
 )
 @click.option("--package", "more", metavar="NAME", multiple=True, help="Include this Debian package too; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print the contents as JSON.")
+@json_option("Print the contents as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 def create(
     engine: str,
@@ -99,7 +99,7 @@ def create(
 @bundle.command("inspect")
 @click.argument("folder", metavar="BUNDLE", type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Read every part and compare its SHA-256.")
-@click.option("--json", "as_json", is_flag=True, help="Print the contents as JSON, with every file.")
+@json_option("Print the contents as JSON, with every file.")
 def inspect(folder: Path, verify: bool, as_json: bool) -> None:
     """Show what is in BUNDLE.
 
@@ -123,7 +123,7 @@ def inspect(folder: Path, verify: bool, as_json: bool) -> None:
 def _print(folder: Path, about: bundles.About, as_json: bool) -> None:
     digest = bundles.digest(folder)
     if as_json:
-        print_json({"sha256": digest, **about.model_dump()})
+        print_result({"sha256": digest, **about.model_dump()})
         return
     count = {top: sum(file.path.startswith(f"{top}/") for file in about.files) for top in ("wheels", "packages")}
     report(

@@ -1,9 +1,11 @@
 """`zorac-deploy client-config`."""
 
+import json
+
 import click
 
 from zorac_deploy import client, deployment
-from zorac_deploy.cli.common import errors, host_options, output, print_json, session, words
+from zorac_deploy.cli.common import errors, host_options, output, session, words
 
 
 @click.command("client-config")
@@ -29,7 +31,7 @@ def client_config(write: bool, **host: object) -> None:
     if write:
         output.print(client.write(fitting, always=True))
     else:
-        print_json(fitting)
+        click.echo(json.dumps(fitting, indent=2))
     if tunnel:
         errors.print(
             f"{found.host} listens on its loopback address only. Keep a tunnel open while you use the client: "

@@ -14,14 +14,18 @@ import click
 import platformdirs
 
 from zorac_deploy import connection, deployment, inventory, scratch
-from zorac_deploy.cli.terminal import Terminal, clean
-from zorac_deploy.errors import InventoryError
+from zorac_deploy.cli.terminal import Terminal, clean, marked
+from zorac_deploy.errors import InventoryError, Refused, ZoracDeployError, exit_code_of
 
 if TYPE_CHECKING:
     from zorac_deploy import chat
 
 output = Terminal()
 errors = Terminal(stderr=True)
+
+# Of what --json prints. It changes when a name goes or means something else, and not when one is added.
+SCHEMA = 1
+_AS_JSON = "zorac_deploy.as_json"
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -222,6 +226,27 @@ def reached(session: Session) -> Iterator[tuple[deployment.Deployment, chat.Endp
         yield found, deployment.endpoint(session.connection, found, port)
 
 
-def print_json(value: object) -> None:
-    """Print `value` for machines."""
-    click.echo(json.dumps(value, indent=2))
+def json_option(text: str = "Print the result as JSON.") -> Callable[[_Command], _Command]:
+    """The option --json of a command: its outcome, and an error too, are JSON on standard output."""
+
+    def remember(context: click.Context, _: click.Parameter, value: bool) -> bool:
+        context.meta[_AS_JSON] = value
+        return value
+
+    return click.option("--json", "as_json", is_flag=True, callback=remember, help=text)
+
+
+def print_result(result: Mapping[str, object]) -> None:
+    """Print the outcome of a command for machines."""
+    click.echo(json.dumps({"schema": SCHEMA, **result}, indent=2))
+    if context := click.get_current_context(silent=True):
+        context.meta[_AS_JSON] = False  # an error that follows is told by the exit code
+
+
+def print_error(context: click.Context, error: ZoracDeployError) -> None:
+    """Print `error` for people on standard error, and under --json for machines on standard output, too."""
+    refusal = error.refusal if isinstance(error, Refused) else None
+    errors.print(marked("[bold red]error{}:[/] {}", f" [{refusal}]" if refusal else "", error))
+    if context.meta.get(_AS_JSON):
+        told = {"id": refusal, "exit_code": exit_code_of(error), "message": str(error)}
+        click.echo(json.dumps({"schema": SCHEMA, "error": told}, indent=2))

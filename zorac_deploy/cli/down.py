@@ -3,7 +3,7 @@
 import click
 
 from zorac_deploy import runner
-from zorac_deploy.cli.common import host_options, output, print_json, session, words
+from zorac_deploy.cli.common import host_options, json_option, output, print_result, session, words
 from zorac_deploy.cli.deploying import log_file
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import clean, marked
@@ -14,7 +14,7 @@ from zorac_deploy.cli.terminal import clean, marked
 @click.option("--purge", is_flag=True, help="Also remove the models.")
 @click.option("--driver", is_flag=True, help="Also remove the driver, if `up` installed it.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 @click.option("-v", "--verbose", is_flag=True, help="Print every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 def down(purge: bool, driver: bool, yes: bool, as_json: bool, verbose: bool, quiet: bool, **host: object) -> None:
@@ -43,7 +43,7 @@ def down(purge: bool, driver: bool, yes: bool, as_json: bool, verbose: bool, qui
             # Ansible's own folder in the home of the user it logs in as; only if it is empty.
             opened.connection.run("sh", "-c", "rmdir ~/.ansible/tmp ~/.ansible", root=False)
     if as_json:
-        print_json({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})
+        print_result({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})
     else:
         done = "removed" if result.changed else "nothing to remove"
         output.print(marked("[bold]{}:[/] {}.", opened.name, done))

@@ -7,7 +7,7 @@ import click
 from zorac_deploy import planner
 from zorac_deploy.cli import picture
 from zorac_deploy.cli.card_options import card_options, described
-from zorac_deploy.cli.common import output, print_json
+from zorac_deploy.cli.common import json_option, output, print_result
 
 
 @click.command()
@@ -20,7 +20,7 @@ from zorac_deploy.cli.common import output, print_json
     metavar="NAME=VALUE",
     help="Another engine flag, with underscores, or environment variable. Refused if it forces a slower kernel.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON: sizes in GiB, lengths in tokens.")
+@json_option("Print the result as JSON: sizes in GiB, lengths in tokens.")
 def fit(model: Path, settings: tuple[str, ...], as_json: bool, **options: object) -> None:
     """Check whether MODEL fits a GPU, without one.
 
@@ -39,6 +39,6 @@ def fit(model: Path, settings: tuple[str, ...], as_json: bool, **options: object
     others = {name: value for name, _, value in (each.partition("=") for each in settings)}
     found = planner.fit(model, described(options, others))
     if as_json:
-        print_json(found.summary())
+        print_result(found.summary())
     else:
         picture.show(output, found.summary())

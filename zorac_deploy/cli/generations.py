@@ -11,7 +11,7 @@ from rich.table import Table
 
 from zorac_deploy import deployment
 from zorac_deploy.cli import deploying
-from zorac_deploy.cli.common import host_options, output, print_json, session, words
+from zorac_deploy.cli.common import host_options, json_option, output, print_result, session, words
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Refused
@@ -28,7 +28,7 @@ _NUMBER = re.compile("[0-9]{1,9}")
 )
 @click.option("--keep", type=click.IntRange(min=1), default=3, help="Number of good generations to keep. Default: 3.")
 @click.option("--check", is_flag=True, help="Show what --collect would remove, and remove nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 def generations(collect: bool, keep: int, check: bool, as_json: bool, **host: object) -> None:
     """List the generations of HOST.
 
@@ -44,14 +44,14 @@ def generations(collect: bool, keep: int, check: bool, as_json: bool, **host: ob
         if not collect:
             listed = deployment.generations(opened.connection)
             if as_json:
-                print_json([asdict(each) for each in listed])
+                print_result({"generations": [asdict(each) for each in listed]})
             else:
                 output.print(_table(listed))
             return
         with opened.connection.lock("zorac-deploy generations --collect"):
             removed = deployment.collect(opened.connection, keep, check)
     if as_json:
-        print_json({"host": opened.name, "check": check, **removed.model_dump()})
+        print_result({"host": opened.name, "check": check, **removed.model_dump()})
         return
     numbers = ", ".join(map(str, removed.generations)) or "none"
     output.print(
@@ -67,7 +67,7 @@ def generations(collect: bool, keep: int, check: bool, as_json: bool, **host: ob
 @click.command()
 @host_options
 @click.argument("number", metavar="[N]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 def rollback(number: str | None, as_json: bool, **host: object) -> None:
     """Roll back to generation N, or the last good.
 
@@ -93,7 +93,7 @@ def rollback(number: str | None, as_json: bool, **host: object) -> None:
         ):
             done = deployment.activate(opened.connection, wanted, deploying.who("rollback"))
     if as_json:
-        print_json({"host": opened.name, "from": before, **asdict(done)})
+        print_result({"host": opened.name, "from": before, **asdict(done)})
     elif not done.changed:
         output.print(marked("[bold]{}[/] already serves generation {}: nothing to do.", opened.name, wanted))
     else:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from zorac_deploy import gpus as cards
-from zorac_deploy.cli.common import host_options, output, print_json, session, words
+from zorac_deploy.cli.common import host_options, json_option, output, print_result, session, words
 from zorac_deploy.cli.terminal import marked
 
 
 @click.command()
 @host_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 def gpus(as_json: bool, **host: object) -> None:
     """Show the NVIDIA GPUs of HOST.
 
@@ -24,7 +24,7 @@ def gpus(as_json: bool, **host: object) -> None:
     with session(words(host)) as opened:
         found = cards.read(opened.connection)
     if as_json:
-        print_json(found.summary())
+        print_result(found.summary())
         return
     driver = f"driver {found.driver}" if found.driver else "no driver loaded"
     count = f"{len(found.cards)} NVIDIA GPU{'s' * (len(found.cards) != 1)}"

@@ -9,13 +9,12 @@ from rich.table import Table
 
 from zorac_deploy import runner
 from zorac_deploy.cli import deploying, model_find
-from zorac_deploy.cli.common import host_options, output, print_json, session, words
+from zorac_deploy.cli.common import host_options, json_option, output, print_result, session, words
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Refused
 from zorac_deploy.models import host as on_host
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _refresh = click.option("--refresh", is_flag=True, help="Look up the newest revision, and use it from now on.")
 
 
@@ -37,7 +36,7 @@ model.add_command(model_find.find)
 @click.argument("source")
 @host_options
 @_refresh
-@_json
+@json_option()
 @click.option("-v", "--verbose", is_flag=True, help="Print every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, **host: object) -> None:
@@ -67,7 +66,7 @@ def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, 
             on_step=progress.step,
         )
     if as_json:
-        print_json({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})
+        print_result({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})
     else:
         what = f"is stored ({result.seconds:.0f} s)" if result.changed else "is already stored: nothing to do"
         output.print(marked("[bold]{}:[/] {} {}.", opened.name, source, what))
@@ -75,7 +74,7 @@ def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, 
 
 @model.command("list")
 @host_options
-@_json
+@json_option()
 def listing(as_json: bool, **host: object) -> None:
     """List the models on HOST.
 
@@ -89,7 +88,7 @@ def listing(as_json: bool, **host: object) -> None:
     with session(words(host)) as opened:
         found = on_host.listed(opened.connection)
     if as_json:
-        print_json([each.summary() for each in found])
+        print_result({"models": [each.summary() for each in found]})
     elif not found:
         output.print(marked("[bold]{}:[/] no models. Pull one with: zorac-deploy model pull SOURCE", opened.name))
     else:
@@ -99,7 +98,7 @@ def listing(as_json: bool, **host: object) -> None:
 @model.command()
 @host_options
 @click.option("--model", "name", default="", metavar="NAME", help="Verify only this model.")
-@_json
+@json_option()
 def verify(name: str, as_json: bool, **host: object) -> None:
     """Verify the SHA-256 of every model file.
 
@@ -112,7 +111,7 @@ def verify(name: str, as_json: bool, **host: object) -> None:
     with Progress(output, quiet=as_json).shown("Read every file"), session(words(host)) as opened:
         found = on_host.verify(opened.connection, name)
     if as_json:
-        print_json([asdict(each) for each in found])
+        print_result({"models": [asdict(each) for each in found]})
     for each in found if not as_json else ():
         files = "1 file" if each.files == 1 else f"{each.files} files"
         output.print(f"{each.folder}: {'good' if each.good else 'damaged'}, {files}")
@@ -131,7 +130,7 @@ def verify(name: str, as_json: bool, **host: object) -> None:
 @host_options
 @click.option("--partial", is_flag=True, help="Remove all partial models, and stop downloads in progress.")
 @click.option("--force", is_flag=True, help="Also remove a model that a generation uses.")
-@_json
+@json_option()
 def remove(name: str | None, partial: bool, force: bool, as_json: bool, **host: object) -> None:
     """Remove the model NAME from HOST.
 
@@ -149,7 +148,7 @@ def remove(name: str | None, partial: bool, force: bool, as_json: bool, **host: 
     with session(words(host)) as opened, opened.connection.lock("zorac-deploy model remove"):
         removed = on_host.remove(opened.connection, name, force) if name else on_host.clean(opened.connection)
     if as_json:
-        print_json({"host": opened.name, **asdict(removed)})
+        print_result({"host": opened.name, **asdict(removed)})
     else:
         what = ", ".join(removed.folders) or "nothing"
         gib = removed.bytes / 2**30

@@ -14,7 +14,7 @@ from rich.table import Table
 from zorac_deploy import models, planner
 from zorac_deploy.cli import deploying
 from zorac_deploy.cli.card_options import card_options, described
-from zorac_deploy.cli.common import HostOptions, host_options, output, print_json, session, words
+from zorac_deploy.cli.common import HostOptions, host_options, json_option, output, print_result, session, words
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import clean, marked
 from zorac_deploy.errors import Refused
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.argument("base", metavar="hf://ORG/NAME")
 @host_options
 @card_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 def find(base: str, as_json: bool, **options: Any) -> None:
     """Find quantized variants of a model.
 
@@ -46,7 +46,7 @@ def find(base: str, as_json: bool, **options: Any) -> None:
     with output.status(marked("Search the hub for variants of {}", base)):
         seen = variants(base, setup)
     if as_json:
-        print_json([each.summary() for each in seen])
+        print_result({"variants": [each.summary() for each in seen]})
     else:
         show(seen)
 

@@ -11,9 +11,10 @@ from zorac_deploy.cli import deploying, picture
 from zorac_deploy.cli.common import (
     context_option,
     host_options,
+    json_option,
     model_option,
     output,
-    print_json,
+    print_result,
     replace_unit_option,
     session,
     words,
@@ -29,7 +30,7 @@ _FEW = 10
 @model_option
 @context_option
 @replace_unit_option
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 @click.option("-v", "--verbose", is_flag=True, help="Print every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the plan.")
 def plan(
@@ -62,7 +63,7 @@ def plan(
                 _show_memory(facts)
             raise
     if as_json:
-        print_json(
+        print_result(
             {
                 **found.summary(opened.name),
                 "plan": facts.get("memory_plan_result"),

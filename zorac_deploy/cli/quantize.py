@@ -10,7 +10,7 @@ import platformdirs
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from zorac_deploy import quantize as quantizing
-from zorac_deploy.cli.common import output, print_json
+from zorac_deploy.cli.common import json_option, output, print_result
 from zorac_deploy.cli.deploying import report
 from zorac_deploy.quantize.job import Device
 from zorac_deploy.quantize.recipe import GROUP_SIZES
@@ -52,7 +52,7 @@ from zorac_deploy.quantize.recipe import GROUP_SIZES
     type=click.Choice(["cpu", "cuda"]),
     help="Device to compute on. Default: cuda if this machine has an NVIDIA GPU.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 def quantize(
     model: str,
     recipe: str,
@@ -102,7 +102,7 @@ def quantize(
         log = platformdirs.user_log_path("zorac-deploy") / f"{time.strftime('%Y%m%d-%H%M%S')}-quantize.log"
         made = quantizing.make(job, log, told)
     if as_json:
-        print_json({"folder": str(made.folder), **made.card})
+        print_result({"folder": str(made.folder), **made.card})
         return
     before, after = made.card["bytes"].values()
     measured = made.card["perplexity"]

@@ -7,7 +7,7 @@ from typing import get_args
 
 import click
 
-from zorac_deploy.cli.common import output, print_json
+from zorac_deploy.cli.common import json_option, output, print_result
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.sandbox import host, image, model
 
@@ -60,11 +60,11 @@ def sandbox_down(name: str, everything: bool) -> None:
 
 
 @sandbox.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 def sandbox_list(as_json: bool) -> None:
     """List the sandboxes."""
     if as_json:
-        print_json([made.summary() for made in host.listed()])
+        print_result({"sandboxes": [made.summary() for made in host.listed()]})
         return
     for made in host.listed():
         state = "running" if made.running else "stopped"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from zorac_deploy import chat
-from zorac_deploy.cli.common import host_options, output, print_json, reached, session, words
+from zorac_deploy.cli.common import host_options, json_option, output, print_result, reached, session, words
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import SmokeFailed
 
 
 @click.command()
 @host_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 def smoke(as_json: bool, **host: object) -> None:
     """Check that HOST answers, for scripts.
 
@@ -27,7 +27,7 @@ def smoke(as_json: bool, **host: object) -> None:
     with session(words(host)) as opened, reached(opened) as (found, endpoint):
         outcome = chat.smoke(endpoint, show)
     if as_json:
-        print_json({"host": found.host, "model": found.model, **outcome.summary()})
+        print_result({"host": found.host, "model": found.model, **outcome.summary()})
     elif outcome.measures:
         measures = outcome.measures
         output.print(

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from zorac_deploy import deployment
-from zorac_deploy.cli.common import host_options, output, print_json, session, words
+from zorac_deploy.cli.common import host_options, json_option, output, print_result, session, words
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import SmokeFailed
 
@@ -30,7 +30,7 @@ _PARTS = (
 
 @click.command()
 @host_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 def status(as_json: bool, **host: object) -> None:
     """Show what HOST runs and its health.
 
@@ -44,7 +44,7 @@ def status(as_json: bool, **host: object) -> None:
     with session(words(host), check=False) as opened:
         found = deployment.read(opened.connection)
     if as_json:
-        print_json(found.summary())
+        print_result(found.summary())
     else:
         _show(found)
     if not found.healthy:

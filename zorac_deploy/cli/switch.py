@@ -6,7 +6,16 @@ import click
 
 from zorac_deploy import client, deployment, inventory, scratch
 from zorac_deploy.cli import deploying
-from zorac_deploy.cli.common import Session, context_option, host_options, output, print_json, session, words
+from zorac_deploy.cli.common import (
+    Session,
+    context_option,
+    host_options,
+    json_option,
+    output,
+    print_result,
+    session,
+    words,
+)
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import clean, marked
 
@@ -17,7 +26,7 @@ from zorac_deploy.cli.terminal import clean, marked
 @context_option
 @click.option("--check", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask, and do not show the changes first.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, without asking.")
+@json_option("Print the result as JSON, without asking.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 def switch(
@@ -69,7 +78,7 @@ def switch(
     zorac = client.write(fitting)
     if as_json:
         shown = {name: value for name, value in fitting.items() if name != "VLLM_API_KEY"}
-        print_json({**done.summary(), "from": before.summary(), "downtime": seconds, "client": shown, "zorac": zorac})
+        print_result({**done.summary(), "from": before.summary(), "downtime": seconds, "client": shown, "zorac": zorac})
     else:
         _report(before, done, seconds, fitting, zorac)
     done.require()
@@ -80,7 +89,7 @@ def _agreed(wanted: Session, now: str, profile: str, check: bool, as_json: bool,
     with progress.shown("Check what would change"):
         changes = deploying.changes(wanted, progress)
     if as_json:
-        print_json(changes.summary(wanted.name))
+        print_result(changes.summary(wanted.name))
         return False
     if not changes.tasks:
         output.print(marked("[bold]{}[/] already serves {}: nothing to do.", wanted.name, profile))

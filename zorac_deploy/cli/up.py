@@ -15,9 +15,10 @@ from zorac_deploy.cli import deploying, model_find, several
 from zorac_deploy.cli.common import (
     Session,
     context_option,
+    json_option,
     model_option,
     output,
-    print_json,
+    print_result,
     replace_unit_option,
     session,
     sessions,
@@ -40,7 +41,7 @@ from zorac_deploy.errors import Refused, exit_code_of
 @click.option("--deep", is_flag=True, help="Also compare every byte of the engine and the model.")
 @click.option("--full", is_flag=True, help="Run every role, even if nothing differs.")
 @click.option("--check", is_flag=True, help="Show what would change, with diffs, and change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option()
 @click.option("-v", "--verbose", is_flag=True, help="Print every task.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 def up(
@@ -105,14 +106,14 @@ def up(
         if len(hosts) > 1:
             outcomes = several.bring_up(hosts, progress, deploy, full, deep)
             if as_json:
-                print_json([outcome.summary() for outcome in outcomes])
+                print_result({"hosts": [outcome.summary() for outcome in outcomes]})
             else:
                 several.report(outcomes)
             sys.exit(next((exit_code_of(outcome.fault) for outcome in outcomes if outcome.fault), 0))
         facts = dict[str, Any]()
         done = deploy(hosts[0], facts)
     if as_json:
-        print_json(done.summary())
+        print_result(done.summary())
     else:
         _report(done)
         deploying.notes(facts)
@@ -147,7 +148,7 @@ def _resumed(opened: Session) -> Iterator[None]:
 def _show_changes(opened: Session, progress: Progress, as_json: bool, deep: bool) -> None:
     found = deploying.would_change(opened, progress, {}, deep)
     if as_json:
-        print_json(found.summary(opened.name))
+        print_result(found.summary(opened.name))
     else:
         deploying.show(found)
         output.print()

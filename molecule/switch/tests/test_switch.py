@@ -121,7 +121,7 @@ def test_a_switch_there_and_back(run, host, endpoint, tmp_path):
     assert current(host)["profile"] == "cpu"
     assert json.loads(run("up", "--json").stdout)["changed"] == []
 
-    listed = json.loads(run("generations", "--json").stdout)
+    listed = json.loads(run("generations", "--json").stdout)["generations"]
     assert [(each["number"], each["state"], each["current"]) for each in listed[-2:]] == [
         (first, "proved", True),
         (second, "proved", False),
