@@ -127,7 +127,7 @@ def _require_name(name: str) -> None:
     """Require that `name` can be a folder's, also for Ansible, which reads `$` as the beginning of a variable."""
     if not name.isprintable() or set("/$") & set(name) or name.startswith((".", "-")):
         raise Refused(
-            f"model_weights_name is {name!r}, and the model's folder on the host is named after it: '/', '$', control "
+            f"model_weights_name is {name!r}, and the model's directory on the host is named after it: '/', '$', control "
             "characters, and '.' or '-' in front cannot be in it. Set another model_weights_name.",
             "settings-invalid",
         )

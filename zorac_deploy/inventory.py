@@ -326,8 +326,8 @@ def _require_readable(source: Path) -> None:
             raise InventoryError(f"the inventory {source} is not YAML: {error}") from None
         if _size(tree, {}) > _MOST_VALUES:
             raise InventoryError(
-                f"the inventory {source} has more than {_MOST_VALUES:,} values once its aliases are replaced by what "
-                "they stand for. Use fewer aliases."
+                f"the inventory {source} has more than {_MOST_VALUES:,} values with its aliases expanded. "
+                "Use fewer aliases."
             )
         if not isinstance(tree, yaml.MappingNode):
             raise InventoryError(

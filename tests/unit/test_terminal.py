@@ -97,11 +97,7 @@ SENTENCE = "The quick brown fox jumps over the lazy dog, " * 5
 def test_a_line_is_broken_between_words_on_a_terminal_and_not_at_all_in_a_pipe(show):
     for terminal in (True, False):
         file = io.StringIO()
-        show(
-            Terminal(
-                file=file, force_terminal=terminal, color_system=None, _environ={"COLUMNS": "40"} if terminal else {}
-            )
-        )
+        show(Terminal(file=file, force_terminal=terminal, color_system=None, _environ={"COLUMNS": "40"}))
         lines = file.getvalue().rstrip("\n").split("\n")
         assert " ".join(line.strip() for line in lines).endswith(SENTENCE.strip())
         assert max(map(len, lines)) <= 40 if terminal else len(lines) == 1

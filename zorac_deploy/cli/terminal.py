@@ -35,16 +35,18 @@ class Terminal(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, highlight=False, markup=False, emoji=False)
+        self._has_width = "width" in options  # rich takes COLUMNS for a width, of a pipe as well
 
     @property
     def size(self) -> ConsoleDimensions:
         """The size of the terminal, or the width that was set; else there is none to keep to."""
         size = super().size
-        return size if self.is_terminal or self._width else size._replace(width=_ENDLESS)
+        return size if self.is_terminal or self._has_width else size._replace(width=_ENDLESS)
 
     @size.setter
     def size(self, new_size: tuple[int, int]) -> None:
         self._width, self._height = new_size
+        self._has_width = True
 
     def print_row(self, begin: Text, value: str) -> None:
         """Print `value` after `begin`, and what does not fit into the line below its beginning."""
