@@ -1,4 +1,4 @@
-"""``python -m zorac_deploy`` is ``zorac-deploy``."""
+"""Run ``zorac-deploy`` as ``python -m zorac_deploy``."""
 
 from zorac_deploy.cli import main
 

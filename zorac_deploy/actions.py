@@ -1,6 +1,6 @@
-"""What the roles' action plugins do on the controller: a task's arguments in, its result out.
+"""What the roles' action plugins do on the controller: take a task's arguments, return its result.
 
-A refusal is a result, too: it has failed, with the message as every role words it, and with `refusal` as data.
+A refusal is a failed result with its message, and with `refusal` as data.
 """
 
 import json
@@ -18,7 +18,7 @@ from zorac_deploy.models import family
 from zorac_deploy.planner import Card, Engine, Flags, Plan, Setup, fit
 from zorac_deploy.planner.engine import DEFAULT_VERSION
 
-# What the driver keeps for itself, which CUDA does not see: 480 MiB on the GPUs that were looked at.
+# The driver's own reserve, which CUDA does not see: 480 MiB on the GPUs measured.
 _RESERVED_MIB = 480
 
 _Arguments = TypeVar("_Arguments", bound=BaseModel)
@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class ModelArguments(_Strict):
-    """What resolve_model takes."""
+    """The arguments of resolve_model."""
 
     source: str
     name: str = ""
@@ -41,7 +41,7 @@ class ModelArguments(_Strict):
 
 
 class CompatibilityArguments(_Strict):
-    """What check_compatibility takes; each as the role gpu_compatibility documents it."""
+    """The arguments of check_compatibility, as the role gpu_compatibility documents them."""
 
     facts: dict[str, Any]
     engine: str
@@ -53,7 +53,7 @@ class CompatibilityArguments(_Strict):
 
 
 class DriverArguments(_Strict):
-    """What check_driver takes, see `driver.check`."""
+    """The arguments of check_driver, see `driver.check`."""
 
     facts: dict[str, Any]
     wanted: driver.Wanted
@@ -63,13 +63,13 @@ class DriverArguments(_Strict):
 
 
 class FlagArguments(_Strict):
-    """What check_vllm_flags takes."""
+    """The arguments of check_vllm_flags."""
 
     flags: dict[str, Any]
 
 
 class _Gpu(BaseModel):
-    """A GPU as the role that looks at GPUs describes it."""
+    """A GPU as the role nvidia_facts reports it."""
 
     name: str = ""
     compute: str | None = None
@@ -78,10 +78,10 @@ class _Gpu(BaseModel):
 
 
 class MemoryArguments(_Strict):
-    """What plan_memory takes; each as the role memory_plan documents it.
+    """The arguments of plan_memory, as the role memory_plan documents them.
 
     Attributes:
-        host_memory_mib: The memory of a host on whose CPU the engine computes; None where it computes on GPUs.
+        host_memory_mib: The host's memory, where the engine computes on the CPU; None where it computes on GPUs.
     """
 
     model: Path
@@ -96,12 +96,12 @@ class MemoryArguments(_Strict):
 
     @property
     def gpu(self) -> _Gpu:
-        """The GPU that is planned for: the smallest, for what is split between several is split evenly."""
+        """The smallest of the GPUs: tensor parallelism splits the model evenly."""
         return min((gpu for gpu in self.cards if gpu.total_mib), key=lambda gpu: gpu.total_mib or 0, default=_Gpu())
 
     @property
     def memory_gib(self) -> float | None:
-        """The memory that the engine sees; None where it is not known."""
+        """The memory that the engine sees; None if unknown."""
         if self.kv_cache_memory_gib:
             return self.kv_cache_memory_gib
         if self.host_memory_mib:
@@ -113,7 +113,7 @@ class MemoryArguments(_Strict):
 
 
 def resolve_model(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Which files a model consists of, as `models.resolve` says it, and how vLLM serves it."""
+    """Resolve a model's files with `models.resolve`, and choose vLLM's flags for its family."""
     try:
         asked = _checked(ModelArguments, arguments).model_dump()
         _require_name(asked.pop("name"))
@@ -124,7 +124,7 @@ def resolve_model(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_name(name: str) -> None:
-    """Require that `name` can be a folder's, also for Ansible, which reads `$` as the beginning of a variable."""
+    """Require a valid directory name without `$`, which begins a variable in Ansible."""
     if not name.isprintable() or set("/$") & set(name) or name.startswith((".", "-")):
         raise Refused(
             f"model_weights_name is {name!r}, and the model's directory on the host is named after it: '/', '$', control "
@@ -134,17 +134,17 @@ def _require_name(name: str) -> None:
 
 
 def hub_token(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The token for the hub: the one given, or the user's own; empty for none."""
-    from huggingface_hub import get_token  # here, for it takes its time
+    """The given hub token, or else the user's own; empty for none."""
+    from huggingface_hub import get_token  # here: the import is slow
 
     return {"token": arguments.get("token") or get_token() or ""}
 
 
 def plan_memory(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What the engine is going to do with a model, as `planner.fit` says it, and what that was planned for.
+    """Plan the engine's memory with `planner.fit`.
 
-    Nothing, where the memory is not known. A model that the planner does not know has no plan, and is served with the
-    context that a person gave.
+    Without a known memory size there is no plan. A model that the planner does not know has no plan either, and is
+    served with the context that the user set.
     """
     facts: dict[str, Any] = {}
     try:
@@ -170,9 +170,9 @@ def plan_memory(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def desired_state(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The document that `arguments` describe, with the parts of each role by the role's name.
+    """The desired state that `arguments` describe; parts are given by role.
 
-    A part may have ``paths`` for several of its kind that differ in nothing else.
+    A part may have ``paths`` for several files or directories that differ only in their path.
     """
     try:
         parts = [
@@ -188,11 +188,11 @@ def desired_state(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def applied(document: Mapping[str, Any], answer: Mapping[str, Any], check: bool) -> dict[str, Any]:
-    """The result of recording `document`, to which the host gave `answer`: a refusal if it differs."""
+    """The result of recording `document`, given the host's `answer`: a refusal if the host differs."""
     facts = {"desired_state_document": dict(document)}
     left = [Difference.model_validate(each) for each in answer["differences"]]
     if not left or check:
-        return {"changed": bool(left), "ansible_facts": facts}  # the record itself is no change of the host
+        return {"changed": bool(left), "ansible_facts": facts}  # the record itself does not change the host
     lines = "\n".join(f"  {each}" for each in left)
     return failed(
         Refused(
@@ -205,7 +205,7 @@ def applied(document: Mapping[str, Any], answer: Mapping[str, Any], check: bool)
 
 
 def check_compatibility(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Which cards of a host compute, and with which kernel modules, as ``result``."""
+    """Choose the GPUs to compute on and the kernel modules, returned as ``result``."""
     try:
         asked = _checked(CompatibilityArguments, arguments)
         lock = compatibility.locked()
@@ -220,7 +220,7 @@ def check_compatibility(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_driver(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse a host whose driver neither works nor can be installed."""
+    """Refuse a host whose driver does not work and cannot be installed."""
     try:
         asked = _checked(DriverArguments, arguments)
         driver.check(asked.facts, asked.wanted, asked.host, asked.audit, asked.console_attended)
@@ -230,7 +230,7 @@ def check_driver(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_vllm_flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse flags of vLLM that cannot be, and tool calls without a parser for them."""
+    """Refuse invalid vLLM flags, and tool calls without a parser."""
     try:
         flags = _checked(FlagArguments, arguments).flags
         for needed in ("model", "served_model_name"):
@@ -249,12 +249,12 @@ def check_vllm_flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of a task that refuses: ``id`` and ``message`` are a role's."""
+    """The result of a task that refuses with a role's ``id`` and ``message``."""
     return failed(Refused(str(arguments["message"]), arguments["id"]))
 
 
 def host_answer(done: Mapping[str, Any], host: str) -> dict[str, Any]:
-    """The result of a task for which the host program of `host` was run: its ``answer``, or its refusal."""
+    """The result of a task that ran the host program of `host`: its ``answer``, or its refusal."""
     if refusal := errors.refused(done["stdout"]):
         return failed(Refused(f"{host}: {refusal}", refusal.refusal))
     if done["rc"] != 0:
@@ -268,7 +268,7 @@ def host_answer(done: Mapping[str, Any], host: str) -> dict[str, Any]:
 
 
 def failed(refused: Refused, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The result of a task that refuses, with what it found out before: Ansible drops it, and our runner does not."""
+    """The failed result for a refusal. Ansible drops facts of a failed task; our runner reads them from here."""
     return {
         "failed": True,
         "msg": f"[{refused.refusal}] {refused}",
@@ -285,7 +285,7 @@ def _checked(kind: type[_Arguments], arguments: Mapping[str, Any]) -> _Arguments
 
 
 def _setup(asked: MemoryArguments, memory_gib: float) -> Setup:
-    """What is planned for."""
+    """The setup that the planner plans for."""
     given = {name: value for name, value in asked.flags.items() if value is not None}
     dtype = str(given.pop("dtype", "auto"))
     length = given.pop("max_model_len", None) or asked.max_model_len

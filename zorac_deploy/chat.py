@@ -1,4 +1,4 @@
-"""Talk to an endpoint: a streamed reply with its measures, and the checks that prove that it serves a client."""
+"""Talk to an endpoint: stream a reply and measure it, and check that the endpoint serves a client."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ _EVENT_LIMIT_BYTES = 8 * 2**10
 
 Message = Mapping[str, str]
 
-# What the chat client Zorac sends after it has summarised a long conversation.
+# The request that the chat client Zorac sends after it summarised a long conversation.
 ZORAC_SUMMARY_SHAPE: list[Message] = [
     {"role": "system", "content": "You are a helpful assistant."},
     {"role": "system", "content": "Summary of the conversation so far: the user asked about capitals."},
@@ -37,7 +37,7 @@ class Endpoint:
     Attributes:
         url: Its root, without ``/v1``.
         model: The name of the model to ask for.
-        api_key: The key that it wants.
+        api_key: Its API key.
     """
 
     url: str
@@ -47,13 +47,13 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Measures:
-    """How fast a reply came.
+    """How fast a reply arrived.
 
     Attributes:
-        first_token_seconds: From sending the request to the first text.
-        tokens_per_second: Tokens after the first, by the server's own usage count, over the time they took.
-        completion_tokens: The reply's length in tokens, by the server's own count.
-        prompt_tokens: The prompt's length in tokens, likewise.
+        first_token_seconds: The time to the first text, from sending the request.
+        tokens_per_second: Tokens after the first, by the server's count, per second.
+        completion_tokens: The reply's length in tokens, by the server's count.
+        prompt_tokens: The prompt's length in tokens, by the server's count.
     """
 
     first_token_seconds: float
@@ -86,11 +86,11 @@ class _Chunk(BaseModel):
 class Reply:
     """A reply as it arrives: iterate over its pieces of text, then read `measures`, and `cut`.
 
-    Iterating raises EndpointFailed where the endpoint refuses, the connection breaks, or what comes is no reply.
+    Raises EndpointFailed if the endpoint refuses, the connection breaks, or an event is invalid.
 
     Attributes:
-        measures: How fast it came; None until its end, and where the endpoint does not count tokens.
-        cut: Whether it ended because it was as long as it may be.
+        measures: How fast it arrived; None until its end, and if the endpoint does not count tokens.
+        cut: Whether it ended at the token limit.
     """
 
     def __init__(self, endpoint: Endpoint, messages: Sequence[Message], max_tokens: int) -> None:
@@ -117,7 +117,7 @@ class Reply:
         self.measures = _measures(sent, first, time.monotonic(), usage)
 
     def _events(self) -> Iterator[str]:
-        """What the events of the stream hold; an empty text for a line that holds nothing."""
+        """The content of the stream's events; an empty text for a line without content."""
         body = {
             "model": self._endpoint.model,
             "messages": list(self._messages),
@@ -148,14 +148,14 @@ class Reply:
 
 
 def _client(limit: float) -> httpx2.Client:
-    """A client that waits for `limit` seconds. No proxy of the environment stands between this machine and a host."""
-    # The endpoint speaks HTTP: a context without certificates trusts nobody, and is made at once.
+    """An HTTP client that waits for `limit` seconds and ignores the environment's proxies."""
+    # The endpoint speaks HTTP: an empty TLS context is created faster than one with certificates.
     return httpx2.Client(trust_env=False, timeout=limit, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Turn what the HTTP client raises into our own error."""
+    """Convert the HTTP client's errors to ours."""
     try:
         yield
     except httpx2.HTTPError as error:
@@ -163,7 +163,7 @@ def _translated() -> Iterator[None]:
 
 
 def _parts(answer: httpx2.Response, limit: int) -> Iterator[bytes]:
-    """The answer's body as it arrives, of which there may be up to `limit` bytes."""
+    """The answer's body as it arrives, up to `limit` bytes."""
     size = 0
     for part in answer.iter_bytes():
         size += len(part)
@@ -177,7 +177,7 @@ def _content(answer: httpx2.Response, limit: int) -> bytes:
 
 
 def _chunk(data: str) -> _Chunk:
-    """The event that holds `data`."""
+    """Parse `data` as an event."""
     if not data:
         return _Chunk()
     found = _json(data)
@@ -190,10 +190,10 @@ def _chunk(data: str) -> _Chunk:
 
 
 def _json(text: str | bytes) -> object:
-    """The JSON in `text`.
+    """Parse `text` as JSON.
 
     Raises:
-        EndpointFailed: It is none.
+        EndpointFailed: It is not JSON.
     """
     try:
         return json.loads(text)
@@ -202,7 +202,7 @@ def _json(text: str | bytes) -> object:
 
 
 def _reason(content: bytes) -> str:
-    """The message of an answer that is an error."""
+    """The message of an error response."""
     with contextlib.suppress(EndpointFailed, KeyError, TypeError):
         found = _json(content)
         error = found["error"]  # type: ignore[index]  # what it is, is asked by trying
@@ -224,7 +224,7 @@ def _measures(sent: float, first: float, last: float, usage: _Usage | None) -> M
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that an endpoint must do, and whether it did."""
+    """The result of one check of an endpoint."""
 
     name: str
     passed: bool
@@ -233,7 +233,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Smoke:
-    """The outcome of all checks, and the measures of the streamed completion."""
+    """The results of all checks, and the measures of the streamed completion."""
 
     checks: tuple[Check, ...]
     measures: Measures | None
@@ -254,7 +254,7 @@ class Smoke:
 
 
 def smoke(endpoint: Endpoint, on_check: Callable[[Check], None] = lambda _: None) -> Smoke:
-    """Prove that `endpoint` serves a client such as Zorac. A check that fails is an outcome, not an error."""
+    """Check that `endpoint` serves a client such as Zorac. A failed check is a result, not an error."""
     measures: list[Measures] = []
 
     def streamed() -> str:
@@ -265,7 +265,7 @@ def smoke(endpoint: Endpoint, on_check: Callable[[Check], None] = lambda _: None
         "models": lambda: _models(endpoint),
         "unauthorized": lambda: _unauthorized(endpoint),
         "zorac-summary": lambda: _stream(endpoint, ZORAC_SUMMARY_SHAPE, []),
-        # Last, so that it measures an engine that is warm, and long enough for a speed to mean something.
+        # Last, with a warm engine, and long enough for a meaningful speed.
         "completion": streamed,
     }
     checks = []
@@ -280,7 +280,7 @@ def smoke(endpoint: Endpoint, on_check: Callable[[Check], None] = lambda _: None
 
 
 def _get(endpoint: Endpoint, path: str, api_key: str | None = None) -> tuple[int, bytes]:
-    """The status and the body that `path` is answered with."""
+    """Request `path`; return the status and the body."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     url = f"{endpoint.url}{path}"
     with (

@@ -1,4 +1,4 @@
-"""The settings of the chat client Zorac that fit what a host serves."""
+"""The settings of the chat client Zorac for a host's endpoint."""
 
 import ipaddress
 import json
@@ -16,7 +16,7 @@ from zorac_deploy.inventory import Target
 
 @dataclass(frozen=True)
 class Limits:
-    """How a conversation shares the context between what is read and what is written, in tokens."""
+    """How a conversation divides the context into input and output, in tokens."""
 
     max_input_tokens: int
     max_output_tokens: int
@@ -25,8 +25,8 @@ class Limits:
 def limits(context: int) -> Limits:
     """The limits that fit into a context of `context` tokens.
 
-    An eighth is for the answer, up to Zorac's own 4,000. Three in 128 are kept free: Zorac counts with another
-    tokenizer than the model's, and the chat template adds its own. For 32,768 that gives Zorac's defaults, 28,000 and
+    An eighth is for the reply, up to Zorac's default of 4,000. Three in 128 are reserved: Zorac counts with another
+    tokenizer than the model's, and the chat template adds tokens. For 32,768 that gives Zorac's defaults, 28,000 and
     4,000.
     """
     output = min(4000, context // 8)
@@ -34,18 +34,18 @@ def limits(context: int) -> Limits:
 
 
 def config_file() -> Path:
-    """Where Zorac keeps its settings on this machine; it has the same two variables for it."""
+    """The path of Zorac's settings on this machine, from the same two variables that Zorac reads."""
     folder = Path(os.environ.get("ZORAC_DIR") or Path.home() / ".zorac")
     return Path(os.environ.get("ZORAC_CONFIG_FILE") or folder / "config.json")
 
 
 def needs_tunnel(connection: Connection, found: Deployment) -> bool:
-    """Whether the endpoint listens where this machine cannot reach it."""
+    """Whether the endpoint listens on an address that this machine cannot reach."""
     return not connection.target.local and _kind(found.listen) == "loopback"
 
 
 def settings(connection: Connection, found: Deployment, api_key: str) -> dict[str, str]:
-    """Zorac's settings for the deployment `found`, as its configuration file spells them."""
+    """Zorac's settings for the deployment `found`, in the format of its configuration file."""
     address = bracketed(_address(connection.target, found.listen))
     fitting = {"VLLM_BASE_URL": f"http://{address}:{found.port}/v1", "VLLM_API_KEY": api_key, "VLLM_MODEL": found.model}
     if found.max_model_len:
@@ -59,14 +59,14 @@ def _address(target: Target, listen: str) -> str:
     kind = _kind(listen)
     if kind == "all":
         return "localhost" if target.local else target.address
-    # Through a tunnel, or on this machine, where localhost may be the IPv4 address alone.
+    # Through a tunnel or on this machine; localhost may resolve to the IPv4 address only.
     if kind == "loopback" and not (target.local and ":" in listen):
         return "localhost"
     return listen
 
 
 def _kind(listen: str) -> Literal["all", "loopback", "one"]:
-    """Which addresses a server on `listen` has."""
+    """The address families of a server on `listen`."""
     try:
         found = ipaddress.ip_address(listen)
     except ValueError:
@@ -75,13 +75,13 @@ def _kind(listen: str) -> Literal["all", "loopback", "one"]:
 
 
 def write(fitting: Mapping[str, str], always: bool = False) -> str:
-    """Bring `fitting` into Zorac's settings on this machine, and say what came of it.
+    """Write `fitting` into Zorac's settings on this machine, and return a line about it.
 
-    Nothing is written where Zorac was never used, nor where it talks to another server; but `always`, if a person asked
-    for it. All else in the file stays.
+    Nothing is written if Zorac was never used here or uses another server, unless `always` is set. Other settings in
+    the file are unchanged.
 
     Raises:
-        ZoracDeployError: The file holds no settings.
+        ZoracDeployError: The file is not a settings file.
     """
     file = config_file()
     if always:

@@ -1,4 +1,4 @@
-"""Choose the cards to compute on, and decide whether they, the driver, the engine and the flags go together."""
+"""Choose the GPUs to compute on, and check that they, the driver, the engine and the flags are compatible."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ Facts = Mapping[str, Any]
 
 
 def locked() -> Facts:
-    """What is known to go together."""
+    """The compatibility lock."""
     lock: Facts = content.data(content.role_file("gpu_compatibility", "compatibility.yml"))
     return lock
 
 
 def version(text: str) -> tuple[int, ...]:
-    """A version as numbers, to be compared."""
+    """A version as numbers, for comparison."""
     return tuple(int(part) for part in text.split(".") if part.isdecimal())
 
 
 def generation(lock: Facts, device: str) -> Facts | None:
-    """The row of the lock for a card with the PCI id `device`, as in ``0x2684``; None for a card it does not know."""
+    """The lock's row for a GPU with the PCI id `device`, such as ``0x2684``; None for an unknown GPU."""
     number = int(device, 16)
     row: Facts
     for row in lock["architectures"]:
@@ -39,18 +39,18 @@ def decide(
     planned_driver: str | None = None,
     wanted: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the host's cards are, which of them to compute on, and which kernel modules they want.
+    """Decide which GPUs to compute on, and which kernel modules they need.
 
     Args:
-        facts: What `zorac-host gpus` found.
-        lock: What goes together.
+        facts: The output of `zorac-host gpus`.
+        lock: The compatibility lock.
         engine: A key of the lock's engines.
-        kv_cache_dtype: The type that the KV cache is to be kept in.
-        planned_driver: The version or the branch that is going to be installed; None if the loaded one stays.
-        wanted: The UUIDs or PCI addresses of the cards to compute on; none to have one chosen.
+        kv_cache_dtype: The data type of the KV cache.
+        planned_driver: The version or branch to install; None if the loaded one stays.
+        wanted: The UUIDs or PCI addresses of the GPUs to compute on; empty to choose one.
 
     Raises:
-        Refused: Something does not go together; the message says what to change.
+        Refused: Something is not compatible; the message says what to change.
     """
     if not facts["cards"] and not facts["gpus"]:
         raise Refused(
@@ -72,14 +72,14 @@ def decide(
 
 
 def _known(facts: Facts, lock: Facts) -> list[dict[str, Any]]:
-    """The cards with their generation; what a working driver says of a card goes before the table."""
+    """The GPUs with their generation. The values of a working driver override the table."""
     seen = {gpu["address"]: gpu for gpu in facts["gpus"]}
     cards = []
     for card in facts["cards"] or [{"address": address, "device": None} for address in seen]:
         row = generation(lock, card["device"]) if card["device"] else None
         gpu = seen.get(card["address"], {})
         compute = gpu.get("compute") or (row["compute"] if row else None)
-        if compute is None:  # an old card for the monitor, beside the one that computes
+        if compute is None:  # an old GPU may drive the monitor beside one that computes
             continue
         cards.append(
             {
@@ -104,14 +104,14 @@ def _known(facts: Facts, lock: Facts) -> list[dict[str, Any]]:
 
 
 def _modules(cards: Sequence[Facts], selected: Sequence[Facts]) -> str:
-    """The kind of kernel modules that serves every card, and in any case the ones that compute."""
+    """The kind of kernel modules that supports every GPU; at least those that compute."""
     if any(card["modules"] == "open-only" for card in selected):
         return "open"
     return "proprietary" if any(card["modules"] == "proprietary" for card in cards) else "open"
 
 
 def _selected(cards: Sequence[Facts], wanted: Sequence[str], engine: Facts) -> list[Facts]:
-    """The cards that were asked for; else the one that suits best: able, without a monitor, large, new."""
+    """The requested GPUs; otherwise the most suitable: supported, without a monitor, large, new."""
     if not wanted:
         return [
             min(
@@ -170,7 +170,7 @@ def _check_driver(facts: Facts, engine: Facts, name: str, planned: str | None) -
             f"{engine['cuda']}) needs {needed} or newer. Install one, then re-run the command.",
             "driver-missing",
         )
-    # A branch, as in "580", stands for its newest version.
+    # A branch, such as "580", stands for its newest version.
     if version(driver) < version(needed)[: len(version(driver))]:
         cure = (
             "Set nvidia_driver_source: nvidia, and nvidia_driver_branch to a newer one"
@@ -186,13 +186,13 @@ def _check_driver(facts: Facts, engine: Facts, name: str, planned: str | None) -
 
 
 def check_memory(facts: Facts, selected: Sequence[Facts], utilization: float, units: Collection[str]) -> None:
-    """Require that the engine finds as much free memory as it will ask for.
+    """Require that the GPU has as much free memory as the engine will request.
 
-    vLLM refuses to start unless `utilization` times the card's total is free. What `units`, our own engines, hold now
-    counts as free. A card without known memory is let through.
+    vLLM refuses to start unless `utilization` times the GPU's memory is free. What `units`, our own engines, use now
+    counts as free. A GPU of unknown memory size passes.
 
     Raises:
-        Refused: Others hold too much; the message names them and the largest share that fits.
+        Refused: Other processes use too much; the message names them and the largest share that fits.
     """
     gpus = {gpu["address"]: gpu for gpu in facts["gpus"]}
     for card in selected:

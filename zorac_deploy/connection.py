@@ -33,15 +33,15 @@ from zorac_deploy.inventory import Target
 _CONNECT_LIMIT_SECONDS = 10
 _HEARTBEAT_SECONDS = 10
 _LOCK_LINE = 500
-# What a command on a host may print. The longest answers, a verification with its document, are below one MiB.
+# The limit for a command's output. The largest answers, a verification with its document, are below 1 MiB.
 _PRINTED_LIMIT_BYTES = 16 * 2**20
 
-# Root's alone, and in a folder where nobody else can make files or links.
+# Owned by root, in a directory where no other user can create files or links.
 _LOCK_FOLDER = "/run/zorac-deploy"
 
-# Held by a process on the host that lives only as long as lines keep coming: it dies with the one who started it,
-# at the end of the connection, or a minute after the network went silent. Exit code 75: somebody holds it; 76: the
-# folder or the lock is not what it has to be.
+# A process on the host holds the lock for as long as lines arrive. It ends with the controller's process, with the
+# connection, or after a minute without a line. Exit code 75: the lock is held; 76: the directory or the lock is
+# unsafe.
 _LOCK_HOLDER = """
 umask 077
 export LC_ALL=C
@@ -63,7 +63,7 @@ while read -r -t 60 _; do :; done
 : > "$lock"
 """
 
-# The lines by which ssh, which ends with 255, and sudo, which ends with 1, say why. Any other line is a warning.
+# How ssh (exit code 255) and sudo (exit code 1) report their errors. Other lines are warnings.
 _SSH_FAULTS: dict[type[ZoracDeployError], re.Pattern[str]] = {
     HostKeyChanged: re.compile("REMOTE HOST IDENTIFICATION HAS CHANGED|^Host key verification failed"),
     KeyRefused: re.compile(r"Permission denied \(|Too many authentication failures"),
@@ -81,18 +81,18 @@ _SUDO_FAULTS: dict[type[ZoracDeployError], re.Pattern[str]] = {
 
 
 def bracketed(address: str) -> str:
-    """The address as it is written before a colon and a port: one of IPv6 has brackets."""
+    """The address before a colon and a port: an IPv6 address gets brackets."""
     return f"[{address}]" if ":" in address else address
 
 
 @dataclass(frozen=True)
 class Connection:
-    """The way to one host.
+    """The connection to one host.
 
     Attributes:
         target: The host.
         sudo_password: The password for sudo on the host, if it asks for one.
-        control: The folder in which the shared SSH session has its socket.
+        control: The directory for the socket of the shared SSH session.
     """
 
     target: Target
@@ -101,12 +101,12 @@ class Connection:
 
     @property
     def control_path(self) -> Path:
-        """The socket of the shared SSH session. Its name is short, for its path has room for 104 bytes."""
+        """The socket of the shared SSH session. The name is short: a socket's path has room for 104 bytes."""
         return self.control / "ssh"
 
     @property
     def ssh_options(self) -> list[str]:
-        """The words for ssh that every connection to the host shares, ours and Ansible's."""
+        """The ssh options of every connection to the host, ours and Ansible's."""
         options = [
             "BatchMode=yes",
             "ControlMaster=auto",
@@ -114,34 +114,34 @@ class Connection:
             "ControlPersist=60",
             f"ConnectTimeout={_CONNECT_LIMIT_SECONDS}",
             "ServerAliveInterval=15",
-            # A new host is trusted at first sight and remembered; one whose key changed is refused.
+            # A new host key is accepted and stored; a changed one is refused.
             "StrictHostKeyChecking=accept-new",
         ]
         return [word for option in options for word in ("-o", option)]
 
     def command(self, *words: str, root: bool = True) -> list[str]:
-        """The command line on this machine that runs `words` on the host, as root unless told otherwise."""
+        """The local command line that runs `words` on the host, by default as root."""
         if root and not (self.target.local and os.geteuid() == 0):
             asking = ["--stdin", "--prompt="] if self.sudo_password is not None else ["--non-interactive"]
-            words = ("env", "LC_ALL=C.UTF-8", "sudo", *asking, "--", *words)  # what it says is read by us
+            words = ("env", "LC_ALL=C.UTF-8", "sudo", *asking, "--", *words)  # we parse its messages
         if self.target.local:
             return list(words)
         return [*self._ssh(), shlex.join(words)]
 
     def run(self, *words: str, root: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run `words` on the host and return what came of it, whatever that is. One that prints too much is ended."""
+        """Run `words` on the host, and return the result for any exit code. A command that prints too much is ended."""
         password = f"{self.sudo_password}\n" if root and self.sudo_password is not None else ""
         command = self.command(*words, root=root)
         try:
             return _captured(command, password)
-        except FileNotFoundError:  # on this very machine there is no shell in between that would say so
+        except FileNotFoundError:  # on this machine, without a shell in between that would report it
             return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: command not found")
 
     def read(self, *words: str) -> str:
-        """What `words`, run as root on the host, print.
+        """The output of `words`, run as root on the host.
 
         Raises:
-            ZoracDeployError: They failed.
+            ZoracDeployError: The command failed.
         """
         done = self.run(*words)
         if done.returncode != 0:
@@ -149,7 +149,7 @@ class Connection:
         return done.stdout
 
     def follow(self, *words: str, on_line: Callable[[str], object]) -> int:
-        """Run `words` as root on the host, give each line that they print to `on_line`, and return their exit code."""
+        """Run `words` as root on the host, pass each line of output to `on_line`, and return the exit code."""
         with subprocess.Popen(
             self.command(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process:
@@ -162,10 +162,10 @@ class Connection:
         return process.returncode
 
     def check(self) -> None:
-        """Require that the host answers, lets us in, and lets us become root.
+        """Require that the host answers, that login works, and that the user can become root.
 
         Raises:
-            HostUnreachable: Or one of its children, each with what to type.
+            HostUnreachable: A requirement is not met; also its subclasses.
         """
         self.read("true")
 
@@ -176,11 +176,11 @@ class Connection:
 
     @contextlib.contextmanager
     def lock(self, purpose: str) -> Iterator[None]:
-        """Hold the host's lock, so that nobody else changes the host meanwhile.
+        """Hold the host's lock, so that no other run changes the host.
 
         Raises:
-            HostBusy: Somebody holds it; the message says who, since when and for what.
-            Refused: The lock's folder on the host is not root's alone.
+            HostBusy: Another run holds it; the message says whose, since when and for what.
+            Refused: The lock's directory on the host is not owned by root.
         """
         holder = f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()}) for '{purpose}' since " + (
             time.strftime("%Y-%m-%d %H:%M:%S %Z")
@@ -192,7 +192,7 @@ class Connection:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C is for us: we let go in our own time
+            start_new_session=True,  # Ctrl-C is for this process, which releases the lock
         )
         assert process.stdin is not None  # noqa: S101 - pipes were asked for
         assert process.stdout is not None  # noqa: S101
@@ -229,15 +229,15 @@ class Connection:
 
     @contextlib.contextmanager
     def forward(self, port: int, address: str = "127.0.0.1", here: int = 0) -> Iterator[int]:
-        """Bring `port` of the host to this machine for as long as the context lasts, and yield its number here.
+        """Forward `port` of the host to this machine within the context, and yield the local port.
 
         Args:
             port: The port on the host.
             address: The address on which the host listens.
-            here: The port on this machine; 0 for any that is free.
+            here: The local port; 0 for any free port.
 
         Raises:
-            HostUnreachable: The tunnel could not be made.
+            HostUnreachable: The tunnel failed.
             ZoracDeployError: The port on this machine is in use.
         """
         if self.target.local:
@@ -260,7 +260,7 @@ class Connection:
             subprocess.run(self._ssh("-O", "cancel", "-L", tunnel), capture_output=True, check=False)
 
     def connected(self) -> bool:
-        """Whether the shared SSH session is up. It asks nothing of the host."""
+        """Whether the shared SSH session is open. The host is not contacted."""
         return subprocess.run(self._ssh("-O", "check"), capture_output=True, check=False).returncode == 0
 
     def _ssh(self, *more: str) -> list[str]:
@@ -275,7 +275,7 @@ class Connection:
         return [*words, *more, target.address]
 
     def _fault(self, code: int, stderr: str) -> ZoracDeployError:
-        """What ssh or sudo meant by its exit code, and by the last line that says why: both warn of other things."""
+        """The error for an exit code of ssh or sudo and the last line that explains it; both also print warnings."""
         name, address = self.target.name, self.target.address
         said = stderr.strip()
         known = _SSH_FAULTS if code == 255 else _SUDO_FAULTS if code in (1, 127) else {}
@@ -305,11 +305,11 @@ class Connection:
 
 
 def _captured(command: list[str], given: str) -> subprocess.CompletedProcess[str]:
-    """Run `command` with `given` as its standard input; what it prints is not kept without a limit."""
+    """Run `command` with `given` as standard input; its output is limited."""
     printed: dict[str, bytes] = {}
 
     def read(name: str, pipe: IO[bytes]) -> None:
-        with pipe:  # closed at the limit, so that a command that would print on ends
+        with pipe:  # closed at the limit, so that a command that prints endlessly ends
             printed[name] = pipe.read(_PRINTED_LIMIT_BYTES + 1)
         if len(printed[name]) > _PRINTED_LIMIT_BYTES:
             end()
@@ -342,7 +342,7 @@ def _captured(command: list[str], given: str) -> subprocess.CompletedProcess[str
 
 
 def _beat(process: subprocess.Popen[str], done: threading.Event) -> None:
-    """Tell the lock's holder that we live, until `done`."""
+    """Send a line to the lock's holder at intervals, until `done`."""
     assert process.stdin  # noqa: S101 - a pipe was asked for
     while not done.wait(_HEARTBEAT_SECONDS):
         try:
@@ -354,7 +354,7 @@ def _beat(process: subprocess.Popen[str], done: threading.Event) -> None:
 
 @contextlib.contextmanager
 def opened(target: Target, sudo_password: str | None = None) -> Iterator[Connection]:
-    """A connection to `target` whose shared session ends with the context."""
+    """A connection to `target`. Its shared session is closed at the end of the context."""
     with scratch.folder() as control:
         connection = Connection(target, sudo_password, control)
         try:

@@ -1,4 +1,4 @@
-"""Where the playbooks, roles, inventory and templates are: in the wheel or in the checkout."""
+"""The directory of playbooks, roles, inventory and templates: in the wheel or in the checkout."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def root() -> Path:
-    """The folder that holds ``playbooks/``, ``roles/``, ``inventory/`` and ``templates/``."""
+    """The directory that holds ``playbooks/``, ``roles/``, ``inventory/`` and ``templates/``."""
     shipped = _PACKAGE / "_content"
     return shipped if shipped.is_dir() else _PACKAGE.parent
 
@@ -18,12 +18,12 @@ def playbook(name: str) -> Path:
 
 
 def ansible_config() -> Path:
-    """Ansible's settings for every run, so that those of the current folder do not count."""
+    """Ansible's settings for every run; those of the current directory are ignored."""
     return root() / "ansible.cfg"
 
 
 def role_file(role: str, name: str) -> Path:
-    """A file that the role `role` brings to hosts."""
+    """A file in the role `role`'s ``files/``."""
     return root() / "roles" / role / "files" / name
 
 
@@ -33,19 +33,19 @@ def profiles() -> Path:
 
 
 def data(path: Path) -> Any:
-    """What a YAML file of ours holds. libyaml, where PyYAML has it, reads it ten times as fast."""
-    import yaml  # here, for completion does without it
+    """The content of a YAML file of ours. libyaml, where PyYAML has it, is ten times as fast."""
+    import yaml  # here: completion does not need it
 
     return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - safe
 
 
 def render(template: str, **values: object) -> str:
-    """The text of the file that the template `template` makes of `values`.
+    """Render the template `template` with `values`.
 
     Raises:
-        jinja2.UndefinedError: The template asks for a value that is not given.
+        jinja2.UndefinedError: The template uses a value that is not given.
     """
-    import jinja2  # here, for it takes 0.03 s, and few commands write such a file
+    import jinja2  # here: it takes 0.03 s, and few commands need it
 
     environment = jinja2.Environment(  # noqa: S701 - it writes YAML and JSON, never HTML
         loader=jinja2.FileSystemLoader(root() / "templates"),

@@ -1,4 +1,4 @@
-"""Whether a host already is what is asked for, so that no role has to run, and why not if it is not."""
+"""Whether a host is in its desired state, so that no role has to run, and why not otherwise."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from zorac_deploy.inputs import Inputs
 
 @dataclass(frozen=True)
 class Look:
-    """What a host answered when it was asked whether it is what is asked for.
+    """The result of comparing a host with its desired state.
 
     Attributes:
-        verified: The answer; None where nothing is deployed, or the host program cannot be used.
-        other: Why the roles have to run, whatever the host looks like.
-        drift: What on the host is not as it was deployed.
+        verified: The host's answer; None if nothing is deployed or the host program cannot be used.
+        other: Reasons to run the roles other than differences.
+        drift: What differs on the host.
     """
 
     verified: Verified | None
@@ -26,7 +26,7 @@ class Look:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why something has to change."""
+        """The reasons to change something."""
         return self.other + self.drift
 
     @property
@@ -36,16 +36,16 @@ class Look:
 
 
 def look(connection: Connection, asked: Inputs, whole: bool = False, deep: bool = False) -> Look:
-    """Ask the connection's host, in one call, whether it is what `asked` asks for, and for a real reply.
+    """Ask the host, in one call, to compare itself with `asked` and to send a request to its engine.
 
     Args:
         connection: The host.
-        asked: What is asked for.
-        whole: Have the document in the answer.
-        deep: Have the host read every byte of engine and model.
+        asked: The inputs of the desired state.
+        whole: Include the document in the answer.
+        deep: Read every byte of engine and model.
 
     Raises:
-        HostProgramUnusable: The host was deployed by a newer version.
+        HostProgramUnusable: A newer version deployed the host.
     """
     options = [name for name, wanted in (("--document", whole), ("--deep", deep)) if wanted]
     try:
@@ -60,10 +60,10 @@ def look(connection: Connection, asked: Inputs, whole: bool = False, deep: bool 
 
 
 def restore(connection: Connection, asked: Inputs, found: Look, deep: bool = False) -> tuple[tuple[str, ...], Look]:
-    """Have the host put back what it can without a role, where nothing else has to change.
+    """Ask the host to restore what it can without a role, if nothing else has to change.
 
     Returns:
-        What was put back, a line each, and what the host looks like now.
+        What was restored, a line each, and the new comparison.
     """
     if found.other or not found.verified or not found.verified.differences:
         return (), found

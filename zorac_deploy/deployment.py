@@ -1,4 +1,4 @@
-"""What is deployed on a host: its generations, as the program on the host itself tells of them."""
+"""What is deployed on a host, its generations, as the host program reports them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Seconds: TypeAlias = Mapping[str, float]
 
-# The units of the engines, of which a host has one.
+# The engines' units; a host has one of them.
 UNITS = ("vllm.service", "llama-cpp.service")
 KEY_FILE = "/etc/zorac-deploy/api-key"
 
@@ -27,18 +27,18 @@ class Generation:
 
     Attributes:
         number: Its number.
-        created: When it was made, in seconds of the Unix epoch.
-        current: Whether it is the one that the host serves.
-        about: What it serves and with what.
-        state: ``proved``, ``failed``, or empty if it was never activated.
-        at: When it became so, in seconds of the Unix epoch; None if it never did.
-        by: Who wanted it.
+        created: When it was created, in seconds of the Unix epoch.
+        current: Whether the host serves it.
+        about: What it serves, and its versions.
+        state: ``proved`` (verified), ``failed``, or empty if it was never activated.
+        at: When it got this state, in seconds of the Unix epoch; None without one.
+        by: Who requested it.
         reason: Why it failed; empty if it did not.
-        cause: An id of the reason, where a program may want one; empty for none.
-        logged: What its engine logged when it was last started, see `Deployment`.
-        order: Counts all activations: the higher, the later; 0 is never.
-        seconds: What its last activation took: ``stop``, ``memory`` (its release), ``start``, ``proof``, and
-            ``silent``, the whole time in which nothing answered.
+        cause: An id of the reason, for programs; empty for none.
+        logged: What its engine logged at its last start, see `Deployment`.
+        order: The position among all activations: the higher, the later; 0 is never.
+        seconds: The times of its last activation: ``stop``, ``memory`` (its release), ``start``, ``proof`` (the
+            verification), and ``silent`` (the downtime).
     """
 
     number: int
@@ -55,7 +55,7 @@ class Generation:
     seconds: Seconds
 
     def difference(self, other: Generation | None) -> dict[str, tuple[object, object]]:
-        """What `other` has else, as (there, here); the plan's numbers count one by one."""
+        """What differs in `other`, as (this, other); the plan's numbers are compared one by one."""
         here, there = _flat(self.about), _flat(other.about) if other else {}
         return {name: (there.get(name), here.get(name)) for name in here if here.get(name) != there.get(name)}
 
@@ -66,23 +66,23 @@ class Deployment:
 
     Attributes:
         host: The host's name in the inventory.
-        generation: The number of the current generation.
+        generation: The current generation.
         profile: The profile that it was deployed with.
-        engine: The engine and its version, the name of its lock.
-        model: The name by which clients ask for the model.
-        model_path: The model's folder on the host.
-        max_model_len: The longest conversation in tokens; None is the model's own limit.
+        engine: The name of the engine's lock.
+        model: The model's name for clients.
+        model_path: The model's directory on the host.
+        max_model_len: The longest conversation in tokens; None is the model's limit.
         listen: The address that the server listens on.
         port: Its port.
-        state: systemd's word for the unit: active, activating, failed, inactive.
+        state: systemd's state of the unit: active, activating, failed, inactive.
         since: When the unit became active, in seconds of the Unix epoch; None if it is not.
         restarts: How often systemd has restarted the engine since then.
-        enabled: Whether it starts with the host.
+        enabled: Whether it starts at boot.
         healthy: Whether the health check answers 200.
-        activating: The generation that is being activated now, and for whom; empty if none is.
-        watchdog: What the watchdog has to say; empty if all is well.
-        plan: The numbers that the settings come from, and what they let expect.
-        logged: What the engine itself logged when it was last started: its memory by parts, its kernels.
+        activating: The activation in progress, and its user; empty for none.
+        watchdog: The watchdog's message; empty if there is none.
+        plan: The memory plan, and its predictions.
+        logged: What the engine logged at its last start: its memory by parts, its kernels.
     """
 
     host: str
@@ -106,7 +106,7 @@ class Deployment:
 
     @property
     def url(self) -> str:
-        """The server's address on the host, which takes a connection to 0.0.0.0 or :: for one to its loopback."""
+        """The server's address on the host; loopback if it listens on 0.0.0.0 or ::."""
         return f"http://{bracketed(self.listen)}:{self.port}"
 
     def summary(self) -> dict[str, object]:
@@ -116,12 +116,12 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Activation:
-    """How a change of generations ended.
+    """The result of a change of generations.
 
     Attributes:
-        generation: The generation that was wanted.
-        changed: Whether anything was done; not if it ran already.
-        seconds: What took how long, see `Generation`.
+        generation: The wanted generation.
+        changed: False if it ran already.
+        seconds: The times, see `Generation`.
     """
 
     generation: int
@@ -130,19 +130,19 @@ class Activation:
 
 
 def read(connection: Connection) -> Deployment:
-    """What is deployed on the connection's host.
+    """Read what is deployed on the connection's host.
 
     Raises:
-        NotDeployed: Nothing is.
+        NotDeployed: Nothing is deployed.
     """
     return told(connection.target.name, ask(connection, Status, "status"))
 
 
 def told(name: str, status: Status) -> Deployment:
-    """What is deployed on the host `name`, which said `status`.
+    """The deployment in `status`, the answer of the host `name`.
 
     Raises:
-        NotDeployed: Nothing is.
+        NotDeployed: Nothing is deployed.
     """
     current = next((each for each in status.generations if each.number == status.current), None)
     if current is None or status.unit is None:
@@ -173,7 +173,7 @@ def generations(connection: Connection) -> list[Generation]:
     """The generations of the connection's host, the oldest first.
 
     Raises:
-        NotDeployed: There are none.
+        NotDeployed: There are no generations.
     """
     status = ask(connection, Status, "status")
     return [_generation(each, each.number == status.current) for each in status.generations]
@@ -203,18 +203,18 @@ def _generation(told: host_program.Generation, current: bool) -> Generation:
 
 
 def settle(connection: Connection) -> None:
-    """Wait until no activation is under way on the host: an earlier run may have left it to itself."""
+    """Wait until no activation is in progress on the host: a killed run may have left one."""
     done = connection.run(host_program.PATH, "wait")
     if done.returncode not in (0, 1, 127):
-        connection.read("true")  # says what is wrong with the connection
+        connection.read("true")  # raises if the connection is broken
 
 
 def activate(connection: Connection, number: int, by: str) -> Activation:
-    """Have the generation `number` run, proved.
+    """Activate and verify the generation `number`.
 
     Raises:
-        Refused: There is no such generation, or it failed and the one before serves again.
-        DeploymentFailed: It failed, and so did the one before.
+        Refused: It does not exist, or it failed and the host rolled back.
+        DeploymentFailed: It failed, and so did the rollback.
     """
     done = ask(connection, Activated, "activate", str(number), "--by", by)
     if done.state != "proved":
@@ -227,18 +227,18 @@ def activate(connection: Connection, number: int, by: str) -> Activation:
 
 
 def collect(connection: Connection, keep: int, check: bool) -> Collected:
-    """Remove generations that are of no use any more, and say which, with the paths and bytes that went with them."""
+    """Remove generations that are no longer needed; return them, with the paths and bytes freed."""
     return ask(connection, Collected, "collect", "--keep", str(keep), *(["--check"] if check else []))
 
 
 def api_key(connection: Connection) -> str:
-    """The key that the endpoint of the connection's host asks for."""
+    """The API key of the endpoint of the connection's host."""
     return connection.read("cat", KEY_FILE).strip()
 
 
 def endpoint(connection: Connection, deployment: Deployment, port: int) -> Endpoint:
-    """The deployment as a client reaches it through `port` of this machine."""
-    from zorac_deploy.chat import Endpoint  # here, for most commands never talk to it
+    """The deployment's endpoint, as reached through `port` of this machine."""
+    from zorac_deploy.chat import Endpoint  # here: most commands do not need it
 
     key = api_key(connection)
     url = deployment.url if connection.target.local else f"http://127.0.0.1:{port}"
@@ -261,6 +261,6 @@ def _watchdog(kept: host_program.Watchdog) -> str:
 
 
 def _flat(about: Mapping[str, Any]) -> dict[str, object]:
-    """What a person compares: names and numbers. Lists and nested ones follow from them."""
+    """The comparable values: names and numbers. Lists and nested values are derived from them."""
     everything = {**about, **about.get("plan", {})}
     return {name: value for name, value in everything.items() if not isinstance(value, (list, dict))}

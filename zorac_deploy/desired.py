@@ -1,7 +1,7 @@
-"""The desired state of a host as a document, and what the host answers when it compares itself with it.
+"""The desired state of a host as a document, and the host's answer when it compares itself with it.
 
-Roles fill in the parts they own. The host keeps the document that was applied last, and looks at every part of it when
-it is asked, see ``zorac_host.verify``. The kinds are few; a role adds parts, not code.
+Each role writes the parts that it owns. The host stores the document that was applied last, and checks every part on
+request, see ``zorac_host.verify``. There are few kinds of parts; a role adds parts, not code.
 """
 
 from typing import Annotated, Any, Literal
@@ -20,10 +20,10 @@ class _Strict(BaseModel):
 
 
 class _Part(_Strict):
-    """What every part has.
+    """The fields of every part.
 
     Attributes:
-        owner: The role that makes it so, and that heals it.
+        owner: The role that creates and restores it.
     """
 
     owner: str
@@ -40,8 +40,8 @@ class File(_Access):
     """A regular file.
 
     Attributes:
-        sha256: The digest of its content; the host fills it in when the role has written the file.
-        copy_of: Another path with the same content, from which the host can restore it.
+        sha256: The digest of its content; the host adds it when the role has written the file.
+        copy_of: A path with the same content, from which the host can restore it.
     """
 
     kind: Literal["file"]
@@ -50,21 +50,21 @@ class File(_Access):
 
 
 class Folder(_Access):
-    """A folder of ours; with `names`, nothing else may be in it."""
+    """A directory of ours; with `names`, it has no other entries."""
 
     kind: Literal["folder"]
     names: tuple[str, ...] | None = None
 
 
 class Absent(_Part):
-    """A path at which nothing may be."""
+    """A path that does not exist."""
 
     kind: Literal["absent"]
     path: _Path
 
 
 class Link(_Part):
-    """A symbolic link and where it leads."""
+    """A symbolic link and its target."""
 
     kind: Literal["link"]
     path: _Path
@@ -72,15 +72,15 @@ class Link(_Part):
 
 
 class Tree(_Access):
-    """A folder with many files, as it was recorded when it was installed.
+    """A directory with many files, recorded when it was installed.
 
     Attributes:
-        record: The file on the host that lists them. The host makes it where there is none, and fills in the rest.
+        record: The file on the host that lists them. The host creates it if missing, and adds the other fields.
         record_sha256: Its digest.
         fingerprint: The digest of names, modes, owners, sizes and times.
         files: How many regular files there are.
         bytes: Their size.
-        renewed: The folder was installed anew in this run, so that its record is made anew, too.
+        renewed: The directory was reinstalled in this run, so its record is regenerated.
     """
 
     kind: Literal["tree"]
@@ -93,7 +93,7 @@ class Tree(_Access):
 
 
 class Package(_Part):
-    """Packages of the distribution: installed; in a version of the pattern `version`, if given; held, if `hold`."""
+    """Packages of the distribution: installed; in a version that matches `version`, if given; held, if `hold`."""
 
     kind: Literal["package"]
     names: tuple[str, ...]
@@ -102,15 +102,15 @@ class Package(_Part):
 
 
 class Unit(_Part):
-    """A unit of systemd.
+    """A systemd unit.
 
     Attributes:
-        name: With its ending, as in ``vllm.service``.
+        name: With its suffix, such as ``vllm.service``.
         path: The file that defines it.
-        enabled: Whether it starts at boot; None does not matter.
-        active: Whether it has to run now, or must not; None does not matter.
-        drop_ins: The files that may change it.
-        properties: Settings that have to be in force, as ``systemctl show`` prints them.
+        enabled: Whether it starts at boot; None is not checked.
+        active: Whether it runs now; None is not checked.
+        drop_ins: The drop-in files that are allowed.
+        properties: Settings and their values, as ``systemctl show`` prints them.
     """
 
     kind: Literal["unit"]
@@ -123,7 +123,7 @@ class Unit(_Part):
 
 
 class User(_Part):
-    """A user of the system."""
+    """A system user."""
 
     kind: Literal["user"]
     name: str
@@ -145,7 +145,7 @@ class Kernel(_Part):
 
 
 class Card(_Part):
-    """An NVIDIA GPU: fields of ``nvidia-smi --query-gpu`` and the values they have to have."""
+    """An NVIDIA GPU: fields of ``nvidia-smi --query-gpu`` and their values."""
 
     kind: Literal["card"]
     uuid: str
@@ -153,7 +153,7 @@ class Card(_Part):
 
 
 class Generation(_Part):
-    """The generation that the host serves, by its number and the digest of its files."""
+    """The current generation: its number, and the digest of its files."""
 
     kind: Literal["generation"]
     number: int
@@ -167,18 +167,18 @@ Part = Annotated[
 
 
 class Document(_Strict):
-    """What a host should be.
+    """The desired state of a host.
 
     Attributes:
         schema_version: The version of this schema.
         host: The host's name in the inventory.
         profile: Its profile.
-        inputs: The digest of everything that was asked for, see `inputs`; empty where no shortcut may be taken.
+        inputs: The digest of all inputs, see `inputs`; empty if the roles have to run every time.
         tool: The version of zorac-deploy that applied it.
-        parts: What is looked at, in the order in which the roles made it.
+        parts: The parts, in the order in which the roles create them.
         plan: The memory plan behind the engine's settings.
-        machine_id: The machine it was applied to; the host fills it in.
-        at: When, in seconds of the Unix epoch; the host fills it in.
+        machine_id: The machine it was applied to; the host adds it.
+        at: When, in seconds of the Unix epoch; the host adds it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -195,17 +195,17 @@ class Document(_Strict):
 
 
 class Difference(_Strict):
-    """One thing on a host that is not as its document says.
+    """A difference between a host and its document.
 
     Attributes:
-        owner: The role that heals it.
+        owner: The role that restores it.
         kind: The kind of its part.
-        part: What is looked at: a path, a unit, a package.
-        aspect: What of it differs.
-        expected: What the document says.
-        found: What is there.
-        names: The files concerned, where the part is a folder.
-        packages: The Python packages that these files came with.
+        part: The part: a path, a unit, a package.
+        aspect: The property that differs.
+        expected: The document's value.
+        found: The host's value.
+        names: The files concerned, if the part is a directory.
+        packages: The Python packages that installed these files.
     """
 
     owner: str
@@ -223,24 +223,24 @@ class Difference(_Strict):
 
 
 class Reply(_Strict):
-    """Whether the engine gave a real reply: `failure` is empty if it did; it took `seconds`."""
+    """The result of a request to the engine: `failure` is empty if it replied; it took `seconds`."""
 
     failure: str
     seconds: float
 
 
 class Verification(_Strict):
-    """What a host answers to ``zorac-host verify``.
+    """The answer of ``zorac-host verify``.
 
     Attributes:
-        inputs: The digest of what was applied last; empty if that cannot be relied on.
-        unusable: Why the host has no document to compare itself with; empty if it has one.
+        inputs: The digest of the inputs applied last; empty if unknown.
+        unusable: Why the host has no document to compare with; empty if it has one.
         tool: The version of zorac-deploy that applied the document.
         at: When it was applied, in seconds of the Unix epoch.
-        pending: The activation under way.
-        differences: What is not as the document says.
-        reply: The engine's reply, if one was asked for.
-        status: What ``zorac-host status`` says.
+        pending: The activation in progress.
+        differences: The differences from the document.
+        reply: The engine's reply, if a request was asked for.
+        status: The answer of ``zorac-host status``.
         document: The document, if it was asked for.
     """
 

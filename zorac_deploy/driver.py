@@ -1,4 +1,4 @@
-"""Which driver a host gets: its branch, its packages and their versions, and why it may get none.
+"""Plan a host's driver: its branch, its packages and their versions, or why none can be installed.
 
 Names and sources: Ubuntu Server documentation, "NVIDIA drivers installation"; NVIDIA, "Driver Installation Guide",
 "Compute-only (Headless) and Desktop-only Installation". Compute only: no X server.
@@ -13,9 +13,9 @@ from zorac_deploy.errors import Refused
 
 # Debian's archive has one branch per release.
 _DEBIAN_BRANCHES = {"12": "535", "13": "550"}
-# Before it NVIDIA called its open modules unfinished for GeForce cards.
+# NVIDIA called its open modules unfinished for GeForce before this branch.
 _OPEN_SINCE = 560
-# The kernels that a release came with; the packages of newer ones have names of their own.
+# The kernels of each release. The packages of newer kernels have other names.
 _FIRST_KERNELS = {"24.04": "6.8.0-"}
 _BOOT_MIB = 200
 
@@ -24,13 +24,13 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for, as the role nvidia_driver documents it.
+    """The requested driver, as the role nvidia_driver documents it.
 
     Attributes:
         distribution: ``Debian`` or ``Ubuntu``.
-        release: The version of the distribution, as in ``24.04`` or ``12``.
+        release: The version of the distribution, such as ``24.04`` or ``12``.
         managed: Whether zorac-deploy installed the driver.
-        held: The packages that it held.
+        held: The packages that zorac-deploy holds.
     """
 
     distribution: str
@@ -49,20 +49,20 @@ class Plan:
 
     Attributes:
         branch: The branch, as in ``580``.
-        version: The version that is wanted, or the branch, which stands for its newest.
-        pattern: The same as apt's pins have it.
+        version: The wanted version, or the branch, which stands for its newest version.
+        pattern: The version as a pattern for apt's pins.
         packages: The packages of the driver.
-        versioned: The packages as apt is asked for them. The names of Canonical's built modules say the branch.
-        headers: The packages of the kernel's headers: for the one that runs, and for those to come.
-        kernel_package: What the name of the package ends with that follows the kernel; empty for a kernel of one's own.
+        versioned: The packages as arguments for apt. The names of Canonical's prebuilt modules include the branch.
+        headers: The kernel header packages: for the running kernel, and for later ones.
+        kernel_package: The suffix of the package that tracks the kernel; empty for a custom kernel.
         builds: Whether DKMS builds the modules.
         own_key: Whether a key of this host signs them.
-        current: It works, as it is wanted, and its modules can be rebuilt: neither apt nor an archive has to be asked.
-        others: The packages that zorac-deploy holds in another version. A hold by somebody else stays.
+        current: It works in the wanted version, and its modules can be rebuilt: apt is not needed.
+        others: The packages that zorac-deploy holds in another version. Holds by others stay.
         works: Whether a driver works.
-        left_alone: It works and somebody else installed it: a desktop may depend on its packages.
-        wants: The packages that are going to be installed.
-        versions: The versions that are loaded, installed, and found by programs.
+        left_alone: It works, and zorac-deploy did not install it: a desktop may depend on its packages.
+        wants: The packages to install.
+        versions: The versions: loaded, installed, and of the libraries.
     """
 
     branch: str
@@ -82,12 +82,12 @@ class Plan:
     versions: list[str]
 
     def summary(self) -> dict[str, Any]:
-        """The plan as the role's variables have it."""
+        """The plan as the role's variables."""
         return asdict(self)
 
 
 def plan(facts: Facts, wanted: Wanted) -> Plan:
-    """The driver for a host of which the host program told `facts`."""
+    """Plan the driver for a host with `facts` from the host program."""
     debian = wanted.source == "distribution" and wanted.distribution == "Debian"
     branch = _DEBIAN_BRANCHES[wanted.release] if debian else wanted.version.partition(".")[0] or wanted.branch
     version = wanted.version or branch
@@ -101,7 +101,7 @@ def plan(facts: Facts, wanted: Wanted) -> Plan:
     driver = facts["driver"]
     works = driver["loaded"] is not None and bool(facts["gpus"])
     there = driver["packages"]
-    # After an epoch, as in "1:580.95.05-1"; and "580" is not "5800".
+    # after an epoch, such as "1:580.95.05-1"; "580" does not match "5800"
     right = re.compile(rf"(^|:){re.escape(version)}[.-]")
     as_wanted = {each["name"] for each in there if right.search(each["version"]) or _built_by_canonical(each["name"])}
     current = works and bool(facts["kernel_headers"] or not builds) and set(packages) <= as_wanted
@@ -131,17 +131,17 @@ def plan(facts: Facts, wanted: Wanted) -> Plan:
 
 
 def check(facts: Facts, wanted: Wanted, host: str, audit: Sequence[str], console_attended: bool) -> None:
-    """Require that the driver of `host` can be installed, or works and is left alone.
+    """Require that the driver of `host` can be installed, or works and stays as it is.
 
     Args:
-        facts: What the host program told.
-        wanted: What is asked for.
+        facts: The facts from the host program.
+        wanted: The requested driver.
         host: The host's name.
-        audit: What dpkg says of packages that are half installed, a line each.
-        console_attended: Whether somebody can sit at the host's own screen and keyboard.
+        audit: dpkg's list of packages that are half installed, a line each.
+        console_attended: Whether a user can reach the host's own screen and keyboard.
 
     Raises:
-        Refused: It cannot; the message says what to do.
+        Refused: It cannot be installed; the message says what to do.
     """
     found, driver = plan(facts, wanted), facts["driver"]
     versions, packaged = " / ".join(found.versions), bool(driver["packages"])
@@ -204,15 +204,15 @@ def _packages(wanted: Wanted, branch: str, opened: bool, facts: Facts, kernel_pa
             rest = ("libnvidia-compute", "nvidia-utils", "nvidia-compute-utils")
             return [f"nvidia-dkms-{branch}{'-open' if opened else ''}", *(f"{name}-{branch}" for name in rest)]
     name = f"{branch}-server{'-open' if opened else ''}"
-    # Canonical signs modules that it built, for one kernel each: the running one, and whichever comes by the kernel's
-    # own package. DKMS builds for any kernel, but signs with a key of this host.
+    # Canonical signs the modules that it built for one kernel each: for the running kernel, and for each later one from
+    # the kernel's package. DKMS builds for any kernel, and signs with a key of this host.
     built = [f"linux-modules-nvidia-{name}-{facts['kernel']}", f"linux-modules-nvidia-{name}-{kernel_package}"]
     modules_of = built if facts["secure_boot"] else [f"nvidia-dkms-{name}"]
     return [*modules_of, f"nvidia-headless-no-dkms-{name}", f"nvidia-utils-{branch}-server"]
 
 
 def _kernel_package(wanted: Wanted, kernel: str) -> str:
-    """Debian's names end like the kernel's; Ubuntu's newer kernels are in packages of their own."""
+    """Debian's names end like the kernel's; Ubuntu's newer kernels have other package names."""
     if wanted.distribution == "Debian":
         found = re.search(r"(cloud-|rt-)?amd64$", kernel)
         return found[0] if found else ""

@@ -1,6 +1,6 @@
-"""One table of the engine's settings: names, types, flags, and what each does to the GPU's memory.
+"""The table of the engine's settings: names, types, flags, and the effect of each on GPU memory.
 
-A new setting is a new row. The check of the inventory, the engine's command line, the planner, `zorac-deploy fit` and
+A new setting is a new row. The inventory check, the engine's command line, the planner, `zorac-deploy fit` and
 docs/reference/settings.md follow from the rows.
 """
 
@@ -17,24 +17,25 @@ Server = Literal["vllm", "llama_cpp"]
 
 
 def _cache_type(dtype: object) -> str:
-    """llama.cpp's name for the type of a KV cache; all of 8 bits are one for it."""
+    """llama.cpp's name for a KV cache type; it has one name for all 8-bit types."""
     return "q8_0" if str(dtype).startswith("fp8") else "f16"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of the engine. The inventory's variable is its name after ``vllm_``.
+    """A setting of the engine. The inventory variable is its name after ``vllm_``.
 
     Attributes:
         name: The name, with underscores.
         type: The annotation of its values.
-        default: The value unless the inventory sets one; None leaves it to the engine.
-        memory: ``input`` of the planner; ``none`` where it takes no memory of the GPU; ``unknown`` where it does, and
-            the planner does not know how much.
-        meaning: What it means, as the reference says it.
-        vllm: vLLM's flag, with underscores; empty where it has none.
-        llama_cpp: Those of llama.cpp that it sets; empty where there is none.
-        llama_cpp_value: What llama.cpp calls a value.
+        default: The value without one in the inventory; None uses the engine's default.
+        memory: ``input`` of the planner; ``none`` if it takes no GPU memory; ``unknown`` if it does, and the planner
+            cannot
+            predict how much.
+        meaning: The description in the reference.
+        vllm: vLLM's flag, with underscores; empty if it has none.
+        llama_cpp: The llama.cpp flags that it sets; empty for none.
+        llama_cpp_value: llama.cpp's name for a value.
     """
 
     name: str
@@ -48,20 +49,20 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """The inventory's name for it."""
+        """The inventory variable."""
         return f"vllm_{self.name}"
 
     def flags(self, server: Server, value: object) -> dict[str, object]:
-        """The flags of `server` that a `value` of it becomes."""
+        """The flags of `server` for a `value`."""
         if server == "vllm":
             return {self.vllm: value} if self.vllm else {}
         return dict.fromkeys(self.llama_cpp, self.llama_cpp_value(value))
 
     def check(self, value: object) -> Any:
-        """The `value` in its type; a text that stands for a number or a truth value is one.
+        """Convert `value` to its type; texts with a number or a truth value are accepted.
 
         Raises:
-            Refused: It cannot be.
+            Refused: It is invalid.
         """
         try:
             return TypeAdapter(self.type).validate_python(value)
@@ -183,11 +184,11 @@ SETTINGS = (
         "shutdown_timeout",
     ),
 )
-# What the planner is given.
+# The inputs of the planner.
 PLANNED = tuple(setting.name for setting in SETTINGS if setting.memory == "input")
 
-# Flags without a row, which a person gives as extra flags, that take no memory of the GPU, or none beyond the spread of
-# what was measured. One that is neither here nor in a row is taken to change the memory.
+# Flags without a row, given as extra flags, that take no GPU memory, or no more than the variation between
+# measurements. A flag that is neither here nor in a row is taken to change the memory.
 _WITHOUT_ROW: dict[Server, frozenset[str]] = {
     "vllm": frozenset(
         {
@@ -282,19 +283,19 @@ _WITHOUT_ROW: dict[Server, frozenset[str]] = {
 
 
 def takes_no_memory(flag: str, server: Server) -> bool:
-    """Whether the `flag` of `server`, with underscores, is known to take no memory of the GPU."""
+    """Whether the `flag` of `server`, with underscores, is known to take no GPU memory."""
     rows = (setting for setting in SETTINGS if setting.memory == "none")
     return flag in _WITHOUT_ROW[server] or any(flag in setting.flags(server, None) for setting in rows)
 
 
 def flags(values: Mapping[str, object], server: Server) -> dict[str, object]:
-    """The flags of `server` for the `values` by the settings' names; None is left to the engine."""
+    """The flags of `server` for `values` by setting; None uses the engine's default."""
     rows = (setting.flags(server, values[setting.name]) for setting in SETTINGS if setting.name in values)
     return {flag: value for row in rows for flag, value in row.items()}
 
 
 def planned(values: Mapping[str, object], server: Server) -> dict[str, object]:
-    """Those of the `values` by the settings' names that change the memory of `server`, but for the context's length."""
+    """The `values` by setting that change the memory of `server`, except the context length."""
     rows = [setting for setting in SETTINGS if not setting.name.endswith("max_model_len")]
     unknown = {setting.name for setting in rows if setting.memory == "unknown" and setting.flags(server, None)}
     inputs = {setting.name for setting in rows if setting.memory == "input"}
@@ -302,10 +303,10 @@ def planned(values: Mapping[str, object], server: Server) -> dict[str, object]:
 
 
 def check(values: Mapping[str, object]) -> None:
-    """Require that each of the `values` by flags of vLLM can be; None is left to the engine.
+    """Require that each of the `values` by vLLM flag is valid; None uses the engine's default.
 
     Raises:
-        Refused: One cannot be.
+        Refused: A value is invalid.
     """
     for setting in SETTINGS:
         if values.get(setting.vllm) is not None:

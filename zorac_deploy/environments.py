@@ -1,4 +1,4 @@
-"""Python environments of their own, for programs whose packages go together with nobody else's."""
+"""Separate Python environments for programs whose packages are incompatible with others."""
 
 import fcntl
 import hashlib
@@ -16,15 +16,15 @@ _DONE = "installed.txt"
 
 
 def ensure(name: str, lock: Path) -> Path:
-    """The Python of an environment that holds what `lock` names, made unless it is there, and kept for the next time.
+    """The Python of an environment with the packages of `lock`, created on first use and cached.
 
     Raises:
-        ZoracDeployError: It could not be installed.
+        ZoracDeployError: The installation failed.
     """
     environment = path(name, lock)
     environment.parent.mkdir(parents=True, exist_ok=True)
     with environment.with_name(f"{environment.name}.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # another run may be making it
+        fcntl.flock(held, fcntl.LOCK_EX)  # another run may be creating it
         if not is_there(name, lock):
             make(environment, lock)
             (environment / _DONE).touch()
@@ -32,21 +32,21 @@ def ensure(name: str, lock: Path) -> Path:
 
 
 def path(name: str, lock: Path) -> Path:
-    """The folder of the environment. A lock that says something else is another one."""
+    """The directory of the environment. Another content of the lock gives another directory."""
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:8]
     return _cache() / "environments" / f"{name}-{digest}"
 
 
 def is_there(name: str, lock: Path) -> bool:
-    """Whether the environment was installed to the end."""
+    """Whether the environment was installed completely."""
     return (path(name, lock) / _DONE).is_file()
 
 
 def make(environment: Path, lock: Path, package: str = "") -> Path:
-    """Make the folder `environment` anew with what `lock` names, or `package` of it alone, and return its Python.
+    """Rebuild the directory `environment` from `lock`, or only with `package` of it, and return its Python.
 
     Raises:
-        ZoracDeployError: It could not be installed.
+        ZoracDeployError: The installation failed.
     """
     python = environment / "bin" / "python"
     _uv("venv", "--clear", "--python", _python(lock), str(environment))
@@ -58,12 +58,12 @@ def make(environment: Path, lock: Path, package: str = "") -> Path:
 
 
 def _python(lock: Path) -> str:
-    """Our own, unless the lock holds for one version alone, as those with a torch for the processor do."""
+    """The running Python, unless the lock is for one version only, as those with torch for the CPU are."""
     return "3.11" if _for_the_processor(lock) else sys.executable
 
 
 def _sources(lock: Path) -> list[str]:
-    """Where torch for the processor comes from: pip's own find-links folders if there are any, else PyTorch's index."""
+    """The source of torch for the CPU: pip's own find-links directories if set, otherwise PyTorch's index."""
     if not _for_the_processor(lock):
         return []
     folders = os.environ.get("PIP_FIND_LINKS", "").split()
@@ -76,7 +76,7 @@ def _for_the_processor(lock: Path) -> bool:
 
 
 def _uv(*arguments: str) -> None:
-    import uv  # here, for only few commands need it
+    import uv  # here: few commands need it
 
     command = (uv.find_uv_bin(), *arguments, "--quiet", "--cache-dir", str(_cache() / "uv"))
     done = subprocess.run(command, capture_output=True, text=True, check=False)

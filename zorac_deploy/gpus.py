@@ -1,4 +1,4 @@
-"""The cards of a host, and who holds their memory: read from the host itself, by the probe that the roles use too."""
+"""A host's GPUs and the processes using their memory, as reported by the host program that the roles use too."""
 
 import inspect
 import json
@@ -12,13 +12,13 @@ from zorac_host import nvidia_probe
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that holds memory of a card.
+    """A process that uses GPU memory.
 
     Attributes:
         name: The process's name.
-        pid: Its number.
-        unit: The systemd unit that it belongs to; None if it is not known.
-        used_mib: What it holds, in MiB; None where the driver does not tell.
+        pid: Its process id.
+        unit: Its systemd unit; None if unknown.
+        used_mib: The memory it uses, in MiB; None if the driver does not report it.
     """
 
     name: str
@@ -29,18 +29,18 @@ class Holder:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA card.
+    """An NVIDIA GPU.
 
     Attributes:
         address: Its PCI address.
-        name: What it is called; None as long as no driver works.
-        uuid: Its name for life; None as long as no driver works.
-        compute: Its compute capability, as in ``8.9``; None as long as no driver works.
+        name: Its product name; None if no driver works.
+        uuid: Its UUID; None if no driver works.
+        compute: Its compute capability, such as ``8.9``; None if no driver works.
         total_mib: Its memory in MiB.
-        used_mib: What of it is in use, in MiB.
+        used_mib: The memory in use, in MiB.
         power_watts: The power limit in watts: ``current``, ``default``, ``min`` and ``max``.
         monitor: Whether a monitor is connected to it.
-        holders: Who holds its memory, the largest first.
+        holders: The processes using its memory, the largest first.
     """
 
     address: str
@@ -56,13 +56,13 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Gpus:
-    """The cards of a host and its driver.
+    """The GPUs of a host and its driver.
 
     Attributes:
         host: The host's name in the inventory.
-        driver: The version of the driver that is loaded; None for none.
-        error: What nvidia-smi said if it failed; None if it works.
-        cards: The cards, by their address.
+        driver: The version of the loaded driver; None for none.
+        error: The error of nvidia-smi; None if it works.
+        cards: The GPUs, by their address.
     """
 
     host: str
@@ -76,10 +76,10 @@ class Gpus:
 
 
 def read(connection: Connection) -> Gpus:
-    """What cards the connection's host has.
+    """Read the GPUs of the connection's host.
 
     Raises:
-        ZoracDeployError: The host cannot be looked at.
+        ZoracDeployError: The host program failed.
     """
     probe = inspect.getsource(nvidia_probe)
     found = json.loads(connection.read("python3", "-c", probe))

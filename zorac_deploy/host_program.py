@@ -1,6 +1,6 @@
-"""Ask the program on a host, and accept nothing that it would not say.
+"""Run the host program, and validate its answers.
 
-What answers may be missing, older, newer, damaged or not ours at all: each is told apart, with what to type.
+The program may be missing, older, newer, damaged or another one: each case has its own error.
 """
 
 import json
@@ -21,13 +21,13 @@ _Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 class _Told(BaseModel):
-    """A later version may say more."""
+    """The base of all answers. Unknown fields are ignored: a later version may have more."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Unit(_Told):
-    """The unit of the engine as systemd sees it, see `deployment.Deployment`."""
+    """The engine's unit in systemd, see `deployment.Deployment`."""
 
     state: str
     since: int | None
@@ -36,7 +36,7 @@ class Unit(_Told):
 
 
 class Outcome(_Told):
-    """What came of a generation's last activation; empty if there was none."""
+    """The result of a generation's last activation; empty without one."""
 
     state: str = ""
     at: int | None = None
@@ -52,7 +52,7 @@ class Outcome(_Told):
 
 
 class Generation(BaseModel):
-    """A generation: what is needed of it by name, and all else that it serves with."""
+    """A generation: the fields that zorac-deploy uses, and all others that it has."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -70,14 +70,14 @@ class Generation(BaseModel):
 
 
 class Pending(_Told):
-    """An activation under way."""
+    """An activation in progress."""
 
     target: int
     by: str
 
 
 class Watchdog(_Told):
-    """What the watchdog keeps between two looks."""
+    """The watchdog's state between two checks."""
 
     helped: tuple[float, ...] = ()
     doubt: str = ""
@@ -85,7 +85,7 @@ class Watchdog(_Told):
 
 
 class Status(_Told):
-    """What runs, what is under way, and every generation."""
+    """What runs, the activation in progress, and every generation."""
 
     current: int | None
     pending: Pending | None = None
@@ -96,14 +96,14 @@ class Status(_Told):
 
 
 class Activated(Outcome):
-    """How an activation ended; `changed` is whether anything was done."""
+    """The result of an activation; `changed` is false if nothing was done."""
 
     changed: bool
     state: str = "proved"
 
 
 class Restored(_Told):
-    """What was put back, a line each."""
+    """What was restored, a line each."""
 
     restored: tuple[str, ...]
 
@@ -122,22 +122,22 @@ class _Version(_Told):
 
 
 class Verified(Verification):
-    """A verification with what runs, from one call."""
+    """A verification with the status, from one call."""
 
     status: Status  # type: ignore[assignment]
 
 
 def ask(connection: Connection, answer: type[_Answer], *words: str) -> _Answer:
-    """What the program on the connection's host answers to `words`.
+    """Run the host program with `words` on the connection's host, and return its answer.
 
     Raises:
-        NotDeployed: There is no program.
-        HostProgramUnusable: It is another version, damaged, or something else.
+        NotDeployed: The program is not installed.
+        HostProgramUnusable: It has another version, is damaged, or is another program.
         Refused: It refused.
     """
     done = connection.run(PATH, *words)
     name, said = connection.target.name, done.stderr.strip()
-    # Only the shell's own exit code, or what sudo says of this very program: ssh, too, warns of files that it misses.
+    # Only the shell's exit code or sudo's message about this program count: ssh, too, warns of missing files.
     if done.returncode == 127 or (done.returncode == 1 and _ABSENT in said.splitlines()):
         raise NotDeployed(f"nothing is deployed on {name}. Deploy it with: zorac-deploy up, and the same host options.")
     if done.returncode != 0:
@@ -159,7 +159,7 @@ def _complaint(fault: Exception, text: str) -> str:
 
 
 def _fault(connection: Connection, code: int, said: str) -> ZoracDeployError:
-    """The error for a program that ended with `code`: its own word for it, or that of a program that cannot be used."""
+    """The error for a program that ended with `code`: its own, or that of an unusable program."""
     version = _version(connection)
     if code == 1 and version and version.protocol == PROTOCOL:
         return ZoracDeployError(f"the host program of {connection.target.name} failed: {said[-500:]}")
@@ -174,7 +174,7 @@ def _version(connection: Connection) -> _Version | None:
 
 
 def _unusable(connection: Connection, found: str) -> HostProgramUnusable:
-    """The error for a program that answered `found`, with what is known of its version."""
+    """The error for a program that answered `found`, with its version if known."""
     name, version = connection.target.name, _version(connection)
     if version and version.protocol > PROTOCOL:
         return HostProgramUnusable(

@@ -1,8 +1,8 @@
-"""A digest of everything that decides what a host is asked to be: equal digests ask for the same.
+"""The digest of everything that decides a host's desired state: equal digests mean equal desired states.
 
 It covers the host's variables as Ansible merges them, before templates are filled in; the files that they name; this
 program with its roles, templates and locks; the versions of Ansible and Python; the environment that the roles read.
-What a template looks up elsewhere is not covered: such a variable is *impure*, and then no digest is given.
+What a template looks up elsewhere is not covered: such a variable is *impure*, and then there is no digest.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pathlib import Path
 import zorac_host
 from zorac_deploy import content
 
-# What a template may do that gives another value at another time, or on another host.
+# Template functions whose result depends on the time or the host.
 _IMPURE = re.compile(
     r"\b(lookup|query|q)\s*\(|\bnow\s*\(|\brandom\b|\bshuffle\b|\b(ansible_)?hostvars\b|\bansible_(facts|local|env|"
     r"date_time|mem\w*|processor\w*|default_ipv[46]|all_ipv[46]\w*|distribution\w*|kernel\w*|devices|mounts|uptime\w*)\b"
@@ -27,7 +27,7 @@ _IMPURE = re.compile(
 _ENVIRONMENT = re.compile(
     r"ANSIBLE_\w+|HF_\w+|(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|PYTHONPATH", re.I
 )
-# The folder whose whole content counts. Of others only what is directly in them: they may be the host's own.
+# This directory is hashed completely. Of others only the direct entries are: they may be a host's own.
 _MODEL = "model_weights_source"
 _CONTENT = ("playbooks", "roles", "inventory", "templates", "plugins")
 _PATH_LIMIT = 1024
@@ -36,11 +36,11 @@ _PACKAGES = ("ansible-core", "huggingface-hub", "jinja2")
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was asked for.
+    """The inputs of the desired state.
 
     Attributes:
         digest: The digest; empty if a variable is impure.
-        impure: The variables whose value may change without being changed, with the reason.
+        impure: The variables whose value may change although their text does not, with the reason.
     """
 
     digest: str
@@ -50,12 +50,12 @@ class Inputs:
 def inputs(
     variables: Mapping[str, object], shipped: Sequence[Mapping[str, object]], extra: Mapping[str, object]
 ) -> Inputs:
-    """The digest of what a host is asked to be.
+    """The digest of a host's inputs.
 
     Args:
         variables: The host's variables, as ``ansible-inventory`` lists them.
-        shipped: Those of our own profiles, by group: their templates read the host, and the host is verified.
-        extra: What else decides it: the host's name, its groups, what a moving name such as a branch is pinned to.
+        shipped: The variables of our own profiles, by group: their templates read the host, which is verified anyway.
+        extra: Further inputs: the host's name, its groups, the commit of a moving name such as a branch.
     """
     own = {name: value for name, value in variables.items() if not name.startswith("ansible_")}
     foreign = {
@@ -85,7 +85,7 @@ def _lookups(value: object) -> Iterator[str]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Every text in `value`."""
+    """Yield every text in `value`."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -97,7 +97,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _files(variables: Mapping[str, object]) -> dict[str, object]:
-    """What the variables name on this machine, and what changes when it does."""
+    """The local files that the variables name, with a signature of each."""
     found = {}
     for name, value in variables.items():
         for text in _texts(value):
@@ -107,7 +107,7 @@ def _files(variables: Mapping[str, object]) -> dict[str, object]:
 
 
 def _signature(path: Path, whole: bool) -> object:
-    """Names, sizes and times; of a folder what is directly in it, or the `whole` of it. None where nothing is."""
+    """Names, sizes and times; of a directory its direct entries, or the `whole` of it. None if it does not exist."""
     try:
         path = path.expanduser()
         seen = path.stat()
@@ -120,7 +120,7 @@ def _signature(path: Path, whole: bool) -> object:
 
 
 def _file(seen: os.stat_result) -> list[int]:
-    # The time of change cannot be set by a program: another content of the same size and date is seen too.
+    # a program cannot set ctime: it shows a new content of the same size and mtime
     return [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino]
 
 

@@ -1,4 +1,4 @@
-"""Which hosts there are, which profile each has, and how to reach them: read from Ansible's inventories."""
+"""Read Ansible's inventories: the hosts, their profiles, and how to reach them."""
 
 import hashlib
 import json
@@ -20,13 +20,13 @@ from zorac_deploy import content, inventory_cache, profiles
 from zorac_deploy.errors import InventoryError, UnknownProfile
 
 _ROOT_GROUP = "gpu_servers"
-# What --host takes. Neither may be a pattern or a template of Ansible's, or an option of ssh's.
+# The characters that --host accepts: no pattern or template of Ansible, no option of ssh.
 _HOST = re.compile(r"[A-Za-z0-9_][\w.-]*|[0-9A-Fa-f:.]+(%[\w.-]+)?", re.ASCII)
-# What of a person's own settings of Ansible counts: how their inventory is read, and where Ansible keeps its files.
+# The user's Ansible settings that apply: how the inventory is parsed, and where Ansible stores files.
 _ANSIBLE_KEPT = ("ANSIBLE_VAULT_", "ANSIBLE_INVENTORY_", "ANSIBLE_COLLECTIONS_", "ANSIBLE_HOME")
 _USER = re.compile(r"[A-Za-z0-9_][\w.@\\+$-]*", re.ASCII)
 
-# Ansible takes half a minute for five million.
+# Ansible takes 30 s for five million values.
 _MOST_VALUES = 1_000_000
 
 _Groups = Mapping[str, Mapping[str, Any]]
@@ -34,7 +34,7 @@ _Groups = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Target:
-    """One host and the way to it.
+    """A host and how to reach it.
 
     Attributes:
         name: Its name in the inventory.
@@ -43,9 +43,9 @@ class Target:
         port: The port of its sshd; None is SSH's own default.
         user: The user to log in as; None is SSH's own default.
         key: The private key file to offer; None is SSH's own choice.
-        ssh_options: Further words for the ssh command line.
-        local: Whether it is this machine, reached without SSH.
-        models: The folder on it that holds every model.
+        ssh_options: Further options for ssh.
+        local: Whether it is this machine.
+        models: The directory on it for all models.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What the inventory files say.
+    """The content of the inventory files.
 
     Attributes:
-        sources: The files in the order in which they are read: ours first, so that the user's word is the last.
+        sources: The files in the order in which they are read: ours first, so that the user's values override them.
         targets: The hosts by name.
-        profiles: The profiles that a host can have, the user's own among them.
-        variables: The variables of each host by its name, as Ansible merges them, with templates not filled in.
+        profiles: The available profiles, including the user's own.
+        variables: The variables of each host, as Ansible merges them, with templates not rendered.
     """
 
     sources: tuple[Path, ...]
@@ -76,10 +76,10 @@ class Inventory:
     variables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     def target(self, name: str | None) -> Target:
-        """The host `name`; without a name, the only host there is.
+        """The host `name`; without a name, the only host.
 
         Raises:
-            InventoryError: There is no such host, or several to choose from.
+            InventoryError: The host does not exist, or several exist.
         """
         there = ", ".join(sorted(self.targets)) or "none"
         if name is None:
@@ -107,8 +107,8 @@ def one_host(address: str, profile: str) -> str:
     """The text of an inventory with one host, for ``--host USER@ADDRESS[:PORT]``.
 
     Raises:
-        UnknownProfile: `profile` is none of ours.
-        InventoryError: `address` is not of that form.
+        UnknownProfile: `profile` does not exist.
+        InventoryError: `address` has another form.
     """
     if profile not in shipped_profiles():
         raise UnknownProfile(f"unknown profile {profile}. Choose one of: {', '.join(shipped_profiles())}.")
@@ -133,13 +133,13 @@ def one_host(address: str, profile: str) -> str:
         ssh["ansible_user"] = user
     if port:
         ssh["ansible_port"] = int(port)
-    # Ansible takes a host of this name for the controller itself, even where it is a tunnel to another machine.
+    # Ansible takes a host of this name for the controller, even where a tunnel leads to another machine.
     name = "loopback" if host in ("127.0.0.1", "::1") else host
     return as_data({profile: {"hosts": {name: ssh}}})
 
 
 def as_data(variables: Mapping[str, object]) -> str:
-    """The YAML text of `variables` in which Ansible takes no value for a template, as `--extra-vars` takes it, too."""
+    """Serialize `variables` as YAML in which Ansible sees no templates; `--extra-vars` accepts it, too."""
     return yaml.dump(_data(variables), Dumper=_Dumper, default_flow_style=True, width=sys.maxsize, sort_keys=False)
 
 
@@ -148,7 +148,7 @@ def _data(value: object) -> object:
         return {name: _data(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_data(item) for item in value]
-    # Only these, for Ansible makes a number of !unsafe "0".
+    # only texts with braces: Ansible makes a number of !unsafe "0"
     return _Tagged("!unsafe", value) if isinstance(value, str) and "{" in value else value
 
 
@@ -157,7 +157,7 @@ def read(sources: Sequence[Path]) -> Inventory:
 
     Raises:
         InventoryError: A source is missing or cannot be read, or a host has no profile.
-        Refused: A host has a setting that cannot be.
+        Refused: A host has an invalid setting.
     """
     try:
         return _read(sources)
@@ -191,9 +191,9 @@ def _read(sources: Sequence[Path]) -> Inventory:
 
 
 def environment() -> dict[str, str]:
-    """The environment of every program of Ansible's: the user's own, without their settings of Ansible's output.
+    """The environment for Ansible's programs: the user's own, without their settings of Ansible's output.
 
-    A callback plugin or a verbosity of theirs, or Python's warnings, would change what we read of it.
+    A callback plugin, a verbosity or Python's warnings would change the output that we parse.
     """
     kept = {
         name: value
@@ -204,15 +204,15 @@ def environment() -> dict[str, str]:
 
 
 def shipped_variables() -> list[Mapping[str, Any]]:
-    """The variables of our own profiles and the groups above them, a mapping for each."""
+    """The variables of our own profiles and their parent groups, a mapping for each."""
     return [content.data(path) for path in sorted((content.profiles().parent / "group_vars").glob("*.yml"))]
 
 
 def _shipped() -> Path:
-    """Our profiles as one file, each with its variables inside.
+    """Our profiles as one file with their variables.
 
-    Ansible ranks a ``group_vars`` folder above what any inventory file says of its groups. Left there, our numbers
-    would beat those that a person writes into theirs.
+    Ansible ranks a ``group_vars`` directory above the group variables of any inventory file. There, our values would
+    override the user's.
     """
     tree = content.data(content.profiles())
     known = [name for top, holds in tree.items() for name in (top, *holds["children"])]
@@ -237,10 +237,11 @@ def _shipped() -> Path:
 def switched(found: Inventory, name: str, profile: str) -> str:
     """The text of an inventory in which the host `name` has the profile `profile`, and all else is as in `found`.
 
-    Ansible cannot take a host out of a group by reading more, so this is the whole, as Ansible understood it.
+    Ansible cannot remove a host from a group by reading another file, so this is the whole inventory, as Ansible parsed
+    it.
 
     Raises:
-        UnknownProfile: There is no such profile.
+        UnknownProfile: The profile does not exist.
     """
     if profile not in found.profiles:
         raise UnknownProfile(f"unknown profile {profile}. Choose one of: {', '.join(found.profiles)}.")
@@ -258,31 +259,31 @@ def switched(found: Inventory, name: str, profile: str) -> str:
     return yaml.dump(_sealed(tree), Dumper=_Dumper)
 
 
-# How ansible-inventory shows what has a tag of Ansible's own.
+# How ansible-inventory prints values with Ansible's own tags.
 _TAGS = {"__ansible_vault": "!vault", "__ansible_unsafe": "!unsafe"}
 
 
 @dataclass(frozen=True)
 class _Tagged:
-    """A text that Ansible decrypts, or that it takes for no template."""
+    """A text with a tag: Ansible decrypts it, or does not render it as a template."""
 
     tag: str
     text: str
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what has a tag as Ansible reads it."""
+    """Writes tagged texts as Ansible reads them."""
 
 
 _Dumper.add_representer(
     _Tagged,
-    # A block does not keep every text as it is: one that begins with a blank, for one. Ansible folds no vault, though.
+    # A block does not preserve every text, such as one with a leading space. Ansible never folds a vault.
     lambda dumper, value: dumper.represent_scalar(value.tag, value.text, style="|" if value.tag == "!vault" else '"'),
 )
 
 
 def _sealed(value: object) -> object:
-    """The same with what ansible-inventory shows of tagged values put back into what it was."""
+    """Restore the tags that ansible-inventory prints as mappings."""
     if isinstance(value, dict):
         for shown, tag in _TAGS.items():
             if shown in value:
@@ -292,7 +293,7 @@ def _sealed(value: object) -> object:
 
 
 def _plain(value: Any) -> Any:
-    """The same with what ansible-inventory shows of texts that are no templates as the texts themselves."""
+    """Replace what ansible-inventory prints for unsafe texts by the texts."""
     if isinstance(value, dict):
         unsafe = value.get("__ansible_unsafe")
         return unsafe if unsafe is not None else {name: _plain(item) for name, item in value.items()}
@@ -300,7 +301,7 @@ def _plain(value: Any) -> Any:
 
 
 def _below(groups: _Groups, name: str) -> list[str]:
-    """The groups under the group `name`, each once, those further up first."""
+    """The groups under the group `name`, without duplicates, parents first."""
     found = list(groups.get(name, {}).get("children", ()))
     for group in found:
         found += [each for each in groups.get(group, {}).get("children", ()) if each not in found]
@@ -320,7 +321,7 @@ def _require_readable(source: Path) -> None:
         raise InventoryError(f"inventory not found: {source}. Name another with --inventory FILE.")
     if source.suffix in (".yml", ".yaml"):
         try:
-            # Not loaded: the values may have Ansible's own tags, as !vault.
+            # Not loaded: the values may have Ansible's own tags, such as !vault.
             tree = yaml.compose(source.read_text(encoding="utf-8"), yaml.SafeLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InventoryError(f"the inventory {source} is not YAML: {error}") from None
@@ -337,9 +338,9 @@ def _require_readable(source: Path) -> None:
 
 
 def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """How many values `node` has with every alias in it replaced by what it stands for; `known` keeps those counted."""
+    """The number of values in `node` with every alias replaced by its value; `known` caches the counts."""
     if id(node) not in known:
-        known[id(node)] = 0  # an alias of what it is in
+        known[id(node)] = 0  # an alias of its own parent
         held = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else []
         held += node.value if isinstance(node, yaml.SequenceNode) else []
         known[id(node)] = 1 + sum(_size(part, known) for part in held)
@@ -347,14 +348,14 @@ def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
 
 
 def _ansible_inventory(sources: Sequence[Path], *options: str) -> tuple[_Groups, dict[str, dict[str, object]]]:
-    """The groups, and the variables of each host, as ansible-inventory tells them."""
+    """The groups, and the variables of each host, from ansible-inventory."""
     command = [str(Path(sysconfig.get_path("scripts")) / "ansible-inventory"), "--list", *options]
     for source in sources:
         command += ["--inventory", str(source)]
     given = environment()
 
     def ask() -> dict[str, Any]:
-        # Not our standard input: ssh leaves it non-blocking, and Ansible refuses that.
+        # Not our standard input: ssh leaves it non-blocking, which Ansible refuses.
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=given)
         if done.returncode != 0:
             raise InventoryError(f"Ansible cannot read the inventory:\n{done.stderr.strip()[-1500:]}")

@@ -1,7 +1,7 @@
-"""What ansible-inventory answered, stored for the next time: asking it takes longer than all else that `status` does.
+"""A cache of ansible-inventory's output: running it takes longer than the rest of `status`.
 
-A stored answer counts only if everything that ansible-inventory reads is what it was, byte for byte. Where that cannot
-be told, as with a script, a plugin or a vault, nothing is stored. Nor is an answer in which something looks secret.
+A cached output is used only if everything that ansible-inventory reads is unchanged, byte for byte. With a script, a
+plugin or a vault, nothing is cached. An output with a possible secret is not cached either.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import platformdirs
 
 from zorac_deploy import __version__, content
 
-# Either makes an answer of ansible-inventory depend on more than the files: a plugin's settings, a vault's password.
+# Either makes the output depend on more than the files: on a plugin's settings, or on a vault's password.
 _NOT_STATIC = re.compile(rb"\bplugin\b|!vault|\$ANSIBLE_VAULT")
 _SECRET_NAME = re.compile(
     r"api_?key|token(?!s|i)|passw|passphrase|(^|_)(pass|pwd?)($|_)|secret|vault|credential|private_key(?!_file)", re.I
@@ -36,34 +36,34 @@ _STORED = 20
 
 
 class _Unknown(Exception):
-    """What decides the answer cannot be told."""
+    """The inputs of the output cannot be determined."""
 
 
 def listing(
     sources: Sequence[Path], options: Sequence[str], environment: Mapping[str, str], ask: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What `ask` answers, or answered when everything that it depends on was the same.
+    """The output of `ask`, or its cached output for the same inputs.
 
     Args:
         sources: The inventories.
         options: The options of ansible-inventory that change the answer.
-        environment: The environment of ansible-inventory.
+        environment: The environment for ansible-inventory.
         ask: Calls ansible-inventory.
     """
     key = _key(sources, options, environment)
     if key and (stored := _read(key)) is not None:
         return stored
     answer = ask()
-    # Not if a file changed meanwhile: nobody can say which of the two was read.
+    # A file that changed meanwhile may have been read before or after the change.
     if key and not _looks_secret(answer) and key == _key(sources, options, environment):
         _write(key, answer)
     return answer
 
 
 def _key(sources: Sequence[Path], options: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The digest of everything that decides the answer; empty if that cannot be told."""
+    """The digest of all inputs of the output; empty if they cannot be determined."""
     try:
-        here = Path.cwd()  # Ansible takes it for the playbook's folder
+        here = Path.cwd()  # Ansible takes it for the playbook's directory
         _require_no_plugins(here, environment)
         ansible = importlib.util.find_spec("ansible")
         if ansible is None or ansible.origin is None:
@@ -88,7 +88,7 @@ def _require_no_plugins(here: Path, environment: Mapping[str, str]) -> None:
 
 
 def _variables(folder: Path) -> list[list[str]]:
-    """The files of variables beside an inventory, each with its digest."""
+    """The variable files beside an inventory, each with its digest."""
     found: list[list[str]] = []
     for name in _VARIABLE_FOLDERS:
         for path in _files(folder / name):
@@ -101,7 +101,7 @@ def _variables(folder: Path) -> list[list[str]]:
 def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         folders.sort()
-        if len(Path(parent).parts) - len(folder.parts) > 8:  # a link that leads back
+        if len(Path(parent).parts) - len(folder.parts) > 8:  # a link to a parent
             raise _Unknown
         yield from (Path(parent) / name for name in sorted(names))
 
@@ -112,7 +112,7 @@ def _raise(fault: OSError) -> None:
 
 
 def _static(path: Path) -> str:
-    """The digest of a file of a person's that Ansible reads, and neither runs nor decrypts."""
+    """The digest of a user's file that Ansible reads, and neither runs nor decrypts."""
     seen = path.stat()
     if not stat.S_ISREG(seen.st_mode) or seen.st_mode & 0o111 or seen.st_size > _BYTES_LIMIT:
         raise _Unknown
@@ -152,7 +152,7 @@ def _read(key: str) -> dict[str, Any] | None:
 
 
 def _write(key: str, answer: Mapping[str, Any]) -> None:
-    """Store `answer`; not being able to is no fault, for the next run asks again."""
+    """Store `answer`. A failure is ignored: the next run asks again."""
     folder = _folder()
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""The program that ansible-runner starts in place of ansible-playbook, and that starts ansible-playbook.
+"""Run ansible-playbook in place of ansible-runner.
 
-ansible-runner writes the command and the environment of what it starts to the disk. So it gets neither: this program
-takes both, with the password for sudo, from the runner's socket. It needs nothing but Python's standard library.
+ansible-runner writes the command and the environment of what it starts to the disk. Therefore it starts this program,
+which reads both, with the password for sudo, from the runner's socket. It needs only Python's standard library.
 """
 
 import contextlib
@@ -13,15 +13,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-# In the folder that is named on the command line.
+# In the directory given on the command line.
 SOCKET = "order"
 PID = "pid"
-# How long ansible-playbook has to end what it began, when it is told to.
+# How long ansible-playbook has to finish when it is told to end.
 _END_SECONDS = 10
 
 
 def main(folder: Path) -> int:
-    """Run ansible-playbook to its end; its exit code, or 128 and the number of the signal that ended it."""
+    """Run ansible-playbook; return its exit code, or 128 plus the number of the signal that ended it."""
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, _leave)
     (folder / PID).write_text(str(os.getpid()))
@@ -29,7 +29,7 @@ def main(folder: Path) -> int:
         runner.connect(str(folder / SOCKET))
         with runner.makefile("rb") as told:
             order = json.load(told)
-    # A session of its own, so that it has no terminal to ask on.
+    # a session of its own, without a terminal to prompt on
     process = subprocess.Popen(
         order["command"], env=order["environment"], stdin=subprocess.PIPE, start_new_session=True
     )
@@ -41,14 +41,14 @@ def main(folder: Path) -> int:
 
 
 def _leave(number: int, _: object) -> None:
-    """The runner wants the end (SIGTERM), or was killed, and its end of the terminal is closed (SIGHUP)."""
+    """The runner ends this program (SIGTERM), or was killed, which closes its end of the terminal (SIGHUP)."""
     for each in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End ansible-playbook and what it started, if it still runs."""
+    """End ansible-playbook and its child processes, if it still runs."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""The settings that a profile or a host may have, and what their values may be."""
+"""The settings of a profile or a host, and their valid values."""
 
 import difflib
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from zorac_deploy.errors import Refused
 
 
 class _Profile(BaseModel):
-    """What inventory/group_vars/ sets for our own profiles, and what one of a user's own may set.
+    """The settings in inventory/group_vars/ of our own profiles, and of a user's own.
 
-    The variables of the roles, such as ``vllm_service_extra_flags``, may be set too; their types are in the roles'
+    Variables of the roles, such as ``vllm_service_extra_flags``, may be set too; their types are in the roles'
     argument_specs.yml, and Ansible checks them.
     """
 
@@ -33,12 +33,12 @@ Profile = create_model("Profile", __base__=_Profile, **_FIELDS)
 
 
 def check(host: str, variables: Mapping[str, object]) -> None:
-    """Require that the `variables` of `host` that are ours have a name that we know, and a value that can be.
+    """Require that the `variables` of `host` with our prefixes have known names and valid values.
 
-    What Ansible makes of a template is not known here, and not looked at.
+    A template's result is not known here, and not checked.
 
     Raises:
-        Refused: A name or a value is wrong; the message says which, and what is meant.
+        Refused: A name or a value is invalid; the message says which, and what is valid.
     """
     roles = _role_variables()
     prefixes = ("vllm_", "model_", *{f"{role}_" for role in roles})
@@ -66,7 +66,7 @@ def _role_variables() -> dict[str, set[str]]:
 
 
 def _is_template(value: object) -> bool:
-    """Whether `value` becomes something else when Ansible uses it: a template, or a secret."""
+    """Whether Ansible replaces `value`: a template, or a secret."""
     if isinstance(value, Mapping):
         return any(name.startswith("__ansible_") or _is_template(each) for name, each in value.items())
     return isinstance(value, str) and "{{" in value

@@ -1,4 +1,4 @@
-"""Go on after the reboot of the very machine that the run is on: a unit that types the same command again, once."""
+"""Continue after a reboot of the controller itself: a unit re-runs the command once."""
 
 import os
 import pwd
@@ -14,7 +14,7 @@ from zorac_deploy.errors import ZoracDeployError
 UNIT = "zorac-deploy-resume.service"
 _FOLDER = Path("/etc/systemd/system")
 _ENVIRONMENT = _FOLDER / "zorac-deploy-resume.env"
-# What a run reads of its environment: where files are, who it is at a hub, and the way to the network.
+# The environment that a run reads: paths, hub tokens, proxies.
 _KEPT = re.compile(
     "PATH|HOME|LANG|LC_.*|XDG_(CACHE|CONFIG|DATA|STATE)_HOME|ZORAC_DEPLOY_.*|ANSIBLE_(VAULT|INVENTORY|COLLECTIONS|HOME).*|"
     "(HF|HUGGING_FACE|PIP|UV)_.*|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE|(HTTPS?|ALL|NO|FTP)_PROXY",
@@ -23,10 +23,10 @@ _KEPT = re.compile(
 
 
 def schedule(connection: Connection, command: Sequence[str]) -> None:
-    """Have `command` run once at the next boot of this machine, as this user, in this folder, with this environment.
+    """Run `command` once at the next boot of this machine, as this user, in this directory, with this environment.
 
     Args:
-        connection: The way to this machine, by which root's files are written.
+        connection: The connection to this machine, which writes files as root.
         command: The program and its arguments.
 
     Raises:
@@ -53,11 +53,11 @@ def schedule(connection: Connection, command: Sequence[str]) -> None:
 
 
 def _word(text: str) -> str:
-    """A word of a unit's command line."""
+    """Quote an argument for a unit's command line."""
     plain = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("%", "%%").replace("$", "$$")
     return f'"{plain}"'
 
 
 def _value(text: str) -> str:
-    """A value of an environment file."""
+    """Quote a value for an environment file."""
     return '"' + re.sub(r'[\\"`$]', r"\\\g<0>", text) + '"'

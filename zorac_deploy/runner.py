@@ -1,4 +1,4 @@
-"""Run a playbook. The only module that knows ansible-runner: events go out as they come, a frozen result comes back."""
+"""Run a playbook with ansible-runner, which only this module uses: yield its events, return a frozen result."""
 
 import contextlib
 import difflib
@@ -20,7 +20,7 @@ from zorac_deploy import content, inventory, launcher, scratch
 from zorac_deploy.connection import Connection
 from zorac_deploy.errors import DeploymentFailed, HostUnreachable, Interrupted, refused
 
-# What ansible-runner's own callback plugin needs. Nothing else of the environment is given to ansible-runner.
+# The variables of ansible-runner's own callback plugin. ansible-runner gets nothing else of the environment.
 _FOR_EVENTS = (
     "ANSIBLE_CALLBACK_PLUGINS",
     "ANSIBLE_STDOUT_CALLBACK",
@@ -28,7 +28,7 @@ _FOR_EVENTS = (
     "RUNNER_OMIT_EVENTS",
     "RUNNER_ONLY_FAILED_EVENTS",
 )
-# What would change the plugin's events, if the person's environment has it.
+# Variables of the user's environment that would change the plugin's events.
 _NOT_FOR_EVENTS = {"AD_HOC_COMMAND_ID", "JOB_ID", "ORIGINAL_STDOUT_CALLBACK", "PROJECT_UPDATE_ID"}
 
 
@@ -37,12 +37,12 @@ class Step:
     """A task that began or ended.
 
     Attributes:
-        role: The role it belongs to; empty for none.
+        role: Its role; empty for none.
         task: Its name.
         outcome: ``started``, ``waiting``, ``ok``, ``changed``, ``skipped`` or ``failed``.
-        diff: What would change or changed in a file, as Ansible prints it; empty for none.
-        facts: What it found out and left for later tasks, by name.
-        note: How far that is which it waits for, in words; empty if nobody knows.
+        diff: The changes of a file, as Ansible prints them; empty for none.
+        facts: The facts that it set, by name.
+        note: The progress that it waits for; empty if unknown.
     """
 
     role: str
@@ -55,12 +55,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Result:
-    """What a playbook did.
+    """The result of a playbook.
 
     Attributes:
         changed: The tasks that changed something, as ``role: task``.
         seconds: How long it took.
-        log: The file with Ansible's whole output; None if no role had to run.
+        log: The file with Ansible's output; None if no role had to run.
     """
 
     changed: tuple[str, ...]
@@ -68,7 +68,7 @@ class Result:
     log: Path | None
 
     def summary(self) -> str:
-        """How much was changed, in words."""
+        """How much was changed, as text."""
         number = len(self.changed)
         return f"{number} change{'s' * (number != 1)}" if number else "nothing changed"
 
@@ -90,17 +90,17 @@ def run(
         sources: The inventories, in order.
         connection: The host, and the SSH session to share.
         log: Where Ansible's output goes.
-        check: Only find out what would change.
-        variables: What the verb itself decides, such as whether to purge. Never what a profile or a host sets.
-        on_step: Called for each task as it begins and ends.
+        check: Run in check mode.
+        variables: The command's own variables, such as whether to purge; never a profile's or a host's.
+        on_step: Called when a task begins and when it ends.
 
     Raises:
-        Refused: A role's preflight said no.
+        Refused: A role's preflight refused.
         HostUnreachable: The connection was lost.
         DeploymentFailed: A task failed.
-        Interrupted: The person pressed Ctrl-C.
+        Interrupted: Ctrl-C.
     """
-    from ansible_runner import interface  # takes 0.1 s, which only a command that runs a playbook should pay
+    from ansible_runner import interface  # here: the import takes 0.1 s
 
     started = time.monotonic()
     words = ["--diff", *(["--check"] if check else []), "--extra-vars", inventory.as_data(variables or {})]
@@ -115,12 +115,12 @@ def run(
             inventory=[str(source) for source in sources],
             limit=connection.target.name,
             cmdline=shlex.join(words),
-            # The plugin is ansible-runner's own, and the only one, whatever the environment says.
+            # Only ansible-runner's own plugin, whatever the environment says.
             envvars={"ANSIBLE_CALLBACK_PLUGINS": "", "AWX_LIB_DIRECTORY": ""},
             suppress_env_files=True,
             quiet=True,
             event_handler=events.hear,
-            cancel_callback=lambda: False,  # without one, ansible-runner takes SIGTERM and SIGINT for itself
+            cancel_callback=lambda: False,  # otherwise ansible-runner handles SIGTERM and SIGINT itself
         )
         order = {
             "command": [str(Path(sysconfig.get_path("scripts")) / "ansible-playbook"), *run.config.command[1:]],
@@ -146,7 +146,7 @@ def run(
 
 @contextlib.contextmanager
 def _offered(path: Path, order: bytes) -> Iterator[None]:
-    """Tell the launcher what to start. Once the context has ended, nothing more can begin."""
+    """Offer the launcher its command. After the context, nothing more can start."""
 
     def tell() -> None:
         with contextlib.suppress(OSError):
@@ -165,10 +165,10 @@ def _offered(path: Path, order: bytes) -> Iterator[None]:
 
 
 def _end(pid: Path) -> None:
-    """End the launcher, if it still runs, and so ansible-playbook. It writes its id before it can take the order."""
+    """End the launcher if it still runs, and so ansible-playbook. It writes its pid before it can get the command."""
     if not pid.exists() or not (number := pid.read_text()):
         return
-    with contextlib.suppress(ChildProcessError):  # ansible-runner has seen its end
+    with contextlib.suppress(ChildProcessError):  # ansible-runner has reaped it
         if os.waitpid(int(number), os.WNOHANG)[0] == 0:
             os.kill(int(number), signal.SIGTERM)
             os.waitpid(int(number), 0)
@@ -180,18 +180,18 @@ def _interrupted(connection: Connection) -> str:
 
 
 def _environment(connection: Connection, folder: Path) -> dict[str, str]:
-    """What Ansible is told for this host, beside its configuration file."""
+    """Ansible's environment for this host, beside its configuration file."""
     kept = {name: value for name, value in inventory.environment().items() if name not in _NOT_FOR_EVENTS}
     return kept | {
-        "ANSIBLE_LOCAL_TEMP": str(folder),  # what it copies to the host goes through here, tokens among it
+        "ANSIBLE_LOCAL_TEMP": str(folder),  # files on their way to the host, including tokens
         "ANSIBLE_SSH_ARGS": shlex.join(connection.ssh_options),
         "ANSIBLE_SSH_CONTROL_PATH": str(connection.control_path),
-        "MAX_EVENT_RES": str(sys.maxsize),  # the plugin drops what is longer
+        "MAX_EVENT_RES": str(sys.maxsize),  # the plugin drops longer events
     }
 
 
 class _Unheard(Exception):
-    """An OSError of ours in the middle of an event. ansible-runner would pass over the error itself, and go on."""
+    """An OSError of ours during an event. ansible-runner would ignore the OSError itself and continue."""
 
     def __init__(self, fault: OSError) -> None:
         super().__init__(str(fault))
@@ -199,7 +199,7 @@ class _Unheard(Exception):
 
 
 class _Events:
-    """Turns ansible-runner's events into steps, writes the log, and keeps what the result needs."""
+    """Converts ansible-runner's events into steps, writes the log, and stores what the result needs."""
 
     def __init__(self, on_step: Callable[[Step], None], log: TextIO | None = None) -> None:
         self.changed: list[str] = []
@@ -216,7 +216,7 @@ class _Events:
             self.take(event)
         except OSError as fault:
             raise _Unheard(fault) from None
-        return False  # ansible-runner need not keep a copy
+        return False  # ansible-runner need not store a copy
 
     def take(self, event: Mapping[str, Any]) -> None:
         data = event.get("event_data", {})
@@ -241,7 +241,7 @@ class _Events:
                 self._unreachable = _message(result)
 
     def fault(self, connection: Connection, code: int | None, log: Path) -> Exception:
-        """The error that this run amounts to."""
+        """The error of this run."""
         host = connection.target.name
         if self._failure:
             task, result = self._failure
@@ -271,7 +271,7 @@ def _named(step: tuple[str, str]) -> str:
 
 
 def _note(result: Mapping[str, Any]) -> str:
-    """How far a program is that a task asks again and again, if it says so as ``note`` in a line of JSON."""
+    """The progress of a program that a task polls: ``note`` in a line of JSON."""
     try:
         said = json.loads(result.get("stdout", ""))
     except ValueError:
@@ -288,7 +288,7 @@ def _message(result: Mapping[str, Any]) -> str:
 
 
 def _diff(result: Mapping[str, Any]) -> str:
-    """The changes of files as a unified diff; what a task keeps secret has none."""
+    """The changes of files as a unified diff; empty for a task with secrets."""
     found = result.get("diff") or []
     lines: list[str] = []
     for diff in found if isinstance(found, list) else [found]:

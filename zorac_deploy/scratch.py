@@ -1,4 +1,4 @@
-"""Folders for the time of a run: for this user only, removed at its end, and swept later if the run was killed."""
+"""Directories for the duration of a run: private to this user, removed at its end. A killed run's are removed later."""
 
 import contextlib
 import fcntl
@@ -13,17 +13,19 @@ import platformdirs
 
 from zorac_deploy.errors import ZoracDeployError
 
-# The socket of an SSH session is in such a folder, and its path has room for 104 bytes on macOS. ssh itself needs 17 of
-# them for a name that it gives it first.
+# Such a directory has the socket of an SSH session. A socket's path has room for 104 bytes on macOS, of which ssh needs
+# 17 for a temporary name.
 _LONGEST = 60
 
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """A new folder. It is removed at the end of the context; the folders that killed runs left are removed before.
+    """Create a directory, and remove it at the end of the context.
+
+    The directories of killed runs are removed first.
 
     Raises:
-        ZoracDeployError: There is no place for it.
+        ZoracDeployError: No writable directory was found.
     """
     try:
         root = _root()
@@ -43,7 +45,7 @@ def folder() -> Iterator[Path]:
 
 
 def _root() -> Path:
-    """The folder of all such folders: in memory where the system keeps one for this user, and its path short."""
+    """The parent of all such directories: with a short path, and in memory if the system has a place for this user."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     choices = [Path(runtime) / "zorac-deploy"] if runtime and Path(runtime).is_dir() else []
     choices += [platformdirs.user_cache_path("zorac-deploy") / "run", Path(f"/tmp/zorac-deploy-{os.geteuid()}")]  # noqa: S108 - checked below
@@ -59,7 +61,7 @@ def _root() -> Path:
 
 
 def _sweep(root: Path) -> None:
-    """Remove the folders whose run has ended: nobody holds their lock."""
+    """Remove the directories of runs that have ended: their lock is free."""
     for left in root.iterdir():
         with contextlib.suppress(OSError), _locked(left, fcntl.LOCK_NB):
             shutil.rmtree(left, ignore_errors=True)
@@ -75,7 +77,7 @@ def _locked(path: Path, how: int = 0) -> Iterator[None]:
 
 
 def _lock(path: Path, how: int = 0) -> int:
-    """Lock `path` for as long as this process has the returned descriptor open. Programs that it starts do not."""
+    """Lock `path` for as long as this process keeps the returned descriptor open. Child processes do not inherit it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | how)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import zorac_host
 
-# Runs the archive that comes by standard input from memory, so that no file is left on the host.
+# Runs the archive on standard input from memory, so that no file is left on the host.
 LOADER = """\
 import os, sys
 archive = os.memfd_create("zorac-host")
@@ -18,14 +18,14 @@ main()
 _PACKAGE = Path(zorac_host.__file__).parent
 _SHEBANG = b"#!/usr/bin/python3 -I\n"
 _MAIN = "from zorac_host.cli import main\n\nmain()\n"
-_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive knows
+_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip archive
 
 
 def build(package: Path = _PACKAGE) -> bytes:
-    """The program. The same sources give the same bytes on every controller.
+    """Build the program. The same sources give the same bytes on every controller.
 
-    Names are sorted, times are fixed, and nothing is compressed, for compressors differ. It holds no byte code, which
-    is of one version of Python only, and seldom of the host's.
+    Names are sorted, times are fixed, and nothing is compressed, because compressors differ. It has no byte code, which
+    is for one version of Python only, and seldom the host's.
     """
     texts = {f"zorac_host/{path.name}": path.read_bytes() for path in package.glob("*.py")}
     texts["__main__.py"] = _MAIN.encode()
@@ -33,7 +33,7 @@ def build(package: Path = _PACKAGE) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(texts):
             entry = zipfile.ZipInfo(name, _TIME)
-            entry.create_system = 3  # Unix, whatever the controller is
+            entry.create_system = 3  # Unix, on any controller
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, texts[name])
     return _SHEBANG + buffer.getvalue()

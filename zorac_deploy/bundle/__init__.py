@@ -1,4 +1,4 @@
-"""All that a host without a network needs, in one folder of parts of a chosen size: made here, checked, unpacked."""
+"""Everything that an offline host needs, in one directory of parts: create, verify, unpack."""
 
 from zorac_deploy.bundle.about import SYSTEMS, About, digest, read
 from zorac_deploy.bundle.making import Wish, create

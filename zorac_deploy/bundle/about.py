@@ -1,6 +1,7 @@
-"""What a bundle is: ``bundle.json``, and beside it the parts, which joined are one plain tar file.
+"""The description of a bundle, ``bundle.json``. The parts beside it, joined, are one plain tar file.
 
-``cat part-* | tar --list`` shows what is inside, without this tool.
+``cat part-*
+ tar --list`` lists the content without zorac-deploy.
 """
 
 import hashlib
@@ -16,12 +17,12 @@ from zorac_deploy.errors import Refused
 
 ABOUT = "bundle.json"
 CHECKSUM = "bundle.json.sha256"
-# The folders inside the tar file.
+# The directories inside the tar file.
 MODEL, WHEELS, SOURCES, PACKAGES = "model", "wheels", "sources", "packages"
-# A model's name is the name of a folder on two machines.
+# The model's name is also a directory name on both machines.
 MODEL_NAME = r"\w[\w .+-]*"
 
-# What is being done, and to what.
+# Called with the step and its object.
 OnStep = Callable[[str, str], None]
 
 
@@ -40,8 +41,8 @@ class System:
     """A distribution that hosts may run.
 
     Attributes:
-        python: The version of its ``/usr/bin/python3``, which the wheels are for.
-        glibc: The minor version of its C library 2.x, the newest that the wheels may ask for.
+        python: The version of its ``/usr/bin/python3``, for which the wheels are built.
+        glibc: The minor version of its C library 2.x, the newest that the wheels may require.
     """
 
     python: str
@@ -72,7 +73,7 @@ class File(_Strict):
 
 
 class Engine(_Strict):
-    """The engine that the wheels are of: the name and digest of its lock, and the version of uv that installs it."""
+    """The engine of the wheels: name and digest of its lock, and the version of uv that installs it."""
 
     lock: str
     lock_sha256: _Sha256
@@ -80,7 +81,7 @@ class Engine(_Strict):
 
 
 class Model(_Strict):
-    """The model: its digest is the one that ``model_weights`` gives it."""
+    """The model, with the digest that ``model_weights`` gives it."""
 
     name: Annotated[str, Field(pattern=f"^{MODEL_NAME}$")]
     source: str
@@ -92,14 +93,14 @@ _Package = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+.-]*$")]
 
 
 class About(_Strict):
-    """What is in a bundle.
+    """The content of a bundle.
 
     Attributes:
         format: The version of this format.
         system: The distribution that wheels and packages are for, a key of `SYSTEMS`.
         python: The version of Python that the wheels are for.
         packages: The names of the Debian packages inside.
-        absent: What a person might look for in vain, a sentence each.
+        absent: What the bundle lacks although a user might expect it, a sentence each.
     """
 
     format: Literal[1] = 1
@@ -119,10 +120,10 @@ class About(_Strict):
 
 
 def read(folder: Path) -> About:
-    """What `folder` says of itself. Its parts are not looked at.
+    """Read the description in `folder`. The parts are not read.
 
     Raises:
-        Refused: It is no bundle, or its description was altered.
+        Refused: The directory is not a bundle, or its description was altered.
     """
     try:
         text = (folder / ABOUT).read_bytes()
@@ -142,17 +143,17 @@ def read(folder: Path) -> About:
 
 
 def write(folder: Path, about: About) -> None:
-    """Write the description and its checksum, as ``sha256sum --check`` reads it."""
+    """Write the description and its checksum, in the format of ``sha256sum --check``."""
     text = json.dumps(about.model_dump(), indent=1) + "\n"
     (folder / ABOUT).write_text(text)
     (folder / CHECKSUM).write_text(f"{digest(folder)}  {ABOUT}\n")
 
 
 def digest(folder: Path) -> str:
-    """The SHA-256 of the bundle's description, which names that of every part: compare it with the maker's."""
+    """The SHA-256 of the bundle's description, which has the digest of every part."""
     return hashlib.sha256((folder / ABOUT).read_bytes()).hexdigest()
 
 
 def damaged(found: str) -> Refused:
-    """The refusal of a bundle that is not whole."""
+    """The refusal of an incomplete or damaged bundle."""
     return Refused(f"{found} Copy the bundle again from its source.", "bundle-damaged")

@@ -1,4 +1,4 @@
-"""Make a bundle: download what is missing, write all of it into parts, and give the folder its name at the end."""
+"""Create a bundle: download what is missing, write it into parts, and rename the directory into place."""
 
 import re
 import shutil
@@ -36,14 +36,14 @@ from zorac_deploy.models.source import local_name
 
 @dataclass(frozen=True)
 class Wish:
-    """What shall be in a bundle.
+    """The wanted content of a bundle.
 
     Attributes:
         engine: The name of the engine's lock.
         system: What the hosts run, a key of `SYSTEMS`.
         model: The model's source, as `resolve` takes it.
-        with_packages: Whether to bring the Debian packages that the engine needs, where this machine runs `system` too.
-        more_packages: Packages to bring beside them, as those of a driver.
+        with_packages: Whether to include the Debian packages that the engine needs, if this machine runs `system` too.
+        more_packages: Further packages to include, such as those of a driver.
     """
 
     engine: str
@@ -54,17 +54,17 @@ class Wish:
 
 
 def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_: None) -> About:
-    """Make a bundle in `output`, which appears whole or not at all.
+    """Create a bundle in `output`, which appears complete or not at all.
 
     Args:
-        wish: What shall be inside.
-        output: The bundle's folder, which does not exist yet.
+        wish: The wanted content.
+        output: The bundle's directory, which does not exist yet.
         part_size: The size of a part in bytes.
-        on_step: Called with what is being done, and to what.
+        on_step: Called with the step and its object.
 
     Raises:
-        Refused: The engine or the model cannot be bundled, or there is no room for it.
-        ZoracDeployError: A download failed, and what came is kept for the next try; or `output` cannot be written.
+        Refused: The engine or the model cannot be bundled, or the disk has no space for it.
+        ZoracDeployError: A download failed and will resume on the next run; or `output` cannot be written.
     """
     settings = _settings(wish)
     absent = _absent(wish)
@@ -108,9 +108,9 @@ def create(wish: Wish, output: Path, part_size: int, on_step: OnStep = lambda *_
 def _download(
     wish: Wish, engine: Engine, settings: Mapping[str, Any], folder: Path, on_step: OnStep
 ) -> tuple[str, ...]:
-    """Download wheels and packages into folders of `folder`; the names of the packages."""
+    """Download wheels and packages into directories of `folder`; return the names of the packages."""
     folder.mkdir(parents=True, exist_ok=True)
-    # Packed, wheels are less than half as large as what comes of them.
+    # Wheels are less than half the size of what they unpack to.
     require_room(folder, int(settings["required_gib"] * 2**29), "the download")
     indexes = settings["extra_index_urls"]
     wheels.download(engine, SYSTEMS[wish.system], indexes, folder, on_step)
@@ -135,7 +135,7 @@ def _packages_wanted(wish: Wish) -> bool:
 
 
 def _absent(wish: Wish) -> tuple[str, ...]:
-    """What a person might look for in the bundle, and will not find there."""
+    """What the bundle lacks although a user might expect it."""
     found = []
     if not _packages_wanted(wish):
         why = f"this machine runs {packages.system()}" if wish.with_packages else "--no-packages"
@@ -173,7 +173,7 @@ def _make(output: Path, partial: Path) -> None:
 
 
 def _sources(downloads: Path, model: Path, model_name: str, model_files: Iterable[str]) -> dict[str, Path]:
-    """Where each file of the bundle is, by its path there."""
+    """The local path of each file, by its path in the bundle."""
     tops = (WHEELS, SOURCES, PACKAGES)
     found = {f"{top}/{path.name}": path for top in tops for path in sorted((downloads / top).glob("*"))}
     for name in model_files:

@@ -1,4 +1,4 @@
-"""Debian packages with all that they need, downloaded by apt from this machine's archives and checked by it."""
+"""Download Debian packages and their dependencies with apt, which verifies them."""
 
 import platform
 import re
@@ -14,7 +14,7 @@ from zorac_deploy.errors import ZoracDeployError
 
 
 def system() -> str:
-    """What this machine runs, as in ``debian12`` or ``ubuntu24.04``."""
+    """The system that this machine runs, such as ``debian12`` or ``ubuntu24.04``."""
     try:
         release = platform.freedesktop_os_release()
     except OSError:
@@ -23,15 +23,15 @@ def system() -> str:
 
 
 def download(names: Sequence[str], folder: Path, on_step: OnStep) -> tuple[str, ...]:
-    """Download `names` and whatever they need that a bare system might lack, and list them in ``Packages`` for apt.
+    """Download `names` and every dependency that a minimal system might lack, and index them in ``Packages`` for apt.
 
-    apt is told that nothing is installed, and keeps lists of its own for that: root is not needed.
+    apt is told that nothing is installed, and uses its own lists for that: root is not needed.
 
     Returns:
         The names of the packages in `folder`.
 
     Raises:
-        ZoracDeployError: apt knows no such package, or cannot reach its archives.
+        ZoracDeployError: apt does not know a package, or cannot reach its archives.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -60,7 +60,7 @@ def _download(names: Sequence[str], folder: Path, state: Path, on_step: OnStep) 
     for entry in said.strip().split("\n\n"):
         fields = dict(re.findall(r"(?m)^(Package|Version): (.+)$", entry))
         name, version = fields["Package"], fields["Version"]
-        plain = f"{name}_{version.replace(':', '.')}.deb"  # a colon in a name means something to apt
+        plain = f"{name}_{version.replace(':', '.')}.deb"  # an epoch's colon would be part of an archive's URL
         shutil.copyfile(files[name, version], folder / plain)
         listed[name] = re.sub(r"(?m)^Filename: .*$", f"Filename: ./{plain}", entry)
     (folder / "Packages").write_text("\n\n".join(listed.values()) + "\n")

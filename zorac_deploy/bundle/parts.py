@@ -1,4 +1,4 @@
-"""A stream of bytes in files of one size: written, read back, and checked by the digest of each."""
+"""A stream of bytes in files of one size: write, read and verify it."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ _CHUNK = 1 << 20
 
 
 class Writer(io.RawIOBase):
-    """A file whose bytes lie in ``part-0001``, ``part-0002`` … of `folder`, each of `size` bytes but the last."""
+    """Writes a stream into ``part-0001``, ``part-0002`` … of `folder`, each of `size` bytes except the last."""
 
     def __init__(self, folder: Path, size: int, on_step: OnStep = lambda *_: None) -> None:
         self.parts: list[Part] = []
@@ -38,7 +38,7 @@ class Writer(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        """End the last part."""
+        """Finish the last part."""
         self._finish()
         super().close()
 
@@ -46,17 +46,17 @@ class Writer(io.RawIOBase):
         if self._file is not None:
             name = Path(self._file.name).name
             self._file.flush()
-            os.fsync(self._file.fileno())  # what is on a stick when the command ends may be pulled out
+            os.fsync(self._file.fileno())  # the user may unplug a USB drive when the command ends
             self.parts.append(Part(name=name, size=self._file.tell(), sha256=self._digest.hexdigest()))
             self._file.close()
             self._file = None
 
 
 class Reader(io.RawIOBase):
-    """The bytes of `parts`, joined. The end of a part is reached only if the part is unharmed.
+    """The bytes of `parts`, joined. Reading past the end of a part verifies its digest.
 
     Raises:
-        Refused: While reading: a part is missing, cut off or altered.
+        Refused: While reading: a part is missing, truncated or altered.
     """
 
     def __init__(self, folder: Path, parts: tuple[Part, ...], on_step: OnStep = lambda *_: None) -> None:
@@ -64,11 +64,11 @@ class Reader(io.RawIOBase):
         self._left = memoryview(b"")
 
     def readable(self) -> bool:
-        """Yes."""
+        """Whether the stream can be read: always."""
         return True
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        """Fill `buffer` as far as the bytes at hand go; 0 at the end."""
+        """Fill `buffer` with the bytes available; return 0 at the end."""
         self._left = self._left or memoryview(next(self._chunks, b""))
         piece = self._left[: len(buffer)]
         buffer[: len(piece)] = piece
@@ -82,10 +82,10 @@ class Reader(io.RawIOBase):
 
 
 def verify(folder: Path, parts: tuple[Part, ...], on_step: OnStep = lambda *_: None) -> None:
-    """Require that every part is there and unharmed.
+    """Require that every part is present and undamaged.
 
     Raises:
-        Refused: One is not.
+        Refused: A part is missing or damaged.
     """
     Reader(folder, parts, on_step).drain()
 
@@ -104,7 +104,7 @@ def _chunks(folder: Path, parts: tuple[Part, ...], on_step: OnStep) -> Iterator[
 
 
 def _require_sizes(folder: Path, parts: tuple[Part, ...]) -> None:
-    """Require all parts with their sizes: what can be seen at once is said at once."""
+    """Require the size of every part first: that is fast, and reading all parts is not."""
     sizes = {path.name: path.stat().st_size for path in folder.glob("part-*")}
     missing = [part.name for part in parts if part.name not in sizes]
     if missing:
@@ -115,14 +115,14 @@ def _require_sizes(folder: Path, parts: tuple[Part, ...]) -> None:
 
 
 def entry(name: str, size: int) -> tarfile.TarInfo:
-    """A file in a tar archive, without owner and time: the same content is the same archive."""
+    """A file in a tar archive without owner and time: the same content gives the same archive."""
     made = tarfile.TarInfo(name)
     made.size = size
     return made
 
 
 class Hashed:
-    """A file that is read once, with the SHA-256 of what was read."""
+    """A file that is read once and hashed on the way."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._digest = file, hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Unpack a bundle on the machine that deploys, once, and say what the playbook has to know of it."""
+"""Unpack a bundle once on the controller, and return the host settings for it."""
 
 import contextlib
 import shutil
@@ -14,15 +14,15 @@ from zorac_deploy.errors import Refused, ZoracDeployError
 
 
 def unpack(folder: Path, on_step: OnStep = lambda *_: None) -> dict[str, object]:
-    """Check the bundle in `folder` and unpack it into the user's cache, unless it is there already.
+    """Verify the bundle in `folder` and unpack it into the user's cache, unless it is there already.
 
-    Wheels and packages stay archives, for one large file is sent to a host faster than many small ones.
+    Wheels and packages stay archives: one large file is copied faster than many small ones.
 
     Returns:
-        The settings of the host that is deployed from it, by the names of the roles' variables.
+        The settings of the host, by the names of the roles' variables.
 
     Raises:
-        Refused: The bundle is damaged, or the cache has no room for it.
+        Refused: The bundle is damaged, or the cache has no space for it.
     """
     about = contents.read(folder)
     whole = platformdirs.user_cache_path("zorac-deploy") / "bundles" / contents.digest(folder)[:16]
@@ -42,10 +42,10 @@ def unpack(folder: Path, on_step: OnStep = lambda *_: None) -> dict[str, object]
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:
-    """Require that `needed` bytes are free where `folder` is.
+    """Require `needed` free bytes on the file system of `folder`.
 
     Raises:
-        Refused: They are not.
+        Refused: They are not free.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -60,7 +60,7 @@ def _unpack(folder: Path, about: About, target: Path, on_step: OnStep) -> None:
     try:
         found = _extract(stream, about, target)
     except (tarfile.TarError, ValueError) as fault:
-        stream.drain()  # says which part was altered, if that is why
+        stream.drain()  # raises for a damaged part, which may be the cause
         raise contents.damaged(f"cannot unpack {folder}: {fault}.") from None
     stream.drain()
     if found != {file.path: file.sha256 for file in about.files}:
@@ -68,7 +68,7 @@ def _unpack(folder: Path, about: About, target: Path, on_step: OnStep) -> None:
 
 
 def _extract(stream: Reader, about: About, target: Path) -> dict[str, str]:
-    """Unpack what `about` lists, wheels and packages into an archive each; the SHA-256 of each file."""
+    """Unpack what `about` lists, wheels and packages into one archive each; return the SHA-256 of each file."""
     found = {}
     listed = {file.path for file in about.files}
     with contextlib.ExitStack() as stack:

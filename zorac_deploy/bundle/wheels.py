@@ -1,4 +1,4 @@
-"""The wheels of an engine, downloaded by pip as its lock names them, for a Python that need not be this one."""
+"""Download the wheels that an engine's lock names, for a Python that may differ from the running one."""
 
 import hashlib
 import os
@@ -20,10 +20,10 @@ _AT_ONCE = 20
 
 
 def settings(lock: str) -> dict[str, Any]:
-    """What engine `lock` needs: ``python_versions``, ``required_gib``, ``system_packages``, ``extra_index_urls``.
+    """What the engine `lock` needs: ``python_versions``, ``required_gib``, ``system_packages``, ``extra_index_urls``.
 
     Raises:
-        Refused: There is no such engine.
+        Refused: No lock has this name.
     """
     if not _lock_file(lock).is_file():
         there = ", ".join(sorted(path.stem for path in _lock_file(lock).parent.glob("*.txt")))
@@ -37,34 +37,34 @@ def settings(lock: str) -> dict[str, Any]:
 
 
 def serves_gguf(lock: str) -> bool:
-    """Whether the engine of `lock` is llama.cpp, which serves GGUF models and no others."""
+    """Whether the engine of `lock` is llama.cpp, which serves only GGUF models."""
     return lock.startswith("llama-cpp-")
 
 
 def engine(lock: str) -> Engine:
-    """What a bundle says of the engine of `lock`."""
+    """The description of the engine of `lock` for a bundle."""
     uv = _role("engine")["__engine_uv_version"]
     return Engine(lock=lock, lock_sha256=hashlib.sha256(_lock_file(lock).read_bytes()).hexdigest(), uv=uv)
 
 
 def download(about: Engine, system: System, indexes: Sequence[str], folder: Path, on_step: OnStep) -> None:
-    """Download uv and the wheels of `about` for `system`; those that are there already are kept.
+    """Download uv and the wheels of `about` for `system`, except those downloaded before.
 
     Args:
         about: The engine.
         system: What the hosts run.
-        indexes: Package indexes beside pip's own, unless pip's settings name folders with wheels.
-        folder: Where they go, the wheels into `WHEELS`, and into `SOURCES` what the host builds llama.cpp from.
+        indexes: Package indexes beside pip's own, unless pip's settings name directories with wheels.
+        folder: The target directory: the wheels go into `WHEELS`, the sources of llama.cpp into `SOURCES`.
         on_step: Called for each wheel.
 
     Raises:
-        ZoracDeployError: pip could not get one of them.
+        ZoracDeployError: pip could not download one of them.
     """
     wanted = requirements(_lock_file(about.lock).read_text(), system)
     extra = [] if os.environ.get("PIP_FIND_LINKS") else [f"--extra-index-url={index}" for index in indexes]
     _pip(system, folder / WHEELS, on_step, f"uv=={about.uv}")
     listed = folder / "requirements.txt"
-    # pip keeps nothing of a run that it does not finish, so it gets a few at a time.
+    # pip discards an unfinished run, so it downloads a few wheels at a time.
     for first in range(0, len(wanted), _AT_ONCE):
         listed.write_text("\n".join(wanted[first : first + _AT_ONCE]))
         _pip(system, folder / WHEELS, on_step, "--require-hashes", *extra, "--requirement", str(listed))
@@ -75,9 +75,9 @@ def download(about: Engine, system: System, indexes: Sequence[str], folder: Path
 
 
 def requirements(lock: str, system: System) -> list[str]:
-    """The lines of `lock` that hold for `system`, with their hashes and without their conditions.
+    """The lines of `lock` that apply to `system`, with their hashes and without their markers.
 
-    pip would judge the conditions by the Python that it runs on.
+    pip would evaluate the markers for the Python that it runs on.
     """
     environment = {
         "implementation_name": "cpython",
@@ -109,7 +109,7 @@ def _pip(system: System, folder: Path, on_step: OnStep, *words: str) -> None:
     said = []
     with subprocess.Popen(
         [*command, *words],
-        env={**os.environ, "TMPDIR": str(folder.parent)},  # where it was looked for room
+        env={**os.environ, "TMPDIR": str(folder.parent)},  # the free space was checked here
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""The command line: words in, words and exit codes out. What a command does is in the modules below."""
+"""The command line: parse arguments, print results, return exit codes. Each command has a module."""
 
 import importlib
 import os
@@ -15,8 +15,8 @@ import click
 from zorac_deploy import __version__
 from zorac_deploy.errors import Interrupted, ZoracDeployError, exit_code_of
 
-# The commands, each with its line in `zorac-deploy --help`, which so imports no module of a command. The module has the
-# command's name, but for those in _MODULES.
+# The commands, each with its line in `zorac-deploy --help`, which therefore imports no command's module. A module is
+# named after its command, except those in _MODULES.
 _COMMANDS = {
     "up": "Deploy HOST and verify it with a real reply",
     "plan": "Show what `up` would change, and GPU memory",
@@ -41,10 +41,10 @@ _MODULES = {"rollback": "generations"}
 
 
 class _Listed(click.Command):
-    """A command as a list of commands shows it. Its module is not imported yet."""
+    """A command as a list of commands shows it; its module is imported when it is used."""
 
     def load(self) -> click.Command:
-        """The command itself."""
+        """Import the command."""
         attribute = str(self.name).replace("-", "_")
         module = importlib.import_module(f"zorac_deploy.cli.{_MODULES.get(attribute, attribute)}")
         command: click.Command = getattr(module, attribute)
@@ -55,7 +55,7 @@ class _Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that `args` begin with, to be run, described or completed."""
+        """The command that `args` begin with."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.load() if isinstance(command, _Listed) else command, rest
 
@@ -111,11 +111,11 @@ for name, line in _COMMANDS.items():
 
 
 class _Later:
-    """Puts off the import of our modules until something of them is asked for: completion asks for options alone."""
+    """Delays the import of our modules until an attribute is used: completion needs only the options."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """How the module `name` is found; None leaves it to Python."""
+        """The spec of the module `name`; None leaves it to Python."""
         if not name.startswith("zorac_deploy.") or name.split(".")[1] in ("cli", "errors"):
             return None
         spec = PathFinder.find_spec(name, path, target)
@@ -125,14 +125,14 @@ class _Later:
 
 
 def end_cleanly() -> None:
-    """Let SIGTERM and SIGHUP end this process as an exception does: locks are let go, temporary folders removed."""
+    """Raise on SIGTERM and SIGHUP, so that locks are released and temporary directories removed."""
 
     def leave(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for that
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
         sys.exit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, leave)
 
 

@@ -1,4 +1,4 @@
-"""The options by which a person describes cards and an engine that need not be there."""
+"""The options that describe GPUs and an engine which need not exist."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ _OPTIONS = (
 
 
 def card_options(command: _Command) -> _Command:
-    """Give a command the options that describe cards and an engine. `described` takes what comes of them."""
+    """Add the options that describe GPUs and an engine to a command. `described` takes their values."""
     for decorate in reversed(_OPTIONS):
         command = decorate(command)
     return command
 
 
 def described(options: Mapping[str, Any], settings: Mapping[str, str] | None = None) -> planner.Setup:
-    """The setup that the options of `card_options` describe, with other `settings` of the engine.
+    """The setup that the options of `card_options` describe, with further `settings` of the engine.
 
     Raises:
-        click.UsageError: Nothing says how much memory there is.
-        Refused: The engine is none that the planner knows.
+        click.UsageError: No option says how much memory there is.
+        Refused: The planner does not know the engine.
     """
     total, fixed = options["gpu_total_gib"], options["kv_cache_memory_bytes"]
     if total is None and fixed is None:

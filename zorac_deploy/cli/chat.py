@@ -78,10 +78,10 @@ def _converse(endpoint: talk.Endpoint, max_tokens: int) -> None:
 
 
 def _asking() -> Callable[[], str]:
-    """How the next question is asked for: at a terminal with a line that can be edited, else a line of the input."""
+    """A function that reads the next question: with line editing at a terminal, otherwise from standard input."""
     if not (sys.stdin.isatty() and output.is_terminal):
         return lambda: output.input("you> ")
-    from prompt_toolkit import PromptSession  # here, for only a conversation needs it
+    from prompt_toolkit import PromptSession  # here: only a conversation at a terminal needs it
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
     keys = KeyBindings()

@@ -1,4 +1,4 @@
-"""What the commands share: how a host is named, how it is opened, and where words go."""
+"""What the commands share: options that name a host, the connection to it, and output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 
 @dataclass(frozen=True)
 class HostOptions:
-    """The words by which a person names a host."""
+    """The options that name a host."""
 
     name: str | None
     sources: tuple[Path, ...]
@@ -41,7 +41,7 @@ class HostOptions:
     ask_become_pass: bool
 
     def again(self) -> str:
-        """The words that name the same host on another command line."""
+        """The same options for another command line."""
         said = [
             ("--host", self.address),
             ("--profile", self.profile),
@@ -53,7 +53,7 @@ class HostOptions:
 
 @dataclass(frozen=True)
 class Session:
-    """A host that is named, found and connected to."""
+    """A host and the connection to it."""
 
     inventory: inventory.Inventory
     connection: connection.Connection
@@ -65,12 +65,12 @@ class Session:
 
 
 def host_options(command: _Command) -> _Command:
-    """Give a command the ways to name a host. `session` takes the words that come of it."""
+    """Add the options that name a host to a command. `session` takes their values."""
     return _named_by(click.argument("host_name", metavar="[HOST]", required=False), command)
 
 
 def several_hosts_options(command: _Command) -> _Command:
-    """Give a command the ways to name a host, or several hosts of an inventory. `sessions` takes the words."""
+    """Add the options that name one or several hosts to a command. `sessions` takes their values."""
     return _named_by(click.argument("host_names", metavar="[HOST]...", nargs=-1), command)
 
 
@@ -100,14 +100,14 @@ def _named_by(argument: Callable[[_Command], _Command], command: _Command) -> _C
 
 
 class Tokens(click.ParamType[str | int]):
-    """A number of tokens, or one word that stands for a value."""
+    """A number of tokens, or one keyword that stands for a value."""
 
     def __init__(self, word: str, value: str | int) -> None:
         self.name = f"{word}|N"
         self._word, self._value = word, value
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
-        """The number, or what the word stands for."""
+        """The number, or the keyword's value."""
         return self._value if value == self._word else int(click.IntRange(min=1).convert(value, param, ctx))
 
 
@@ -129,7 +129,7 @@ model_option = click.option(
 
 
 def words(options: Mapping[str, object]) -> HostOptions:
-    """Sort out the keyword arguments that `host_options` gives to a command."""
+    """Collect the keyword arguments that `host_options` passes to a command."""
     return HostOptions(
         name=options.get("host_name"),  # type: ignore[arg-type]
         sources=options["sources"],  # type: ignore[arg-type]
@@ -143,16 +143,16 @@ def words(options: Mapping[str, object]) -> HostOptions:
 def session(
     options: HostOptions, variables: Mapping[str, object] | None = None, *, check: bool = True
 ) -> Iterator[Session]:
-    """Find the host, connect to it, and require that it lets us in.
+    """Find the host, connect to it, and require that login and sudo work.
 
     Args:
-        options: How the person named it.
-        variables: What the command line sets for this host; it goes before what the inventories say.
-        check: Require it at once. One call of the host program finds out as well.
+        options: The options that name the host.
+        variables: The command line's variables for this host; they override the inventories.
+        check: Test the connection now. A later call of the host program tests it as well.
 
     Raises:
-        InventoryError: The host cannot be told from the words.
-        HostUnreachable: Or one of its children.
+        InventoryError: The options do not name one host.
+        HostUnreachable: The connection failed; also its subclasses.
     """
     with sessions(options, (options.name,), variables) as (opened,):
         if check:
@@ -164,15 +164,15 @@ def session(
 def sessions(
     options: HostOptions, names: Sequence[str | None], variables: Mapping[str, object] | None = None
 ) -> Iterator[list[Session]]:
-    """Find the hosts `names`, each with a connection of its own that is not opened yet. The inventory is read once.
+    """Find the hosts `names`, each with its own connection, not opened yet. The inventory is read once.
 
     Args:
-        options: How the person named them.
-        names: Their names, each once; None is the only host there is.
-        variables: What the command line sets for all of them; it goes before what the inventories say.
+        options: The options that name the inventory.
+        names: Their names, without duplicates; None is the only host.
+        variables: The command line's variables for all of them; they override the inventories.
 
     Raises:
-        InventoryError: A host cannot be told from the words.
+        InventoryError: The inventories have no such host.
     """
     with scratch.folder() as folder, contextlib.ExitStack() as stack:
         found = inventory.read(_sources(options, folder))
@@ -220,7 +220,7 @@ def _sources(options: HostOptions, scratch: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def reached(session: Session) -> Iterator[tuple[deployment.Deployment, chat.Endpoint]]:
-    """What the session's host serves, and the way to talk to it from here."""
+    """The deployment on the session's host, and its endpoint as reached from this machine."""
     found = deployment.read(session.connection)
     with session.connection.forward(found.port, found.listen) as port:
         yield found, deployment.endpoint(session.connection, found, port)

@@ -1,4 +1,4 @@
-"""What `up` and `switch` share: look what would change, do it, prove it, and tell."""
+"""What `up` and `switch` share: compare, deploy, verify, report."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _LOGS_KEPT = 50
 
 @dataclass(frozen=True)
 class Deployed:
-    """What a run did, what serves now, and the proof of it.
+    """The result of a run, what the host serves now, and its verification.
 
     Attributes:
-        result: What was changed.
-        found: What serves now.
-        smoke: The checks from here, as a client sees it; None if no role ran.
-        look: What the host was like before; None if that was not asked.
+        result: The changes.
+        found: What the host serves now.
+        smoke: The checks from this machine, as a client; None if no role ran.
+        look: The host's state before the run; None if it was not compared.
         reply: The engine's reply to the host's own request, if no role ran.
     """
 
@@ -45,13 +45,13 @@ class Deployed:
 
     @property
     def missed(self) -> bool:
-        """Whether roles changed something on a host that looked as it should: the comparison would have been wrong."""
+        """Whether roles changed a host that the comparison found unchanged: a bug of the comparison."""
         return (
             self.look is not None and self.look.converged and self.result.log is not None and bool(self.result.changed)
         )
 
     def summary(self) -> dict[str, object]:
-        """What `--json` prints."""
+        """The object that `--json` prints."""
         return {
             "host": self.found.host,
             "changed": list(self.result.changed),
@@ -67,7 +67,7 @@ class Deployed:
         """Require that every check passed.
 
         Raises:
-            SmokeFailed: One did not.
+            SmokeFailed: A check failed.
         """
         if self.smoke and not self.smoke.passed:
             lines = [f"{check.name}: {check.found}" for check in self.smoke.checks if not check.passed]
@@ -81,10 +81,10 @@ class Changes:
     """What a run would change.
 
     Attributes:
-        tasks: Its tasks that would change something.
-        diffs: The files' differences.
-        log: The file with Ansible's output; None if no role had to be asked.
-        look: What the host is like; None if that was not asked.
+        tasks: The tasks that would change something.
+        diffs: The changes of files.
+        log: The file with Ansible's output; None if no role had to run.
+        look: The host's state; None if it was not compared.
     """
 
     tasks: tuple[str, ...]
@@ -93,7 +93,7 @@ class Changes:
     look: convergence.Look | None = None
 
     def summary(self, host: str) -> dict[str, object]:
-        """What `--json` prints."""
+        """The object that `--json` prints."""
         return {
             "host": host,
             "would_change": list(self.tasks),
@@ -104,7 +104,7 @@ class Changes:
 
 
 def _told(look: convergence.Look | None) -> dict[str, object]:
-    """What `--json` prints of why roles run, and of what differs on the host."""
+    """The reasons for running roles and the differences on the host, for `--json`."""
     if look is None:
         return {}
     differences = look.verified.differences if look.verified else ()
@@ -112,12 +112,12 @@ def _told(look: convergence.Look | None) -> dict[str, object]:
 
 
 def who(verb: str) -> str:
-    """Who we are and what for, for those who find us at work."""
+    """This run's user and command, for the holder line of the host's lock."""
     return f"{getpass.getuser()}@{socket.gethostname()}, zorac-deploy {verb}"
 
 
 def asked(opened: Session) -> inputs.Inputs:
-    """What is asked for: the digest of everything that decides what the session's host should be."""
+    """The digest of everything that decides the desired state of the session's host."""
     target, variables = opened.connection.target, opened.inventory.variables[opened.name]
     source = str(variables.get("model_weights_source") or "")
     extra = {"host": target.name, "profile": target.profile, "revision": pins.get(source)}
@@ -125,7 +125,7 @@ def asked(opened: Session) -> inputs.Inputs:
 
 
 def would_change(opened: Session, progress: Progress, facts: dict[str, Any], deep: bool = False) -> Changes:
-    """Find out what `up` would change: ask the host, and run the roles in check mode only if it differs."""
+    """Find out what `up` would change: compare the host, and run the roles in check mode only if it differs."""
     seen = convergence.look(opened.connection, asked(opened), whole=True, deep=deep)
     if seen.converged and seen.verified and seen.verified.document:
         document = seen.verified.document
@@ -137,7 +137,7 @@ def would_change(opened: Session, progress: Progress, facts: dict[str, Any], dee
 
 
 def changes(opened: Session, progress: Progress, facts: dict[str, Any] | None = None) -> Changes:
-    """Find out what `up` would change; what it finds out on the way goes into `facts`, as it comes."""
+    """Find out what `up` would change; `facts` is updated on the way."""
     diffs: list[str] = []
 
     def on_step(step: runner.Step) -> None:
@@ -153,19 +153,19 @@ def changes(opened: Session, progress: Progress, facts: dict[str, Any] | None = 
 
 
 def show(found: Changes) -> None:
-    """Show what would change."""
+    """Print what would change."""
     for diff in found.diffs:
         output.print(diff, style="dim")
 
 
 def notes(*facts: Mapping[str, Any]) -> None:
-    """Say what a person has to know of how the model is served: of several hosts each note once."""
+    """Print the notes on how the model is served; with several hosts each note once."""
     for note in dict.fromkeys(note for each in facts for note in each.get("model_weights_family", {}).get("notes", ())):
         output.print(f"note: {note}")
 
 
 def count(opened: Session, found: Changes) -> None:
-    """Say how much would change."""
+    """Describe how much would change."""
     number = len(found.tasks)
     would = f"{number} task{'s' * (number != 1)} would change something" if number else "nothing would change"
     log = f" Log: {found.log}" if found.log else ""
@@ -173,10 +173,10 @@ def count(opened: Session, found: Changes) -> None:
 
 
 def variables(model: str | None, context: str | int | None, replace_unit: bool = False) -> dict[str, object]:
-    """What the command line says, as the inventory's variables.
+    """The command line's options as inventory variables.
 
     Raises:
-        Refused: `model` is no source of one.
+        Refused: `model` is not a valid model source.
     """
     said = {
         "model_weights_source": str(source.parse(model)) if model is not None else None,
@@ -187,16 +187,16 @@ def variables(model: str | None, context: str | int | None, replace_unit: bool =
 
 
 def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: bool, deep: bool) -> Deployed:
-    """Bring the host to what the session's inventory says, and prove it. The caller holds the lock.
+    """Deploy what the session's inventory says, and verify it. The caller holds the lock.
 
-    The host is asked first. If it is what is asked for, or can put back itself what differs, no role runs.
+    The host is compared first. If it does not differ, or can restore what differs, no role runs.
 
     Args:
         opened: The host.
         progress: Shows what is done.
-        facts: What the roles find out goes into it, as it comes.
-        full: Run every role, whatever the host says.
-        deep: Have the host read every byte of engine and model.
+        facts: Updated with the facts of the roles.
+        full: Run every role without comparing.
+        deep: Compare every byte of engine and model.
     """
     began, wanted = time.monotonic(), asked(opened)
     progress.doing("", "Compare the host with the inventory")
@@ -214,7 +214,7 @@ def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: b
 
 
 def unchanged(opened: Session, look: convergence.Look, seconds: float, restored: tuple[str, ...] = ()) -> Deployed:
-    """The outcome for a host that is what is asked for, as it answered in `look`: no role has to run."""
+    """The result for a host that, by `look`, does not differ: no role has to run."""
     assert look.verified is not None  # noqa: S101 - without an answer it is not what is asked for
     found = deployment.told(opened.name, look.verified.status)
     return Deployed(runner.Result(restored, seconds, None), found, None, look, look.verified.reply)
@@ -227,14 +227,14 @@ def deploy(
     facts: dict[str, Any] | None = None,
     more: Mapping[str, object] | None = None,
 ) -> runner.Result:
-    """Run every role; what they find out goes into `facts`, as it comes. The caller holds the lock.
+    """Run every role, and update `facts`. The caller holds the lock.
 
     Args:
         opened: The host.
         progress: Shows what is done.
-        verb: The command that wants it.
-        facts: Where the facts go.
-        more: Variables that the command decides, beside who wants it.
+        verb: The command that runs.
+        facts: Updated with the facts of the roles.
+        more: Further variables of the command.
     """
 
     def on_step(step: runner.Step) -> None:
@@ -242,7 +242,7 @@ def deploy(
         if facts is not None:
             facts.update(step.facts)
 
-    # An earlier run that was killed has left its activation to the host.
+    # A killed run may have left an activation in progress.
     deployment.settle(opened.connection)
     return runner.run(
         "up",
@@ -255,7 +255,7 @@ def deploy(
 
 
 def proved(opened: Session, progress: Progress, result: runner.Result) -> Deployed:
-    """What serves now, with the proof from here, as a client sees it."""
+    """What the host serves now, verified from this machine as a client."""
     with reached(opened) as (found, endpoint):
         smoke = chat.smoke(endpoint, lambda done: progress.step(_checked(done)))
     return Deployed(result, found, smoke)
@@ -266,7 +266,7 @@ def _checked(check: chat.Check) -> runner.Step:
 
 
 def log_file(verb: str, opened: Session) -> Path:
-    """A new file for the log of `verb`, beside those of earlier runs, of which the oldest are dropped."""
+    """A new log file for `verb`. The oldest log files are removed."""
     folder = platformdirs.user_log_path("zorac-deploy")
     for old in sorted(folder.glob("*.log"))[: -_LOGS_KEPT + 1]:
         old.unlink(missing_ok=True)
@@ -274,14 +274,14 @@ def log_file(verb: str, opened: Session) -> Path:
 
 
 def report(rows: dict[str, str]) -> None:
-    """Print names and values below each other."""
+    """Print names and values in two columns."""
     output.print()
     for name, value in rows.items():
         output.print_row(marked("  [bold]{:<12}[/] ", name), value)
 
 
 def downtime(seconds: deployment.Seconds) -> dict[str, str]:
-    """The row with the downtime; none where the host kept no times."""
+    """The row with the downtime; empty if the host recorded no times."""
     if "silent" not in seconds:
         return {}
     names = {"stop": "stop", "memory": "GPU memory", "start": "start", "proof": "verification"}

@@ -40,7 +40,7 @@ def down(purge: bool, driver: bool, yes: bool, as_json: bool, verbose: bool, qui
                 variables={"model_weights_purged": purge, "nvidia_driver_removed": driver},
                 on_step=progress.step,
             )
-            # Ansible's own folder in the home of the user it logs in as; only if it is empty.
+            # Ansible's directory in the login user's home; removed only if it is empty.
             opened.connection.run("sh", "-c", "rmdir ~/.ansible/tmp ~/.ansible", root=False)
     if as_json:
         print_result({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})

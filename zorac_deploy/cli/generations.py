@@ -16,7 +16,7 @@ from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Refused
 
-# What `generations` shows of a state.
+# The displayed text of each state.
 _STATES = {"proved": "good", "": "never activated"}
 _NUMBER = re.compile("[0-9]{1,9}")
 
@@ -79,7 +79,7 @@ def rollback(number: str | None, as_json: bool, **host: object) -> None:
       zorac-deploy rollback
       zorac-deploy rollback tower 4
     """
-    if number is None and _NUMBER.fullmatch(str(host["host_name"])):  # one number is a generation, not a host
+    if number is None and _NUMBER.fullmatch(str(host["host_name"])):  # a number alone is a generation, not a host
         number, host["host_name"] = str(host["host_name"]), None
     if number is not None and not _NUMBER.fullmatch(number):
         raise click.UsageError(f"{number[:40]!r} is not a generation number. List them with: zorac-deploy generations")

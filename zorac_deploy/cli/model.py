@@ -141,7 +141,7 @@ def remove(name: str | None, partial: bool, force: bool, as_json: bool, **host: 
       zorac-deploy model remove Qwen3-8B-7150577161ab tower
       zorac-deploy model remove --partial tower
     """
-    if partial:  # one word is the host
+    if partial:  # a single argument is the host
         name, host["host_name"] = None, name or host["host_name"]
     elif name is None:
         raise click.UsageError("Missing argument 'NAME'. List the names with: zorac-deploy model list")

@@ -52,12 +52,12 @@ def find(base: str, as_json: bool, **options: Any) -> None:
 
 
 def variants(base: str, setup: planner.Setup) -> list[Variant]:
-    """The variants of `base`, with what the planner says of each for `setup`.
+    """The variants of `base`, each with its plan for `setup`.
 
     Raises:
-        Refused: `base` is not on a hub, or the hub cannot be asked.
+        Refused: `base` is not on a hub, or the hub cannot be reached.
     """
-    from zorac_deploy.models import find as hub  # here, for it takes its time, and most runs do not need it
+    from zorac_deploy.models import find as hub  # here: the import is slow, and few runs need it
 
     def judge(source: str) -> planner.Plan:
         return planner.fit(Path(models.resolve(source).folder), setup)
@@ -66,26 +66,26 @@ def variants(base: str, setup: planner.Setup) -> list[Variant]:
 
 
 def planned_for(facts: Mapping[str, Any]) -> planner.Setup | None:
-    """What the role memory_plan planned for; None where the run did not get as far."""
+    """The setup that the role memory_plan planned for; None if the run stopped earlier."""
     summary = facts.get("memory_plan_setup")
-    # Not with its other settings: a variant need not be loaded as the model itself was to be.
+    # Not with its other settings: they are for the model itself, not for a variant.
     return None if summary is None else replace(planner.Setup.load(summary), settings={})
 
 
 def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: bool) -> str:
-    """A quantized variant of a model that does not fit, if one does and the person agrees.
+    """Offer a quantized variant of a model that does not fit; return it if the user accepts.
 
     Args:
-        refused: What the role said of the model.
-        facts: What the run found out before.
-        accepted: The person agreed beforehand.
-        ask: Show what there is, and ask where somebody sits at a terminal.
+        refused: The refusal of the model.
+        facts: The facts of the roles so far.
+        accepted: Accept without asking.
+        ask: Show the variants and ask, if there is a terminal.
 
     Returns:
-        Its source.
+        The variant's source.
 
     Raises:
-        Refused: `refused`, where there is nothing to offer or the person does not agree.
+        Refused: `refused`, if no variant fits or the user declines.
     """
     base, setup = facts.get("__model_weights_resolved", {}).get("source", ""), planned_for(facts)
     if refused.refusal != "model-does-not-fit" or not base.startswith("hf://") or setup is None:
@@ -108,7 +108,7 @@ def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: boo
 
 
 def show(seen: Sequence[Variant]) -> None:
-    """Print the variants as a table, and the first that fits as a command."""
+    """Print the variants as a table, and the command that deploys the first that fits."""
     table = Table(box=None)
     for name in ("format", "model", "verdict", "KV tokens", "downloads"):
         table.add_column(name, justify="right" if name in ("KV tokens", "downloads") else "left", overflow="fold")
@@ -126,7 +126,7 @@ def show(seen: Sequence[Variant]) -> None:
 
 
 def _best(seen: Sequence[Variant]) -> Variant | None:
-    """The first that surely fits; without one, the first that may: a start that fails is rolled back."""
+    """The first that fits; otherwise the first that may fit: a failed start is rolled back."""
     may = [each for each in seen if not each.trouble and each.plan and each.plan.verdict != "refused"]
     return next((each for each in may if each.fits), may[0] if may else None)
 

@@ -1,4 +1,4 @@
-"""A plan as a picture: one bar of the card's memory, cut into its parts, and the sentence that matters."""
+"""A plan as a bar of the GPU's memory, divided into its parts, with a summary."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from rich.console import Console
 from zorac_deploy.cli.terminal import marked
 
 _WIDTH = 64
-# Told apart by their shape too: a pipe or a log has no colours.
+# Different characters too: a pipe or a log has no colors.
 _PARTS = (
     ("weights", "weights_gib", "█", "blue"),
     ("activation", "activation_gib", "▓", "magenta"),
@@ -19,7 +19,7 @@ _COLOURS = {"fits": "green", "borderline": "yellow", "refused": "red"}
 
 
 def show(output: Console, plan: Mapping[str, Any]) -> None:
-    """Show the plan whose summary is `plan`, as `fit --json` prints it."""
+    """Print the plan with the summary `plan`, as `fit --json` prints it."""
     if plan["kv_gib"] is not None and plan["activation_gib"] is not None:
         _bar(output, plan)
     elif plan["kv_gib"] is not None:

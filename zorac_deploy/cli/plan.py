@@ -97,7 +97,7 @@ def _show_tasks(tasks: Sequence[str], verbose: bool) -> None:
 
 
 def _holders(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Who holds memory of the cards that are computed on, the largest first."""
+    """The processes using memory of the selected GPUs, the largest first."""
     selected = {card["uuid"] for card in facts.get("gpu_compatibility_result", {}).get("selected", ())}
     found = facts.get("nvidia_facts_found", {}).get("holders", ())
     return sorted((each for each in found if each["gpu"] in selected), key=lambda each: -(each["used_mib"] or 0))

@@ -1,4 +1,4 @@
-"""Show a person where a run is: a line that lives on a terminal, plain lines elsewhere."""
+"""Show the progress of a run: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Progress:
 
     Args:
         console: Where to write.
-        verbose: Also name the tasks that changed nothing.
+        verbose: Also print the tasks that changed nothing.
         quiet: Write nothing.
     """
 
@@ -38,19 +38,19 @@ class Progress:
 
     @contextlib.contextmanager
     def shown(self, doing: str) -> Iterator[None]:
-        """Show the run for as long as the context lasts, beginning with what is `doing`."""
+        """Show the run within the context, starting with the step `doing`."""
         self._begin(doing)
         if self._quiet:
             yield
         elif self._console.is_terminal:
-            with self._console.status(self):  # rich asks for the text again and again, so the time runs
+            with self._console.status(self):  # rich renders it repeatedly, so the elapsed time runs
                 yield
         else:
             self._line("", doing)
             yield
 
     def step(self, step: runner.Step) -> None:
-        """Take note of `step`."""
+        """Record `step`."""
         if step.outcome == "started":
             self._begin(f"{step.role}: {step.task}" if step.role else step.task)
             if step.role != self._role and step.role and not self._console.is_terminal:
@@ -62,11 +62,11 @@ class Progress:
             self._line(step.outcome, f"{step.role}: {step.task}")
 
     def say(self, outcome: str, text: str) -> None:
-        """Write a line about something that is no step of a run."""
+        """Print a line that is not a step of a run."""
         self._line(outcome, text)
 
     def doing(self, what: str, which: str) -> None:
-        """Take note of what begins, outside of a playbook, and with which thing."""
+        """Record the start of a step outside of a playbook, and its object."""
         self.step(runner.Step(what, which, "started"))
 
     def _begin(self, doing: str) -> None:
@@ -74,7 +74,7 @@ class Progress:
         self._note, self._noted = "", 0.0
 
     def _wait(self, step: runner.Step) -> None:
-        """Show how far that is which is waited for: on a terminal all the time, elsewhere now and then."""
+        """Show how far a waiting task is: always on a terminal, occasionally elsewhere."""
         self._note = step.note
         if step.note and not self._console.is_terminal and time.monotonic() - self._noted > _NOTE_SECONDS:
             self._noted = time.monotonic()

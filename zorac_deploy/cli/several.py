@@ -1,4 +1,4 @@
-"""`zorac-deploy up HOST HOST …`: ask all hosts at the same time, then run the roles for one after another."""
+"""`zorac-deploy up HOST HOST …`: compare all hosts in parallel, then run the roles on one after another."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Interrupted, Refused, ZoracDeployError, exit_code_of
 
-# Connections that are opened at the same time. Each is an ssh process of this machine.
+# How many connections are opened in parallel. Each is an ssh process of this machine.
 _AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one host.
+    """The result for one host.
 
     Attributes:
         host: Its name.
-        done: What was done, and what serves; None if it did not get as far.
-        fault: Why the host is not what was asked for; None if it is.
-        facts: What the roles found out.
+        done: The deployment; None if the run did not get so far.
+        fault: The error; None if it succeeded.
+        facts: The facts of the roles.
     """
 
     host: str
@@ -36,7 +36,7 @@ class Outcome:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, object]:
-        """What `--json` prints."""
+        """The object that `--json` prints."""
         told: dict[str, object] = self.done.summary() if self.done else {"host": self.host}
         if self.fault is None:
             return told
@@ -51,20 +51,20 @@ def bring_up(
     full: bool,
     deep: bool,
 ) -> list[Outcome]:
-    """Bring each of `hosts` to what is asked for, whatever becomes of the others.
+    """Deploy each of `hosts`; an error of one does not stop the others.
 
     Args:
         hosts: The hosts.
         progress: Shows what is done.
-        deploy: Brings one host to what is asked for; the facts that its roles find out go into the mapping.
-        full: Run every role of every host, without asking first.
-        deep: Have each host compare every byte of engine and model.
+        deploy: Deploys one host, and updates the mapping with the facts of its roles.
+        full: Run every role of every host without comparing.
+        deep: Compare every byte of engine and model on each host.
 
     Returns:
         The outcomes, in the order of the hosts.
 
     Raises:
-        Interrupted: The person pressed Ctrl-C. The message names the hosts that were not touched.
+        Interrupted: Ctrl-C. The message names the hosts that were not changed.
     """
     outcomes: dict[str, Outcome] = {}
     begun: set[str] = set()
@@ -86,9 +86,9 @@ def bring_up(
 
 
 def _asked(hosts: Sequence[Session], progress: Progress, deep: bool) -> Iterator[Outcome]:
-    """The outcomes of those hosts that are what is asked for already, and of those that cannot be asked.
+    """The results for the hosts that do not differ, and for those that cannot be reached.
 
-    Nothing is changed, so no lock is held: a run that is at work there has taken the inputs off the host's document.
+    Nothing is changed, so no lock is held: a run in progress has removed the inputs from the host's document.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         asking = {pool.submit(_look, opened, deep): opened for opened in hosts}
@@ -108,7 +108,7 @@ def _look(opened: Session, deep: bool) -> tuple[convergence.Look, float]:
 
 
 def _judged(opened: Session, answer: Future[tuple[convergence.Look, float]], progress: Progress) -> Outcome | None:
-    """The outcome, if no role has to run; it is shown in a line."""
+    """The result, if no role has to run; it is printed as a line."""
     try:
         seen, seconds = answer.result()
     except ZoracDeployError as fault:
@@ -135,7 +135,7 @@ def _deployed(opened: Session, deploy: Callable[[Session, dict[str, Any]], deplo
 
 
 def report(outcomes: Sequence[Outcome]) -> None:
-    """Print a line for each host, and each fault with what to do."""
+    """Print a line for each host, and each error."""
     output.print()
     width = max(len(each.host) for each in outcomes)
     for each in outcomes:

@@ -16,7 +16,7 @@ from zorac_deploy.cli.common import host_options, json_option, output, print_res
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import SmokeFailed
 
-# A part of the engine's memory, and what it is called in a plan and in the engine's log.
+# A part of the engine's memory, its name in a plan, and its name in the engine's log.
 _PARTS = (
     ("weights", "weights_gib", "weights_gib"),
     ("activation", "activation_gib", "activation_gib"),
@@ -86,7 +86,7 @@ def _show(found: deployment.Deployment) -> None:
 
 
 def _memory(predicted: Mapping[str, Any], logged: Mapping[str, Any]) -> Table:
-    """The parts of the engine's memory, as they were predicted, if they were, and as the engine logged them."""
+    """The parts of the engine's memory, as predicted (if they were) and as the engine logged them."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("memory")
     columns = {**({"planned": predicted} if predicted else {}), "logged": logged}

@@ -52,7 +52,7 @@ def switch(
       zorac-deploy switch display
       zorac-deploy switch tower headless --check
     """
-    if profile_name is None:  # one word is the profile, and the host is the only one there is
+    if profile_name is None:  # a single argument is the profile of the only host
         profile_name, host["host_name"] = host["host_name"], None  # type: ignore[assignment]
     if profile_name is None:
         raise click.UsageError("Missing argument 'PROFILE'.")
@@ -85,7 +85,7 @@ def switch(
 
 
 def _agreed(wanted: Session, now: str, profile: str, check: bool, as_json: bool, progress: Progress) -> bool:
-    """Show what would change, and ask. Whether it is to be done."""
+    """Print what would change, and ask whether to deploy it."""
     with progress.shown("Check what would change"):
         changes = deploying.changes(wanted, progress)
     if as_json:

@@ -1,7 +1,7 @@
-"""The terminal: the one place where text goes out, and where what is in it is made harmless.
+"""Terminal output. Text from elsewhere is escaped here, and only here.
 
-Most of that text is not ours: a model's reply, an engine's error, names of models and hosts. It may hold control
-characters, with which a terminal can be told to hide, to rewrite or to answer something; and it is never rich's markup.
+Most text is not ours: replies of models, errors of engines, names. It may have control characters, which can make a
+terminal hide, rewrite or send text. It is also never rich's markup.
 """
 
 import re
@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableT
 from rich.segment import Segment
 from rich.text import Text
 
-# C0 but for tab and newline, C1, what changes the direction of writing, and what cannot be encoded.
+# C0 except tab and newline, C1, bidirectional controls, and what cannot be encoded.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # What a line may be broken after: a word, or one character of a script without spaces between words.
@@ -23,7 +23,7 @@ _NARROWEST = 20
 
 
 def clean(text: str) -> str:
-    """`text` without what a terminal does not show but obeys."""
+    """Remove control characters from `text`."""
     return _CONTROL.sub("", text)
 
 
@@ -56,7 +56,7 @@ class Terminal(Console):
         self.print(begin + Text("\n" + " " * begin.cell_len).join(lines))
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments of `renderable`; rich's own controls are those that are marked as such."""
+        """The segments of `renderable`. Only rich's own control segments are marked as such."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=clean(segment.text))
 
@@ -103,7 +103,7 @@ class Stream:
 
 
 class _Held:
-    """A value in a template of ours: rich reads as many letters of another kind in its place."""
+    """A placeholder for a value in our template: rich parses as many harmless letters instead."""
 
     LETTER = "\ue000"
 
@@ -117,7 +117,7 @@ class _Held:
 
 
 def marked(template: str, *values: object) -> Text:
-    """The markup `template`, which is ours, with `values`, which need not be, in the place of its braces."""
+    """Parse our markup `template`, and insert `values`, which may be any text, for its braces."""
     letters: list[str] = []
     text = Text.from_markup(template.format(*(_Held(value, letters) for value in values)), emoji=False)
     each = iter(letters)

@@ -123,21 +123,21 @@ def up(
 
 def _deployed(opened: Session, progress: Progress, facts: dict[str, Any], full: bool, deep: bool) -> deploying.Deployed:
     with progress.shown("Connect to the host"):
-        opened.connection.check()  # a wrong password is told at once; the lock would wait for another one
+        opened.connection.check()  # reports a wrong password at once; the lock would wait for another one
         with opened.connection.lock("zorac-deploy up"), _resumed(opened):
             return deploying.converge(opened, progress, facts, full, deep)
 
 
 @contextlib.contextmanager
 def _resumed(opened: Session) -> Iterator[None]:
-    """See to it that a run on this very machine goes on after the reboot that it asks for."""
+    """Schedule a run on this machine to continue after the reboot that it asks for."""
     try:
         yield
     except Refused as refused:
         if not opened.connection.target.local or refused.refusal not in ("reboot-needed", "secure-boot-enrolment"):
             raise
         if opened.connection.sudo_password is not None:
-            raise  # nobody will be there to type it
+            raise  # without a user, nobody would re-run it
         resume.schedule(opened.connection, [sys.executable, "-m", "zorac_deploy", *sys.argv[1:]])
         raise Refused(
             f"{refused} After the reboot the run continues by itself. Follow it with: sudo journalctl -ft zorac-deploy",

@@ -1,6 +1,6 @@
-"""Where a model may come from, and what it consists of, before any host has it.
+"""Model sources, and the files of a model, before a host has it.
 
-`resolve` is the way in: it takes what a person wrote, and says which files that is, with their SHA-256.
+`resolve` is the entry point: it takes a source, and returns the files with their SHA-256.
 """
 
 from zorac_deploy.models.resolve import Resolved, resolve

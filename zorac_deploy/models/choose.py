@@ -1,4 +1,4 @@
-"""Which files of a repository a model is made of: what an engine reads, and not the same weights in three formats."""
+"""Choose the files of a repository that an engine needs: one format of the weights, not three."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from zorac_deploy.errors import Refused
 
-# Mistral's and Meta's own formats beside the Hugging Face layout, and what is no model by itself.
+# Mistral's and Meta's own formats beside the Hugging Face layout, and files that are no model.
 _OTHER_WEIGHTS = ("consolidated*", "adapter_*", "optimizer*", "training_args*")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _SMALL = (
@@ -29,17 +29,17 @@ def needed(source: str, paths: Iterable[str], file: str, config: Mapping[str, An
     """The files of `paths` that are needed to serve the model.
 
     Weights are taken in one format: safetensors, then GGUF, then pickles if they are allowed. Programs (``*.py``) are
-    taken if config.json names them; an engine runs them only if it is told to trust them.
+    included if config.json names them; an engine runs them only with a flag.
 
     Args:
-        source: What the person wrote, for messages.
-        paths: All files that are there.
-        file: The GGUF file that is meant; empty for the whole model.
-        config: What config.json says; empty if there is none.
+        source: The source, for messages.
+        paths: All files of the repository.
+        file: The requested GGUF file; empty for the whole model.
+        config: The content of config.json; empty if there is none.
         pickle: Whether weights may be pickles.
 
     Raises:
-        Refused: There is no model, several of them, or none that is safe to load.
+        Refused: The repository has no model, several, or none that is safe to load.
     """
     there = sorted(path for path in paths if not any(part[0] == "." for part in PurePosixPath(path).parts))
     top = [path for path in there if "/" not in path]
@@ -56,7 +56,7 @@ def needed(source: str, paths: Iterable[str], file: str, config: Mapping[str, An
 
 
 def _own(paths: list[str], *patterns: str) -> list[str]:
-    """Those of `paths` that hold the model's weights; Mistral's own format only where there is no other."""
+    """Those of `paths` with the model's weights; Mistral's own format only if there is no other."""
     found = [path for path in _matching(paths, *patterns) if not fnmatch(path, "adapter_*")]
     return [path for path in found if not any(fnmatch(path, other) for other in _OTHER_WEIGHTS)] or [
         path for path in found if fnmatch(path, "consolidated*")
@@ -80,7 +80,7 @@ def _pickles(source: str, paths: list[str], allowed: bool) -> list[str]:
 
 
 def _gguf(source: str, files: list[str], file: str) -> list[str]:
-    """The named GGUF file with its other parts; without a name, the only one there is."""
+    """The requested GGUF file with its other parts; by default the only one."""
     first = file or files[0]
     part = _PART.search(first)
     own = [path for path in files if part and _PART.sub("", path) == _PART.sub("", first)] or [first]
@@ -102,7 +102,7 @@ def _matching(paths: list[str], *patterns: str) -> list[str]:
 
 
 def _belongs(index: str, weights: list[str]) -> bool:
-    """Whether `index` lists `weights`, as ``model.safetensors.index.json`` does ``model-1-of-2.safetensors``."""
+    """Whether `index` lists `weights`, as ``model.safetensors.index.json`` lists ``model-1-of-2.safetensors``."""
     stem = index.removesuffix(".index.json")
     return any(
         path.startswith(stem.partition(".")[0]) and path.endswith(PurePosixPath(stem).suffix) for path in weights

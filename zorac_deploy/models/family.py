@@ -1,7 +1,7 @@
-"""What follows from a model's family: vLLM's tokenizer mode and tool-call parser.
+"""vLLM's tokenizer mode and tool-call parser for each model family.
 
-A model may have the architecture of one family and be trained to call tools as another, as Hermes is with Llama's. So a
-row counts where the chat template, which is the model's own word, also holds what that parser reads.
+A model may have the architecture of one family and the tool calls of another: Hermes has Llama's architecture.
+Therefore a row matches only if the chat template has the markers that its parser reads.
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# Templates are a few kilobytes; what is longer than this is none.
+# A template is a few kilobytes; a longer file is not one.
 _LONGEST = 2**20
 
 _MISTRAL = ("mistral", "mistral3", "ministral", "ministral3", "mixtral")
@@ -20,13 +20,13 @@ _QWEN_NEW = ("qwen3_next", "qwen3_5", "qwen3_5_moe")
 
 @dataclass(frozen=True)
 class Family:
-    """Models that call tools in the same way.
+    """A family of models with the same format of tool calls.
 
     Attributes:
-        name: As people know it.
-        model_types: Which ``model_type`` of a config.json belongs to it.
-        parser: vLLM's tool-call parser, which 0.26 and 0.32 have; None where the model's own files do not do for one.
-        markers: What the chat template holds, each of them.
+        name: Its usual name.
+        model_types: The ``model_type`` values in config.json.
+        parser: vLLM's tool-call parser, in 0.26 and 0.32; None if the model's files lack what a parser needs.
+        markers: Texts that the chat template has, all of them.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Family:
     markers: tuple[str, ...] = ()
 
 
-# The first row that matches counts. Read in vLLM's docs/features/tool_calling.md and in its parsers.
+# The first matching row is used. Sources: vLLM's docs/features/tool_calling.md and its parsers.
 FAMILIES = (
     Family("Mistral", _MISTRAL, "mistral", ("[TOOL_CALLS]",)),
     Family("Qwen3-Coder, Qwen3.5", (*_QWEN, *_QWEN_NEW), "qwen3_xml", ("<function=",)),
@@ -57,13 +57,13 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Served:
-    """How vLLM serves a model, where the inventory leaves it open.
+    """The flags for a model that the inventory leaves open.
 
     Attributes:
-        family: The family's name; empty where it is not known.
-        tokenizer_mode: vLLM's flag of that name.
-        tool_call_parser: vLLM's flag of that name; None for no tool calls.
-        notes: What a person has to know of it.
+        family: The family's name; empty if unknown.
+        tokenizer_mode: vLLM's flag of the same name.
+        tool_call_parser: vLLM's flag of the same name; None for no tool calls.
+        notes: Notes for the user.
     """
 
     family: str
@@ -72,15 +72,15 @@ class Served:
     notes: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
-        """The same as JSON has it."""
+        """The object that JSON output has."""
         return {**asdict(self), "notes": list(self.notes)}
 
 
 def served(model: Path) -> Served:
-    """How vLLM serves `model`: a folder, or a GGUF file, which it does not serve at all."""
+    """The flags for `model`: a directory, or a GGUF file, which vLLM does not serve."""
     if not (model / "config.json").is_file():
         return Served("", "auto", None)
-    if (model / "tekken.json").is_file():  # Mistral's own tokenizer, which has the chat format in it
+    if (model / "tekken.json").is_file():  # Mistral's own tokenizer, which includes the chat format
         return Served("Mistral", "mistral", "mistral")
     model_type, template = str(_json(model / "config.json").get("model_type", "")), chat_template(model)
     family = next(
@@ -105,7 +105,7 @@ def served(model: Path) -> Served:
 
 
 def chat_template(folder: Path) -> str:
-    """All chat templates of the model in `folder`; empty for none."""
+    """The concatenated chat templates of the model in `folder`; empty for none."""
     found = [_text(path) for path in (folder / "chat_template.jinja", *folder.glob("*/chat_template*.jinja"))]
     for name in ("tokenizer_config.json", "chat_template.json"):
         given = _json(folder / name).get("chat_template")

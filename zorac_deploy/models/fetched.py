@@ -1,4 +1,4 @@
-"""A model as a folder of this machine, wherever it is: for what reads all of it here."""
+"""Download a model to a directory of this machine, for what reads all of it here."""
 
 import fcntl
 import json
@@ -19,14 +19,14 @@ from zorac_deploy.models.resolve import Resolved, endpoint
 
 
 def fetched(model: Resolved, on_step: Callable[[str], None] = lambda _: None) -> Path:
-    """The folder of `model`, or its GGUF file, on this machine: fetched as a host fetches it, and kept.
+    """The local directory of `model`, or its GGUF file, downloaded as a host does it and cached.
 
     Args:
         model: The model.
-        on_step: Is called once a second with how far the fetch is.
+        on_step: Called once a second with the progress of the download.
 
     Raises:
-        Refused: It cannot be had. What came is kept, and the next call goes on with it.
+        Refused: It cannot be downloaded. Partial files stay, and the next call resumes.
     """
     if model.kind == "copy":
         return Path(model.folder)
@@ -36,7 +36,7 @@ def fetched(model: Resolved, on_step: Callable[[str], None] = lambda _: None) ->
     path = root / f"{name.removesuffix('.gguf')}-{model.manifest['digest'][:12]}"
     root.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # another run may be fetching it
+        fcntl.flock(held, fcntl.LOCK_EX)  # another run may be downloading it
         if not path.is_dir():
             _fetch(model, path, on_step)
     return path / name if single else path
@@ -50,7 +50,7 @@ def _fetch(model: Resolved, path: Path, on_step: Callable[[str], None]) -> None:
             token.write_text(huggingface_hub.get_token() or "", encoding="utf-8")
         program = content.role_file("model_weights", "fetcher") / "model_fetch.py"
         environment = {**os.environ, "CREDENTIALS_DIRECTORY": str(folder)}
-        # A session of its own, so that Ctrl-C reaches it once, from us: it takes what it has begun with it.
+        # A session of its own, so that Ctrl-C reaches only us; we end it with its child processes.
         with subprocess.Popen(
             [sys.executable, "-I", str(program), str(job)],
             env=environment,
@@ -73,7 +73,7 @@ def _fetch(model: Resolved, path: Path, on_step: Callable[[str], None]) -> None:
 
 
 def _job(model: Resolved, path: Path, progress: Path) -> dict[str, object]:
-    """What model_fetch.py is to do. On this machine it has all that a person has set: proxies, authorities, caches."""
+    """The input of model_fetch.py. On this machine it uses the user's proxies, certificates and caches."""
     return {
         "path": str(path),
         "manifest": dict(model.manifest),

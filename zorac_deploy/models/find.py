@@ -1,4 +1,4 @@
-"""Which quantized variants of a model there are, in the order of Zorac's guide, and which of them fit on a card."""
+"""Find the quantized variants of a model, in the order of Zorac's guide, and which of them fit."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,14 +15,14 @@ from zorac_deploy.planner import Plan
 
 Format = Literal["awq", "gptq", "fp8", "gguf", "smaller"]
 
-# The guide's chain: the fastest first, each only where the ones before it are not to be had.
+# The guide's order: the fastest first; each only if those before it are not available.
 ORDER: tuple[Format, ...] = ("awq", "gptq", "fp8", "gguf", "smaller")
 
 # Formats of other engines.
 _FOREIGN = {"mlx", "exl2", "exl3", "onnx", "openvino", "coreml", "nvfp4", "bitsandbytes"}
-# FP8 is computed from Ada on; before, vLLM only stores it.
+# FP8 is computed from Ada on; on older GPUs vLLM only stores it.
 _FP8_COMPUTE = (8, 9)
-# What llama.cpp's own quantizer recommends first; of others the guide says nothing.
+# The first recommendation of llama.cpp's own quantizer; the guide names no other.
 _GGUF_FILES = ("Q4_K_M", "Q4_K_S", "Q5_K_M", "Q4_0", "Q6_K", "Q8_0")
 _PER_FORMAT = 3
 _LISTED = 200
@@ -31,14 +31,14 @@ _EXPAND: list[ExpandModelProperty_T] = ["config", "downloads", "sha", "siblings"
 
 @dataclass(frozen=True)
 class Variant:
-    """A repository that holds the model in another format.
+    """A repository with the model in another format.
 
     Attributes:
-        source: What to give to ``--model``.
-        format: What it is.
-        downloads: How often it was fetched in the last month.
-        plan: What the planner says of it on the card; None where it cannot say.
-        trouble: Why it cannot be used, or not be planned; empty for a variant that can be used.
+        source: The value for ``--model``.
+        format: Its format.
+        downloads: The downloads of the last month.
+        plan: The plan for the GPU; None if the planner has none.
+        trouble: Why it cannot be used or planned; empty if it can.
     """
 
     source: str
@@ -49,11 +49,11 @@ class Variant:
 
     @property
     def fits(self) -> bool:
-        """Whether it surely fits."""
+        """Whether it certainly fits."""
         return not self.trouble and self.plan is not None and self.plan.verdict == "fits"
 
     def summary(self) -> dict[str, object]:
-        """What `model find --json` prints."""
+        """The object that `model find --json` prints."""
         return {
             "source": self.source,
             "format": self.format,
@@ -70,13 +70,13 @@ def variants(
     compute: tuple[int, int] | None,
     judge: Callable[[str], Plan],
 ) -> Iterator[Variant]:
-    """The variants in the guide's order, each as soon as it is judged; of each format the most fetched.
+    """Yield the variants in the guide's order; of each format the most downloaded.
 
     Args:
-        quantized: The repositories that call themselves a quantized variant of the model.
+        quantized: The repositories that are tagged as a quantized variant of the model.
         smaller: Models of the same author with fewer parameters.
-        compute: The card's compute capability; None if it is not known.
-        judge: Reads what a source holds and plans it; raises Refused for what cannot be used.
+        compute: The GPU's compute capability; None if unknown.
+        judge: Reads a source's headers and plans it; raises Refused for what cannot be used.
     """
     found = [(_format(info), info) for info in quantized] + [("smaller", info) for info in smaller]
     found.sort(key=lambda each: -(each[1].downloads or 0))
@@ -101,7 +101,7 @@ def _judged(info: ModelInfo, name: Format, compute: tuple[int, int] | None, judg
 
 
 def _format(info: ModelInfo) -> Format | None:
-    """Which link of the chain the repository is; None for none."""
+    """The repository's format in the guide's order; None for none."""
     tags, name = {tag.lower() for tag in info.tags or ()}, info.id.lower()
     if tags & _FOREIGN:
         return None
@@ -113,16 +113,16 @@ def _format(info: ModelInfo) -> Format | None:
 
 
 def _gguf_file(info: ModelInfo) -> str:
-    """The file to take of a repository with several; empty for none, and for a model in parts."""
+    """The file to use of a repository with several; empty for none, and for a model in parts."""
     names = [sibling.rfilename for sibling in info.siblings or () if sibling.rfilename.endswith(".gguf")]
     return next((name for kind in _GGUF_FILES for name in names if name.upper().endswith(f"{kind}.GGUF")), "")
 
 
 def related(source: str) -> tuple[list[ModelInfo], list[ModelInfo]]:
-    """The repositories that call themselves quantized variants of `source`, and smaller models of the same author.
+    """The repositories tagged as quantized variants of `source`, and smaller models of the same author.
 
     Raises:
-        Refused: `source` is not on a hub, or the hub cannot be asked.
+        Refused: `source` is not on a hub, or the hub cannot be reached.
     """
     base = parse(source)
     if not isinstance(base, Hub):

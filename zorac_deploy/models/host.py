@@ -1,4 +1,4 @@
-"""The models on a host, as the program says that looks after them. It is brought along: nothing need be deployed."""
+"""Manage the models on a host. The host program is sent along: nothing need be deployed."""
 
 import inspect
 import json
@@ -13,19 +13,19 @@ from zorac_host import model_store
 
 @dataclass(frozen=True)
 class Model:
-    """One model on a host.
+    """A model on a host.
 
     Attributes:
         name: What it is called.
-        folder: Its folder's name: its own, and the first letters of its digest.
-        path: That folder.
-        format: ``safetensors``, ``gguf`` or ``pickle``; empty if it is not known.
-        source: What brings the very same files again; empty if it is not known.
-        bytes: What is there of it.
-        total: How much that is when all is there; 0 if it is not known.
-        partial: Whether it is not whole.
-        fetching: Whether it is being fetched.
-        generations: The generations that need it.
+        folder: Its directory's name: the model's name, and the first digits of its digest.
+        path: The directory.
+        format: ``safetensors``, ``gguf`` or ``pickle``; empty if unknown.
+        source: The pinned source, which gives the same files again; empty if unknown.
+        bytes: The bytes present.
+        total: The bytes of the complete model; 0 if unknown.
+        partial: Whether it is incomplete.
+        fetching: Whether a download is in progress.
+        generations: The generations that use it.
     """
 
     name: str
@@ -40,20 +40,20 @@ class Model:
     generations: Sequence[int]
 
     def summary(self) -> dict[str, object]:
-        """What `model list --json` prints."""
+        """The object that `model list --json` prints."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What came of comparing a model's files with what they have to be.
+    """The result of comparing a model's files with their SHA-256.
 
     Attributes:
-        folder: The model's folder.
-        good: Whether all are there, and as they have to be.
-        files: How many there are.
-        damaged: Those that are not what they have to be.
-        missing: Those that are not there.
+        folder: The model's directory.
+        good: Whether all files are present and undamaged.
+        files: The number of files.
+        damaged: The damaged files.
+        missing: The missing files.
     """
 
     folder: str
@@ -65,11 +65,11 @@ class Verified:
 
 @dataclass(frozen=True)
 class Removed:
-    """What was removed.
+    """The removed models.
 
     Attributes:
-        folders: The folders' names.
-        bytes: What that gave back.
+        folders: The directories' names.
+        bytes: The bytes freed.
     """
 
     folders: Sequence[str]
@@ -77,7 +77,7 @@ class Removed:
 
 
 def listed(connection: Connection) -> list[Model]:
-    """The models on the connection's host, the partial ones among them."""
+    """The models on the connection's host, including partial ones."""
     return [Model(**each) for each in _ask(connection, "list")]
 
 
@@ -85,7 +85,7 @@ def verify(connection: Connection, name: str) -> list[Verified]:
     """Compare the files of the models called `name`, or of all, with their SHA-256.
 
     Raises:
-        Refused: There is no such model.
+        Refused: The model does not exist.
     """
     return [Verified(**each) for each in _ask(connection, "verify", *([name] if name else []))]
 
@@ -94,13 +94,13 @@ def remove(connection: Connection, name: str, force: bool) -> Removed:
     """Remove the models called `name`.
 
     Raises:
-        Refused: There is none, or a generation needs it and it is not forced.
+        Refused: It does not exist, or a generation uses it and `--force` is not set.
     """
     return Removed(**_ask(connection, "remove", name, *(["--force"] if force else [])))
 
 
 def clean(connection: Connection) -> Removed:
-    """Remove what interrupted fetches left, and end those under way."""
+    """Remove partial downloads, and end those in progress."""
     return Removed(**_ask(connection, "clean"))
 
 

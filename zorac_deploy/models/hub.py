@@ -1,4 +1,4 @@
-"""A model of a Hugging Face hub: its commit, and which of its files are needed."""
+"""A model on a Hugging Face hub: its commit, and the files needed."""
 
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,10 +12,10 @@ from zorac_deploy.models.source import Hub
 
 
 def listing(hub: Hub, endpoint: str, pickle: bool, token: str | None = None) -> Listing:
-    """What the model consists of now. The hub is asked once for the commit, and all files are of that commit.
+    """The current files of the model. The commit is resolved once, and all files are of that commit.
 
     Raises:
-        Refused: It cannot be reached, may not be read, or is no model.
+        Refused: It cannot be reached, may not be read, or is not a model.
     """
     token = token or get_token()
     with explained(str(hub)):
@@ -32,7 +32,7 @@ def listing(hub: Hub, endpoint: str, pickle: bool, token: str | None = None) -> 
 def _file(told: RepoSibling, pinned: Hub, endpoint: str) -> File:
     path = told.rfilename
     url = hf_hub_url(pinned.repo, path, revision=pinned.revision, endpoint=endpoint)
-    # A GGUF file is a model by itself, in whichever folder it is.
+    # A GGUF file is a model by itself, in any directory.
     name = PurePosixPath(path).name if path.endswith(".gguf") else path
     if told.lfs:
         return File(name, url, told.lfs.size, sha256=told.lfs.sha256)

@@ -1,7 +1,7 @@
-"""A model that is elsewhere, as a folder on this machine that takes hardly any room.
+"""The metadata of a remote model, as a local directory that takes little space.
 
-Small files are there as they are. A file of weights has its true size and its own header, and a hole in place of the
-rest: all that a look at a model needs, from the checks of model_manifest.py to the plan of the memory.
+Small files are downloaded. A file of weights has its true size and its own header, and is otherwise sparse: that is
+enough to check and plan the model, from model_manifest.py to the planner.
 """
 
 import json
@@ -14,17 +14,17 @@ from zorac_deploy.models.remote import File, Listing, explained, read
 
 RECORD = ".zorac-deploy.json"
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt")
-# Enough for the settings and the vocabulary that a GGUF file begins with. Nothing in front says how long they are.
+# Enough for the settings and the vocabulary at the start of a GGUF file. Its header does not give their length.
 _GGUF_START = 16 * 2**20
 _FIRST_READ = 2**16
-_LONGEST_HEADER = 100 * 2**20  # the safetensors format's own limit
+_LONGEST_HEADER = 100 * 2**20  # the limit of the safetensors format
 
 
 def make(listing: Listing, folder: Path) -> None:
-    """Have the outline of what is listed in `folder`, whole or not at all, with a record of it beside.
+    """Create the metadata of the listed files in `folder`, complete or not at all, with a record of it beside.
 
     Raises:
-        Refused: A file cannot be read, or is not what was announced.
+        Refused: A file cannot be read, or differs from the listing.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -49,7 +49,7 @@ def _write(file: File, path: Path, listing: Listing) -> File:
         content = read(file.url, listing.token)
         path.write_bytes(content)
         return file.checked(content, listing.source)
-    if not file.sha256:  # so small that it is no LFS file
+    if not file.sha256:  # too small to be an LFS file
         file = file.checked(read(file.url, listing.token), listing.source)
     with path.open("wb") as made:
         made.write(_start(file, listing.token))
@@ -58,7 +58,7 @@ def _write(file: File, path: Path, listing: Listing) -> File:
 
 
 def _start(file: File, token: str | None) -> bytes:
-    """The first bytes of a file of weights: those that say what is in it."""
+    """The first bytes of a file of weights: its header."""
     if file.name.endswith(".gguf"):
         return read(file.url, token, 0, min(file.size, _GGUF_START) - 1)
     if not file.name.endswith(".safetensors"):

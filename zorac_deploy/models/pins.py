@@ -1,4 +1,4 @@
-"""Which revision each source meant when it was first asked for. A model changes when somebody wants it to."""
+"""The revision of each source when it was first resolved. A model changes only on request."""
 
 import json
 import os
@@ -8,12 +8,12 @@ import platformdirs
 
 
 def get(source: str) -> str | None:
-    """What `source` was pinned to, if it was."""
+    """The pinned source of `source`, if any."""
     return _read().get(source)
 
 
 def put(source: str, pinned: str) -> None:
-    """Remember that `source` means `pinned` from now on."""
+    """Pin `source` to `pinned`."""
     path = _path()
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".{os.getpid()}")

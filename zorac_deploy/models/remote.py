@@ -1,4 +1,4 @@
-"""Files of a model that are elsewhere: what is known of them, and how a piece of one is read."""
+"""Remote files of a model: their metadata, and how to read a range of one."""
 
 import contextlib
 import hashlib
@@ -22,14 +22,14 @@ _TOKEN = "Set a token with HF_TOKEN=…, or type: hf auth login"  # noqa: S105 -
 
 @dataclass(frozen=True)
 class File:
-    """One file of a model.
+    """A file of a model.
 
     Attributes:
-        name: Its path in the model's folder.
+        name: Its path in the model's directory.
         url: Where it is.
         size: In bytes.
-        sha256: Of its content; empty where only `blob` is known.
-        blob: The name that git gives to its content; empty where `sha256` is known.
+        sha256: The SHA-256 of its content; empty if only `blob` is known.
+        blob: git's id of its content; empty if `sha256` is known.
     """
 
     name: str
@@ -42,7 +42,7 @@ class File:
         """The file with the SHA-256 of its whole `content`.
 
         Raises:
-            Refused: It is not the content that was announced.
+            Refused: The content differs from the listing.
         """
         sha256 = hashlib.sha256(content).hexdigest()
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
@@ -58,13 +58,13 @@ class File:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a model consists of, at one revision.
+    """The files of a model at one revision.
 
     Attributes:
-        source: What brings the very same files again: its revision is a commit.
-        revision: That commit; empty where there is no such thing.
-        files: The files that are needed.
-        token: What the server may want to see.
+        source: The pinned source, which gives the same files again.
+        revision: The commit; empty for other servers.
+        files: The files needed.
+        token: The token for the server, if it needs one.
     """
 
     source: str
@@ -74,22 +74,22 @@ class Listing:
 
 
 def read(url: str, token: str | None = None, first: int = 0, last: int | None = None) -> bytes:
-    """The bytes from `first` to `last` of a file; without them, all."""
+    """Read the bytes from `first` to `last` of a file; by default all."""
     headers: dict[str, str] = {**build_hf_headers(token=token or False), "Accept-Encoding": "identity"}
     if last is not None:
         headers["Range"] = f"bytes={first}-{last}"
     response = http_backoff("GET", url, headers=headers, max_retries=3, follow_redirects=True)
     hf_raise_for_status(response)
     content = response.content
-    # A server may answer with the whole file instead.
+    # a server may send the whole file instead
     return content[first : last + 1] if last is not None and response.status_code == 200 else content
 
 
 def settings(content: bytes, source: str) -> dict[str, Any]:
-    """The config.json with that `content`.
+    """Parse `content` as config.json.
 
     Raises:
-        Refused: It is none.
+        Refused: It is not valid.
     """
     try:
         found = json.loads(content)
@@ -102,10 +102,10 @@ def settings(content: bytes, source: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def explained(source: str) -> Iterator[None]:
-    """Say what went wrong on the way to `source`, and what to do, in place of the client's own words.
+    """Replace an error of the HTTP client on the way to `source` by our own message.
 
     Raises:
-        Refused: Something did.
+        Refused: An error occurred.
     """
     try:
         yield

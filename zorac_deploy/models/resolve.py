@@ -1,4 +1,4 @@
-"""From what a person wrote for a model to its files: the same ones each time, until somebody asks for others."""
+"""Resolve a model source to its files: the same ones each time, until a refresh is requested."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from zorac_deploy.models.source import Hub, Web, parse
 from zorac_host import model_manifest
 from zorac_host.refusal import Refusal
 
-# Also in outline.py, which takes its time to load, and in the programs on the host.
+# Also in outline.py, whose import is slow, and in the host programs.
 _RECORD = ".zorac-deploy.json"
 _HUB = "https://huggingface.co"
 
@@ -26,11 +26,11 @@ class Resolved:
     """A model and its files.
 
     Attributes:
-        source: What brings the very same files again: a commit in place of a branch.
-        kind: ``copy`` if the files are on this machine, ``fetch`` if the host has to fetch them.
-        folder: The model on this machine, or an outline of it, see `outline`. A GGUF model may be a file.
+        source: The pinned source, which gives the same files again: with a commit, not a branch.
+        kind: ``copy`` if the files are on this machine, ``fetch`` if the host downloads them.
+        folder: The local model, or its metadata, see `outline`. A GGUF model may be a file.
         manifest: ``source``, ``format``, ``bytes``, the ``files`` with ``size`` and ``sha256``, and their ``digest``.
-        urls: Where each file is; empty if they are on this machine.
+        urls: The address of each file; empty if they are on this machine.
     """
 
     source: str
@@ -45,27 +45,27 @@ class Resolved:
 
 
 def endpoint() -> str:
-    """The address of the hub: huggingface.co, or what stands in HF_ENDPOINT."""
+    """The address of the hub: HF_ENDPOINT, or huggingface.co."""
     return os.environ.get("HF_ENDPOINT", _HUB).rstrip("/")
 
 
 def resolve(
     text: str, *, tekken: bool = False, pickle: bool = False, refresh: bool = False, hub: str = "", token: str = ""
 ) -> Resolved:
-    """The files of the model that `text` means.
+    """Resolve the source `text` to files.
 
-    What a branch of a hub, or a web server, held when it was first asked for is remembered, and nobody is asked again.
+    The first answer for a branch of a hub, or for a web server, is stored, and used from then on.
 
     Args:
         text: The source: ``hf://…``, ``https://…``, or a path.
-        tekken: Whether tekken.json has to be there.
+        tekken: Whether tekken.json is required.
         pickle: Whether weights may be pickles.
-        refresh: Ask anew.
-        hub: The address of the hub; that of `endpoint` unless given.
-        token: A token for the hub; the user's own unless given.
+        refresh: Resolve it again.
+        hub: The address of the hub; by default that of `endpoint`.
+        token: A hub token; by default the user's own.
 
     Raises:
-        Refused: It is no model, or none that can be had.
+        Refused: It is not a model, or it cannot be downloaded.
     """
     source = parse(text)
     if isinstance(source, Path):
@@ -94,7 +94,7 @@ def _remote(folder: Path, tekken: bool, pickle: bool) -> Resolved:
     try:
         found = model_manifest.check(model, tekken, pickle)
     except Refusal as fault:
-        # The folder is ours; the person knows the source.
+        # the directory is ours; the user knows the source
         raise Refused(str(fault).replace(str(folder), record["source"]), fault.refusal) from None
     size = sum(file["size"] for file in record["files"].values())
     whole = {**record, "format": found, "bytes": size, "digest": model_manifest.digest(record["files"])}
@@ -102,14 +102,14 @@ def _remote(folder: Path, tekken: bool, pickle: bool) -> Resolved:
 
 
 def _hub_outline(source: Hub, pickle: bool, refresh: bool, at: str, token: str) -> Path:
-    """The outline of the commit that `source` meant when it was first asked for, or means now."""
+    """The metadata of the commit that `source` is pinned to, or that it means now."""
     key = f"{at} {source}"
     commit = source.revision if source.pinned else "" if refresh else pins.get(key)
     wanted = replace(source, revision=commit or source.revision)
     folder = _folder(f"{at} {wanted}", source.name)
     if commit and folder.is_dir():
         return folder
-    from zorac_deploy.models import hub, outline  # here, for it takes its time, and most runs do not need it
+    from zorac_deploy.models import hub, outline  # here: the import is slow, and few runs need it
 
     listed = hub.listing(wanted, at, pickle, token)
     folder = _folder(f"{at} {listed.source}", source.name)
@@ -120,7 +120,7 @@ def _hub_outline(source: Hub, pickle: bool, refresh: bool, at: str, token: str) 
 
 
 def _web_outline(source: Web, pickle: bool, refresh: bool) -> Path:
-    """The outline of what the server had when it was first asked, or has now."""
+    """The metadata of the files that the server listed first, or lists now."""
     folder = _folder(str(source), source.name)
     if refresh or not folder.is_dir():
         from zorac_deploy.models import outline, web

@@ -1,4 +1,4 @@
-"""What a person may write for a model, sorted out: a repository of a hub, a folder of a web server, or a path."""
+"""Parse a model source: a hub's repository, a web server's directory, or a local path."""
 
 import ipaddress
 import re
@@ -17,9 +17,9 @@ class Hub:
     """A repository of a Hugging Face hub.
 
     Attributes:
-        repo: As in ``org/name``.
+        repo: Its name, such as ``org/name``.
         revision: A branch, a tag or a commit; empty for the main branch.
-        file: The GGUF file that is meant; empty for the whole model.
+        file: The requested GGUF file; empty for the whole model.
     """
 
     repo: str
@@ -28,12 +28,12 @@ class Hub:
 
     @property
     def pinned(self) -> bool:
-        """Whether it means the same files for ever."""
+        """Whether the revision is a commit."""
         return bool(_COMMIT.fullmatch(self.revision))
 
     @property
     def name(self) -> str:
-        """What the model is called."""
+        """The model's name."""
         return self.repo.partition("/")[2]
 
     def __str__(self) -> str:
@@ -43,11 +43,11 @@ class Hub:
 
 @dataclass(frozen=True)
 class Web:
-    """A folder of a web server, with a ``manifest.json`` that names its files, their sizes and their SHA-256.
+    """A directory of a web server, with a ``manifest.json`` that lists its files, their sizes and their SHA-256.
 
     Attributes:
-        url: The folder, ending in a slash.
-        file: The GGUF file that is meant; empty for the whole model.
+        url: The directory, ending in a slash.
+        file: The requested GGUF file; empty for the whole model.
     """
 
     url: str
@@ -55,7 +55,7 @@ class Web:
 
     @property
     def name(self) -> str:
-        """What the model is called."""
+        """The model's name."""
         return self.url.rstrip("/").rpartition("/")[2]
 
     def __str__(self) -> str:
@@ -63,10 +63,10 @@ class Web:
 
 
 def parse(text: str) -> Hub | Web | Path:
-    """What `text` means.
+    """Parse the source `text`.
 
     Raises:
-        Refused: It means nothing, or something that is not fetched from.
+        Refused: It is not valid, or not a source that can be downloaded from.
     """
     if "$" in text or not text.isprintable():
         raise Refused(
@@ -89,19 +89,19 @@ def parse(text: str) -> Hub | Web | Path:
 
 
 def local_path(text: str | Path) -> Path:
-    """The path on this machine that `text` means, with a user's home folder in place of ``~``.
+    """The local path `text`, with ``~`` replaced by the user's home directory.
 
     Raises:
-        Refused: There is no such user.
+        Refused: The user does not exist.
     """
     try:
         return Path(text).expanduser().absolute()
-    except RuntimeError:  # pathlib's word for it
+    except RuntimeError:  # raised by pathlib
         raise Refused(f"{text}: this machine has no such user. Write the whole path.", "settings-invalid") from None
 
 
 def local_name(path: Path) -> str:
-    """What the model in the folder `path` is called: in a hub's cache, by its repository rather than its commit."""
+    """The model's name for the directory `path`: in a hub's cache, the repository's name instead of the commit."""
     cache = path.parent.parent.name
     if path.parent.name == "snapshots" and cache.startswith("models--"):
         return cache.rpartition("--")[2]
@@ -109,7 +109,7 @@ def local_name(path: Path) -> str:
 
 
 def _hub(text: str) -> Hub:
-    from huggingface_hub import parse_hf_uri  # here, for it takes its time, and a folder does not need it
+    from huggingface_hub import parse_hf_uri  # here: the import is slow, and a directory does not need it
     from huggingface_hub.errors import HfUriError
 
     try:

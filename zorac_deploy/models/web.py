@@ -1,4 +1,4 @@
-"""A model in a folder of a web server that has a manifest."""
+"""A model in a directory of a web server that has a manifest."""
 
 from pathlib import PurePosixPath
 from typing import Annotated
@@ -22,10 +22,10 @@ class _Manifest(BaseModel):
 
 
 def listing(web: Web, pickle: bool) -> Listing:
-    """What the model consists of now, as ``manifest.json`` in its folder says.
+    """The current files of the model, from ``manifest.json`` in its directory.
 
     Raises:
-        Refused: It cannot be reached, or is no model.
+        Refused: It cannot be reached, or is not a model.
     """
     with explained(str(web)):
         text = read(f"{web.url}manifest.json")

@@ -1,8 +1,8 @@
-"""Will it fit? What vLLM is going to log about memory, computed before it is started.
+"""Predict what vLLM will log about memory, before it is started.
 
 `plan` joins four descriptions: a `Model` (from its config.json), a `Card`, an `Engine` (a version of vLLM) and its
-`Flags`; the last three together are a `Setup`. Nothing here reads a host or starts anything; `fit` alone reads files,
-those of a model's folder.
+`Flags`; the last three together are a `Setup`. Nothing here reads a host or starts a program; only `fit` reads files,
+those of a model's directory.
 """
 
 from zorac_deploy.planner.config import from_config

@@ -1,4 +1,4 @@
-"""What a model's config.json leaves out, by its architecture: the defaults of the class that reads it.
+"""The defaults of settings that a model's config.json leaves out, by architecture.
 
 Hugging Face writes only what differs from a class's defaults, so a config cannot be read without them. Sources: the
 configuration classes of transformers 4.57, and vLLM's model files where they decide what is loaded.
@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is true of every model of one architecture.
+    """The properties shared by all models of one architecture.
 
     Attributes:
         gated: Whether the MLP has a gate, and so three matrices instead of two.
-        tied: Whether input and output embedding are one matrix where the config does not say.
-        sliding: Which layers see a window only, where the config does not list them: ``none``, ``all``, or ``n:1`` for
-            n such layers before each one that sees everything.
-        learned_positions: How many rows the table of positions has beyond the length; None where there is none.
-        defaults: Settings that the config may leave out.
+        tied: Whether input and output embedding are one matrix, if the config does not say.
+        sliding: Which layers use sliding-window attention, if the config does not list them: ``none``, ``all``, or
+            ``n:1``
+            for n such layers before each one with full attention.
+        learned_positions: How many rows the position table has beyond the length; None if there is no table.
+        defaults: Defaults of settings that the config may leave out.
     """
 
     gated: bool = True
@@ -57,7 +58,7 @@ _MLA = Architecture(
     }
 )
 
-# By model_type, as the config spells it.
+# By model_type, as spelled in the config.
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": _DENSE,
     "mistral": Architecture(sliding="all"),
@@ -128,12 +129,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "opt": Architecture(gated=False, tied=True, learned_positions=2, defaults={"max_position_embeddings": 2048}),
 }
 
-# A model that sees has a wrapper around its language model; these are not called like it.
+# A vision-language model wraps its language model; these wrappers have other names.
 _WRAPPERS = {"mistral3": "mistral", "kimi_vl": "deepseek_v3"}
 
 
 def find(model_type: str | None, class_name: str | None) -> str | None:
-    """The key of ARCHITECTURES for a config's ``model_type`` or, without one, for its class; None if it is unknown."""
+    """The key of ARCHITECTURES for a config's ``model_type`` or, without one, for its class; None if unknown."""
     stem = re.sub(r"(ForCausalLM|ForConditionalGeneration|LMHeadModel)$", "", class_name or "").lower()
     plain = (model_type or stem).replace("_", "").lower()
     names = {key.replace("_", ""): key for key in ARCHITECTURES}
@@ -141,7 +142,7 @@ def find(model_type: str | None, class_name: str | None) -> str | None:
     return names.get(plain) or names.get(plain + "text")
 
 
-# One thing by several names.
+# Synonyms.
 ALIASES: dict[str, tuple[str, ...]] = {
     "hidden_size": ("n_embd", "d_model"),
     "num_hidden_layers": ("n_layer", "num_layers"),
@@ -153,9 +154,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "num_experts_per_tok": ("num_experts_per_token", "moe_topk", "top_k_experts"),
 }
 
-# The towers that see: (hidden size, layers, MLP size, whether the MLP is gated), where the config leaves them out.
+# The vision towers: (hidden size, layers, MLP size, whether the MLP is gated), if the config leaves them out.
 VISION_DEFAULTS: dict[str, tuple[int, int, int, bool]] = {
-    "siglip_vision_model": (1152, 27, 4304, False),  # the one of Gemma 3; the class's own defaults are of no model here
+    "siglip_vision_model": (1152, 27, 4304, False),  # the tower of Gemma 3; no model here uses the class's own defaults
     "pixtral": (1024, 24, 4096, True),
     "moonvit": (1152, 27, 4304, False),
     "clip_vision_model": (1024, 24, 4096, False),

@@ -1,4 +1,4 @@
-"""How vLLM cuts the memory of the KV cache into blocks, and how many tokens they hold.
+"""How vLLM divides the memory of the KV cache into blocks, and how many tokens they hold.
 
 After vllm/v1/core/kv_cache_utils.py and vllm/v1/kv_cache_interface.py. Layers of one kind form groups of equal size;
 the layers of all groups share memory pools of one page size; a block is one page in each pool.
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from zorac_deploy.planner.engine import Engine
 from zorac_deploy.planner.model import Model
 
-_BLOCK_TOKENS = 16  # vLLM's default block size on NVIDIA cards
+_BLOCK_TOKENS = 16  # vLLM's default block size on NVIDIA GPUs
 
-# A request holds the running state and the one of the last full block, since prefix caching knows such states.
+# With prefix caching, a request holds the running state and that of the last full block.
 _STATES = {True: 2, False: 1}
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The cut of the cache, for one model on one card.
+    """The division of the cache, for one model on one GPU.
 
     Attributes:
         block_tokens: Tokens that one block of attention holds.
         block_bytes: Bytes of a block in all pools.
-        full_groups: Groups of layers that see everything.
-        sliding_groups: Groups of layers that see a window.
+        full_groups: Groups of layers with full attention.
+        sliding_groups: Groups of layers with sliding-window attention.
         state_groups: Groups of layers with a state of fixed size.
     """
 
@@ -36,20 +36,20 @@ class Cache:
 
     @property
     def groups(self) -> int:
-        """How many groups there are."""
+        """The number of groups."""
         return self.full_groups + self.sliding_groups + self.state_groups
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of the cache that a token of a request takes which all groups keep."""
+        """Bytes of the cache per token of a request, over all groups that store every token."""
         return self.block_bytes * (self.full_groups + self.sliding_groups) / self.block_tokens
 
 
 def cut(model: Model, engine: Engine, cache_dtype_bytes: int, tensor_parallel_size: int) -> Cache:
-    """How the cache of `model` is cut on one of `tensor_parallel_size` cards.
+    """Divide the cache of `model` on one of `tensor_parallel_size` GPUs.
 
     A token takes 2 · KV heads · head size numbers in a layer (keys and values); with latent attention its rank plus the
-    part for positions, once, and whole on every card.
+    part for positions, once, and not split between GPUs.
     """
     kinds = [layer.attention for layer in model.layers]
     if model.latent:
@@ -57,14 +57,15 @@ def cut(model: Model, engine: Engine, cache_dtype_bytes: int, tensor_parallel_si
     else:
         per_token = 2 * max(model.kv_heads // tensor_parallel_size, 1) * model.head_dim * cache_dtype_bytes
     full, sliding, states = (kinds.count("full") + kinds.count("latent"), kinds.count("sliding"), kinds.count("linear"))
-    if not full:  # all see a window: one kind of layer, treated like one that sees everything
+    if not full:  # all layers use sliding windows: one kind of layer, treated like full attention
         full, sliding = sliding, 0
     tokens = _BLOCK_TOKENS
     if states:
         tokens = max(tokens, math.ceil(_state_bytes(model, tensor_parallel_size) / per_token / tokens) * tokens)
     counts = [count for count in (full, sliding, states) if count]
     size = min(counts)
-    # Kinds that are about equally many share pools of the larger number (1.25 until 0.17, then 1.5; min(), until 0.11).
+    # Kinds with similar numbers of layers share pools of the larger number (1.25 until 0.17, then 1.5; min(), until
+    # 0.11).
     nearly = 1.5 if engine.version >= (0, 17) else 1.25
     if engine.version >= (0, 12) and max(counts) < size * nearly:
         size = max(counts)
@@ -78,7 +79,7 @@ def cut(model: Model, engine: Engine, cache_dtype_bytes: int, tensor_parallel_si
 
 
 def _state_bytes(model: Model, tensor_parallel_size: int) -> float:
-    """Bytes of one layer's state: the convolution's last inputs, and a matrix for each head of values."""
+    """Bytes of one layer's state: the convolution's last inputs, and a matrix for each value head."""
     linear = model.linear
     if linear is None:
         return 0.0
@@ -89,9 +90,9 @@ def _state_bytes(model: Model, tensor_parallel_size: int) -> float:
 
 
 def blocks_per_request(cache: Cache, model: Model, engine: Engine, length: int, max_num_batched_tokens: int) -> int:
-    """How many blocks a request of `length` tokens may hold at once."""
+    """How many blocks a request of `length` tokens may hold at a time."""
     whole = math.ceil(length / cache.block_tokens)
-    # Since 0.26 blocks of the batch before are still held while the next one is computed.
+    # Since 0.26 the blocks of the previous batch are still held while the next one is computed.
     in_flight = max_num_batched_tokens * (2 if engine.version >= (0, 26) else 1)
     window = min((model.window or length) - 1 + in_flight, length)
     seen = math.ceil(window / cache.block_tokens) + 1  # a window may begin within a block
@@ -112,7 +113,7 @@ def longest(
     """The longest request, up to `limit` tokens, whose blocks fit into `kv_bytes`; 0 if none does."""
     blocks = int(kv_bytes // cache.block_bytes) if kv_bytes > 0 else 0
     low, high = 0, limit
-    while low < high:  # longer requests hold more blocks, so halving finds the last that fits
+    while low < high:  # longer requests need more blocks, so bisection finds the last that fits
         middle = (low + high + 1) // 2
         if blocks_per_request(cache, model, engine, middle, max_num_batched_tokens) <= blocks:
             low = middle

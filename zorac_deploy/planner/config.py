@@ -1,4 +1,4 @@
-"""Read a config.json: the model that it describes."""
+"""Parse a config.json into a model description."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +10,12 @@ from zorac_deploy.planner.quantization import quantization
 
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
 
-# A state of its own instead of keys and values; only the gated delta net of Qwen's hybrids is known here.
+# A state instead of keys and values; only the gated delta net of Qwen's hybrids is known here.
 _STATE_SPACE = ("mamba", "mamba2", "recurrent", "conv", "hybrid", "M", "ssm")
 
 
 class _Config:
-    """A config.json, asked setting by setting, with the architecture's defaults behind it."""
+    """A config.json with the architecture's defaults."""
 
     def __init__(self, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         self._values, self._defaults = values, defaults
@@ -36,7 +36,7 @@ class _Config:
                     "model-unknown",
                 )
             return default
-        # A list where a number is usual (one entry a layer) belongs to an architecture that is planned otherwise.
+        # A list in place of a number (one entry per layer) is of an architecture that is planned otherwise.
         if isinstance(found, bool) or not isinstance(found, int) or not least <= found <= 10**9:
             raise Refused(
                 f"config.json has {name}: {found!r}, but needs a whole number of at least {least}. Download it again.",
@@ -45,7 +45,7 @@ class _Config:
         return found
 
     def number(self, name: str, default: float) -> float:
-        """The number `name`; `default` where there is none that makes sense."""
+        """The number `name`; `default` if it is missing or invalid."""
         found = self.get(name)
         return float(found) if isinstance(found, (int, float)) and 0 < found <= 10**4 else default
 
@@ -60,14 +60,14 @@ class _Config:
 
 
 def from_config(config: Mapping[str, Any], dtype: str = "auto") -> Model:
-    """The model that `config`, the content of a config.json, describes.
+    """The model that `config` describes.
 
     Args:
         config: The content of config.json.
-        dtype: What is computed in: ``auto`` for what the config says.
+        dtype: The data type for computing: ``auto`` for that of the config.
 
     Raises:
-        Refused: It describes no model, or one that cannot be planned; the message names the setting.
+        Refused: It is not a model, or cannot be planned; the message names the setting.
     """
     nested = (config.get(key) for key in ("text_config", "llm_config"))
     text: Mapping[str, Any] = next((section for section in nested if isinstance(section, Mapping)), {})
@@ -160,7 +160,7 @@ def _attention(kind: str) -> Attention:
 
 
 def _implied(read: _Config, architecture: Architecture, count: int) -> list[Attention]:
-    """The kinds of attention where the config does not list them."""
+    """The kinds of attention, if the config does not list them."""
     if interval := read.size("full_attention_interval", 0, least=0):
         return ["full" if (index + 1) % interval == 0 else "linear" for index in range(count)]
     period = read.size("sliding_window_pattern", read.size("_sliding_window_pattern", 0, least=0), least=0)
@@ -236,9 +236,9 @@ def _rotary_numbers(read: _Config, max_model_len: int, head_dim: int, sees: bool
     """Numbers in the tables of rotary position embeddings (vllm/model_executor/layers/rotary_embedding)."""
     said = read.section("rope_scaling") or read.section("rope_parameters")
     rope, rows = _Config(said or {}, {}), float(max_model_len)
-    if read.get("rope_local_base_freq") is not None:  # Gemma 3: a second table for the layers that see a window
+    if read.get("rope_local_base_freq") is not None:  # Gemma 3: a second table for the layers with sliding windows
         rows += max_model_len
-        if said is None and sees:  # all of its models that see were released with positions scaled so
+        if said is None and sees:  # all released vision models have scaled positions
             rope = _Config({"rope_type": "linear", "factor": 8.0}, {})
     if _scaling(rope) == "linear":
         rows += max_model_len * (rope.number("factor", 1.0) - 1)
@@ -247,7 +247,7 @@ def _rotary_numbers(read: _Config, max_model_len: int, head_dim: int, sees: bool
 
 
 def _scaling(rope: _Config) -> str | None:
-    """How positions are scaled beyond the length that the model was trained with."""
+    """How positions are scaled beyond the training length."""
     return _word(rope.get("rope_type")) or _word(rope.get("type"))
 
 
@@ -256,7 +256,7 @@ def _word(value: object) -> str | None:
 
 
 def _dtype_bytes(dtype: str) -> int:
-    # vLLM computes in 16 bits even what is stored in 32 (vllm/config/model.py, _resolve_auto_dtype).
+    # vLLM computes in 16 bits even if the weights are stored in 32 (vllm/config/model.py, _resolve_auto_dtype).
     if dtype == "auto":
         return 2
     if dtype not in DTYPE_BYTES:
@@ -265,7 +265,7 @@ def _dtype_bytes(dtype: str) -> int:
 
 
 def _vision(config: Mapping[str, Any], hidden: int) -> int:
-    """Numbers in the tower that sees and in what connects it."""
+    """Numbers in the vision tower and its projector."""
     vision = config.get("vision_config")
     if not isinstance(vision, Mapping):
         return 0
@@ -275,6 +275,6 @@ def _vision(config: Mapping[str, Any], hidden: int) -> int:
     depth = read.size("num_hidden_layers", read.size("depth", fallback[1]))
     mlp = read.size("intermediate_size", fallback[2])
     layer = 4 * width * width + (3 if fallback[3] else 2) * width * mlp
-    # Qwen's towers merge 2 x 2 patches before they connect, the others connect each.
+    # Qwen's towers merge 2 x 2 patches before the projector, the others none.
     merged = width * read.size("spatial_merge_size", 1) ** 2
     return depth * layer + merged * merged + merged * hidden + width * read.size("patch_size", 14) ** 2 * 3

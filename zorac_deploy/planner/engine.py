@@ -1,6 +1,6 @@
-"""What differs between versions of vLLM, and what its defaults are on a card.
+"""The differences between versions of vLLM, and its defaults for each GPU.
 
-Read in the sources of 0.10.1.1 to 0.33.0; where the sources do not say it, measured, and marked so.
+From the sources of 0.10.1.1 to 0.33.0; otherwise measured, and marked as such.
 """
 
 import re
@@ -13,7 +13,7 @@ GIB = 2**30
 # The engine of the profiles with a GPU.
 DEFAULT_VERSION = "0.26.0"
 
-# Compute capability by name (NVIDIA, "CUDA GPU Compute Capability"); the first that matches counts.
+# Compute capability by product name (NVIDIA, "CUDA GPU Compute Capability"); the first match is used.
 _CAPABILITIES = (
     (r"B300|GB300", "10.3"),
     (r"B200|GB200", "10.0"),
@@ -29,19 +29,19 @@ _CAPABILITIES = (
 
 
 def capability(name: str) -> str | None:
-    """The compute capability of the card called `name`, as in ``8.9``; None if the name tells nothing."""
+    """The compute capability of the GPU called `name`, such as ``8.9``; None if the name is unknown."""
     return next((value for pattern, value in _CAPABILITIES if re.search(pattern, name.upper())), None)
 
 
 @dataclass(frozen=True)
 class Card:
-    """The cards that the engine runs on, all of one kind.
+    """The GPUs that the engine runs on, all of one kind.
 
     Attributes:
-        total_gib: Memory of one, as CUDA sees it.
-        free_gib: What of it is free before the engine starts; None for a card that nobody else uses.
-        name: What it is called; may be empty.
-        count: How many there are.
+        total_gib: The memory of one, as CUDA sees it.
+        free_gib: The free memory before the engine starts; None for a GPU without other processes.
+        name: Its product name; may be empty.
+        count: The number of GPUs.
     """
 
     total_gib: float
@@ -51,7 +51,7 @@ class Card:
 
     @property
     def compute(self) -> tuple[int, int] | None:
-        """The compute capability; None if the name does not tell it."""
+        """The compute capability; None if unknown."""
         found = capability(self.name)
         return (int(found.split(".")[0]), int(found.split(".")[1])) if found else None
 
@@ -62,7 +62,7 @@ class Engine:
 
     Attributes:
         version: Major and minor number.
-        name: What it is called, as in ``cuda-0.26.0`` or ``0.26.0``.
+        name: Its name, such as ``cuda-0.26.0`` or ``0.26.0``.
     """
 
     version: tuple[int, int]
@@ -70,15 +70,15 @@ class Engine:
 
     @property
     def processor(self) -> bool:
-        """Whether it computes on the processor."""
+        """Whether it computes on the CPU."""
         return self.name.startswith("cpu")
 
     @classmethod
     def parse(cls, text: str) -> "Engine":
-        """The engine that `text`, as in ``0.26.0``, names.
+        """The engine called `text`, such as ``0.26.0``.
 
         Raises:
-            Refused: It names none that the planner knows.
+            Refused: The planner does not know it.
         """
         found = re.search(r"(\d+)\.(\d+)", text)
         if not found or (version := (int(found[1]), int(found[2]))) < (0, 9):
@@ -87,13 +87,13 @@ class Engine:
 
     @property
     def gpu_memory_utilization(self) -> float:
-        """The default share of the card (vllm/config/cache.py)."""
+        """The default share of the GPU's memory (vllm/config/cache.py)."""
         return 0.92 if self.version >= (0, 21) else 0.9
 
     def batch_defaults(self, card: Card) -> tuple[int, int]:
         """The defaults of ``max_num_batched_tokens`` and ``max_num_seqs`` for the API server.
 
-        From vllm/engine/arg_utils.py, get_batch_defaults: large cards get more, but for the A100.
+        From vllm/engine/arg_utils.py, get_batch_defaults: large GPUs get more, except the A100.
         """
         if self.version >= (0, 33) and card.total_gib >= 160:
             return 16384, 1024
@@ -102,7 +102,7 @@ class Engine:
         return 2048, 256
 
     def cache_bytes(self, small_cache: bool, dtype_bytes: int) -> int:
-        """Bytes of a number in the cache where the flags leave it open; since 0.16 a checkpoint may want 8 bits."""
+        """Bytes of a number in the cache if the flags leave it open; since 0.16 a checkpoint may require 8 bits."""
         return 1 if small_cache and self.version >= (0, 16) else dtype_bytes
 
     @property
@@ -125,15 +125,15 @@ class Engine:
 
     @property
     def counts_everything_consumed(self) -> bool:
-        """Whether all that left the card's free memory is counted, cached blocks of the allocator too (since 0.27)."""
+        """Whether all memory taken from the GPU is counted, including the allocator's cached blocks (since 0.27)."""
         return self.version >= (0, 27)
 
     def sampler_bytes(self, experts: bool, hybrid: bool) -> tuple[float, float]:
-        """Bytes that sampling takes for one sequence and word beside the logits: at least, and at most.
+        """Bytes that sampling takes per sequence and vocabulary entry beside the logits: at least, and at most.
 
         Logits in 32 bits (4), probabilities (4), random numbers (4) and a mask (1) make 13. Sorting for top-p, which
-        0.17 gave up, adds sorted values (4), their indices (8) and the sort's own copies of both (11): 36. Until 0.10
-        FlashInfer, where it is installed, did it without. The second runner's profile draws no random numbers: 6.
+        0.17 dropped, adds sorted values (4), their indices (8) and the sort's own copies of both (11): 36. Until 0.10
+        FlashInfer, if installed, did it without sorting. The second runner's profile draws no random numbers: 6.
         """
         if self.second_runner(experts, hybrid):
             return 6, 6

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from zorac_deploy.errors import Refused
 from zorac_deploy.planner.engine import Card, Engine
 
-# Bytes of a number in the cache; None for the model's own.
+# Bytes of a number in the cache; None for the model's own type.
 CACHE_BYTES = {"auto": None, "bfloat16": 2, "float16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """The flags of vLLM that decide its memory; None where the engine's default is to be taken.
+    """The flags of vLLM that decide its memory; None uses the engine's default.
 
     Attributes:
-        max_model_len: Tokens; 0 for the longest that surely fits.
-        least_max_model_len: Tokens that 0 shall not fall below.
-        kv_cache_memory_gib: A cache of fixed size, as vLLM on a processor has it; None for what the card leaves.
+        max_model_len: Tokens; 0 for the longest context that certainly fits.
+        least_max_model_len: The minimum that 0 may choose.
+        kv_cache_memory_gib: A cache of fixed size, as vLLM on a CPU has it; None for the remaining GPU memory.
     """
 
     gpu_memory_utilization: float | None = None
@@ -32,7 +32,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class Settings(Flags):
-    """Flags of which none is left out."""
+    """The flags with all values set."""
 
     gpu_memory_utilization: float = 0.9
     max_model_len: int = 0
@@ -41,7 +41,7 @@ class Settings(Flags):
 
 
 def check(card: Card, flags: Flags) -> None:
-    """Refuse numbers that no engine and no card could have."""
+    """Refuse numbers that no engine or GPU supports."""
     numbers = (
         ("the GPU's memory in GiB", card.total_gib, 0, 10_000),
         ("the free memory in GiB", card.total_gib if card.free_gib is None else card.free_gib, -1e-9, card.total_gib),
@@ -65,7 +65,7 @@ def check(card: Card, flags: Flags) -> None:
 
 
 def complete(flags: Flags, card: Card, engine: Engine, longest: int) -> tuple[Settings, dict[str, object]]:
-    """The flags with what the engine takes for those left out, and which these are."""
+    """The flags with the engine's defaults for those left out, and the names of these."""
     batched, seqs = engine.batch_defaults(card)
     defaults: dict[str, object] = {
         "gpu_memory_utilization": engine.gpu_memory_utilization,

@@ -17,26 +17,26 @@ from zorac_deploy.planner.weights import weights_bytes
 from zorac_host import model_manifest
 from zorac_host.refusal import Refusal
 
-# Tensors of these types are loaded in the type that is computed in; the others hold packed weights and stay so.
+# Tensors of these types are converted to the type for computing; others hold packed weights and stay as they are.
 _COMPUTED = ("F64", "F32", "F16", "BF16")
 
-# What vLLM makes of a model in full width while it loads it, by its flag `quantization`.
+# The format to which vLLM quantizes a full-precision model at load, by its flag `quantization`.
 _AT_LOAD = {"bitsandbytes": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
 
-# Where files and config.json differ by more, they do not belong together: the formula is within 2 %.
+# A larger difference between files and config.json means different models: the formula is within 2 %.
 _TOLERANCE = 0.1
 
 
 def fit(folder: Path, setup: Setup) -> Plan:
-    """What vLLM, or for a GGUF model llama.cpp, is going to do with the model in `folder`.
+    """Plan the model in `folder` for vLLM, or a GGUF model for llama.cpp.
 
     Args:
-        folder: The model's folder; or a GGUF file, or the first of its parts.
-        setup: What it is planned for. Its other settings say how vLLM quantizes at load, and what makes it slower.
+        folder: The model's directory; or a GGUF file, or the first of its parts.
+        setup: The setup. Its other settings may quantize at load, or make the engine slower.
 
     Raises:
-        Refused: There is no whole model, or one of which nothing can be said; the engine or the card does not serve its
-            format; or a setting makes no sense, or makes it slower.
+        Refused: The model is incomplete or cannot be planned; the engine or the GPU does not support its format; or a
+            setting is invalid or slower.
     """
     if files := _gguf_files(folder):
         names = settings.unknown(setup.settings, llama_cpp=True)
@@ -73,7 +73,7 @@ def fit(folder: Path, setup: Setup) -> Plan:
 
 
 def _doubted(found: Plan, unknown: Sequence[str]) -> Plan:
-    """The plan, which is not sure where the planner does not know settings of these names."""
+    """The plan, marked as uncertain if the planner does not know settings of these names."""
     if not unknown:
         return found
     doubt = f"the planner does not know how much memory {', '.join(unknown)} {'take' if unknown[1:] else 'takes'}"
@@ -83,7 +83,7 @@ def _doubted(found: Plan, unknown: Sequence[str]) -> Plan:
 
 
 def _gguf_files(model: Path) -> list[Path]:
-    """The files of a GGUF model; none if it is of another format, or not there."""
+    """The files of a GGUF model; empty if it has another format, or does not exist."""
     try:
         return list(model_manifest.gguf_files(model))
     except Refusal as fault:
@@ -103,10 +103,10 @@ def _config(folder: Path) -> Mapping[str, Any]:
 
 
 def _stored_gib(folder: Path, model: Model) -> float | None:
-    """What the weights in the files take once they are loaded; None where there are no files.
+    """The size of the weights once loaded; None without files.
 
     Raises:
-        Refused: A file is missing or was cut off.
+        Refused: A file is missing or truncated.
     """
     partial = sorted(folder.rglob("*.incomplete"))
     if partial:

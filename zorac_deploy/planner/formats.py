@@ -1,4 +1,4 @@
-"""Which checkpoints an engine can serve, on which cards; and which settings would have it serve them slower.
+"""Which checkpoint formats an engine serves on which GPUs, and which settings make it slower.
 
 From the quantization methods of vLLM 0.26.0 and 0.32.0 (vllm/model_executor/layers/quantization), their
 get_min_capability, and the order and the names of its kernels (vllm/model_executor/kernels/linear).
@@ -14,8 +14,8 @@ from zorac_host import slow_kernels
 
 Compute = tuple[int, int]
 
-# By quant_method, the compute capability that a card needs, where that is more than what every engine here needs.
-# FP8 is not among them: below 8.9 Marlin unpacks such weights, and they are computed with in 16 bits.
+# By quant_method, the compute capability that a GPU needs, if more than every engine here needs.
+# FP8 is not listed: below 8.9 Marlin unpacks such weights, and they are computed in 16 bits.
 _METHODS: dict[str, Compute] = {
     "awq": (7, 5),
     "bitsandbytes": (7, 0),
@@ -39,22 +39,22 @@ _METHODS: dict[str, Compute] = {
     "quark": (7, 0),
     "torchao": (7, 5),
 }
-# What is tried with an engine on the processor, in this project's sandbox. The rest is not known to work there.
+# The formats tested with an engine on the CPU, in this project's sandbox. Others are untested.
 _ON_A_PROCESSOR = ("awq", "bitsandbytes", "compressed-tensors", "gptq")
-# vLLM's own code for bitsandbytes left its core with 0.28; the package that computes never was a part of it.
+# vLLM's own code for bitsandbytes left its core with 0.28; the package with the kernels was never part of it.
 _BNB_PACKAGES = {"bitsandbytes": (0, 0), "vllm-bnb-plugin": (0, 28)}
 
-# What linear_backend has 4-bit integers computed with, of the kernels that are slow.
+# The slow kernels that linear_backend can choose for 4-bit integers.
 _BACKENDS = {"conch": "ConchLinearKernel", "exllama": "ExllamaLinearKernel", "triton": "TritonW4A16LinearKernel"}
-# Until these versions, a method that was asked for by its name was not exchanged for its faster one.
+# Until these versions, a method requested by name was not replaced by its faster one.
 _FORCED_UNTIL = {"awq": (0, 24), "gptq": (0, 23)}
 
 
 def check(config: Mapping[str, Any], card: Card, engine: Engine) -> None:
-    """Require that `engine` knows the checkpoint's format, and that `card` has what it needs.
+    """Require that `engine` supports the checkpoint's format, and that `card` has the compute capability.
 
     Raises:
-        Refused: It does not, or the card has not.
+        Refused: The engine or the GPU does not support it.
     """
     method = quantized_by(config)
     if not method:
@@ -77,16 +77,16 @@ def check(config: Mapping[str, Any], card: Card, engine: Engine) -> None:
 
 
 def check_speed(config: Mapping[str, Any], settings: Mapping[str, str], card: Card, engine: Engine) -> None:
-    """Require that no setting forces a kernel behind one that runs on `card`: what a start would be undone for.
+    """Require that no setting forces a slower kernel than the best for `card`: such a start would be rolled back.
 
     Args:
         config: The model's config.json.
         settings: Flags of the engine with underscores for dashes, and its environment.
-        card: The card.
+        card: The GPU.
         engine: The engine.
 
     Raises:
-        Refused: One does.
+        Refused: A setting forces a slower kernel.
     """
     if engine.processor or not card.compute:
         return
@@ -115,7 +115,7 @@ def _forced(
     if backend in _BACKENDS:
         found.append((f"linear_backend: {backend} in vllm_service_extra_flags", _BACKENDS[backend]))
     disabled = settings.get("VLLM_DISABLED_KERNELS", "").split(",")
-    # Machete is Hopper's alone, and there as good as Marlin.
+    # Machete is for Hopper only, and there as good as Marlin.
     if "MarlinLinearKernel" in disabled and (compute[0] != 9 or "MacheteLinearKernel" in disabled):
         found.append(("VLLM_DISABLED_KERNELS in vllm_environment", "ExllamaLinearKernel"))
     if settings.get("VLLM_BATCH_INVARIANT", "0") != "0" and quantized_by(config) == "awq":
@@ -124,7 +124,7 @@ def _forced(
 
 
 def quantized_by(config: Mapping[str, Any]) -> str:
-    """What the checkpoint is quantized by, as vLLM calls it; an empty string where it is not."""
+    """The checkpoint's quantization method, in vLLM's terms; empty for none."""
     given = config.get("quantization_config") or config.get("compression_config")
     named = given.get("quant_method") or given.get("quantization_method") if isinstance(given, Mapping) else ""
     name = str(named or "").lower()
@@ -132,7 +132,7 @@ def quantized_by(config: Mapping[str, Any]) -> str:
 
 
 def _weights(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How the first group of compressed-tensors' describes weights; empty for others."""
+    """The first group's description of weights in compressed-tensors; empty for other methods."""
     given = config.get("quantization_config") or {}
     groups = given.get("config_groups") if isinstance(given, Mapping) else None
     first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
@@ -141,7 +141,7 @@ def _weights(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _four_bits(config: Mapping[str, Any]) -> bool:
-    """Whether weights are integers of four bits that are computed with in 16."""
+    """Whether weights are 4-bit integers that are computed in 16 bits."""
     weights = _weights(config)
     return quantized_by(config) in ("awq", "gptq") or (weights.get("num_bits") == 4 and weights.get("type") == "int")
 
@@ -158,7 +158,7 @@ def _needed(method: str, config: Mapping[str, Any]) -> Compute:
 
 
 def _require_packages(engine: Engine) -> None:
-    """Require that the engine's lock holds what bitsandbytes needs."""
+    """Require that the engine's lock has what bitsandbytes needs."""
     lock = content.role_file("engine", f"locks/{engine.name}.txt")
     if not lock.is_file():
         return

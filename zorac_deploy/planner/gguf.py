@@ -1,4 +1,4 @@
-"""Read what a GGUF file says of its model: its settings and its tensors' sizes, and nothing of the tensors themselves.
+"""Read the header of a GGUF file: its settings and its tensors' sizes.
 
 The format: ggml-org/ggml, docs/gguf.md. All numbers are little endian.
 """
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from zorac_deploy.errors import Refused
 
-# A type of tensor by its number: how many values make a block, and how many bytes that block has.
+# By the number of a tensor's type: values per block, and bytes per block.
 _BLOCKS = {
     0: (1, 4),
     1: (1, 2),
@@ -53,7 +53,7 @@ _BLOCKS = {
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 _ALIGNMENT = 32
-_LIMIT = 2**24  # more settings, tensors, or signs in a name than that has no model
+_LIMIT = 2**24  # no model has more settings, tensors, or characters in a name
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Gguf:
     """A model in GGUF.
 
     Attributes:
-        settings: Its settings by name; a list is there as its length alone, but for numbers of the layers.
+        settings: Its settings by name; of a list only the length, except for numbers per layer.
         tensors: Bytes of each tensor, by its name.
     """
 
@@ -77,13 +77,13 @@ def read(files: Sequence[Path]) -> Gguf:
     """The model in `files`, the parts of one.
 
     Raises:
-        Refused: A file is damaged or was cut off.
+        Refused: A file is damaged or truncated.
     """
     settings: dict[str, Any] = {}
     tensors: dict[str, int] = {}
     for path in files:
         try:
-            if not path.is_file():  # a pipe would be waited for
+            if not path.is_file():  # reading a pipe would block
                 raise ValueError("it is not a regular file")
             with path.open("rb") as file:
                 of_part = _Reader(file).whole()
@@ -151,7 +151,7 @@ class _Reader:
         kind, length = self._numbers("<IQ")
         if length > _LIMIT:
             raise ValueError(f"a list of {length}")
-        if kind == _STRING:  # the vocabulary: only its size matters
+        if kind == _STRING:  # the vocabulary: only its size is needed
             for _ in range(length):
                 self._file.seek(self._length(), 1)
             return length

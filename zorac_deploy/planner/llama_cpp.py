@@ -1,7 +1,7 @@
-"""Will it fit: what llama.cpp is going to log about memory, before it is started.
+"""Predict what llama.cpp will log about memory, before it is started.
 
-It takes three buffers: the weights, the KV cache of its whole context, and what one batch is computed in. The first two
-follow from the file (src/llama-kv-cache.cpp, src/llama-kv-cache-iswa.cpp); the third was fitted to logged starts.
+It allocates three buffers: the weights, the KV cache of its whole context, and the compute buffer of one batch. The
+first two follow from the file (src/llama-kv-cache.cpp, src/llama-kv-cache-iswa.cpp); the third was fitted to logs.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,47 +15,47 @@ from zorac_deploy.planner.flags import Flags, check
 from zorac_deploy.planner.memory import Size
 from zorac_deploy.planner.plan import Plan, Verdict
 
-# Bytes of a number in the cache: f16, and q8_0 with a scale of two bytes for 32 of them.
+# Bytes of a number in the cache: f16, and q8_0 with a scale of two bytes per 32 numbers.
 _CACHE_BYTES = {True: 34 / 32, False: 2.0}
-# Tokens that are computed at once: the default of --ubatch-size, and the unit of the cache's length.
+# The tokens of a batch: the default of --ubatch-size, and the unit of the cache's length.
 _BATCH, _CELLS = 512, 256
-# Share of the card's memory; vLLM's own default, for llama.cpp has none.
+# The share of the GPU's memory: vLLM's default, because llama.cpp has none.
 _UTILIZATION, _SEQUENCES = 0.9, 4
-# Between computed and logged: on a processor within 10 %; for cards no start was logged yet, and CUDA's own context and
-# cuBLAS's workspace come on top.
+# The spread between computed and logged: on a CPU within 10 %; for GPUs no start was logged yet, and CUDA's own context
+# and cuBLAS's workspace are added.
 _COMPUTE_SPREAD = {True: (0.5, 3.0), False: (0.9, 1.1)}
 _CONTEXT_GIB = {True: Size(0.5, 0.2, 0.8), False: Size(0.05, 0.0, 0.1)}
 _MOST_LAYERS = 10_000
-# Which architectures have layers that see a window, and where the file does not say it: every n-th sees everything.
+# The architectures with sliding-window layers; if the file does not list them, every n-th layer has full attention.
 _WINDOWED = {"gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "cohere2": 4}
-# What is not attention as it is counted here: states of fixed size, and compressed vectors.
+# Layers without regular attention: states of fixed size, and compressed vectors.
 _UNCOUNTED = ("ssm.state_size", "attention.kv_lora_rank", "wkv.head_size", "full_attention_interval")
 
 
 def fit(files: Sequence[Path], card: Card, flags: Flags) -> Plan:
-    """What llama.cpp is going to do with the GGUF model in `files` on `card`, of which a processor has none.
+    """Plan the GGUF model in `files` for `card`; a CPU has a `count` of 0.
 
     Raises:
-        Refused: A file is damaged or describes no model that can be planned, or a flag makes no sense.
+        Refused: A file is damaged or cannot be planned, or a flag is invalid.
     """
     check(replace(card, count=max(card.count, 1)), flags)
     return plan(gguf.read(files), card, flags)
 
 
 def plan(model: gguf.Gguf, card: Card, flags: Flags) -> Plan:
-    """As `fit`, for what was read of the files."""
+    """As `fit`, for the content of the files."""
     trained, on_card = _number(model, "context_length"), card.count > 0
     share = flags.gpu_memory_utilization or _UTILIZATION
     sequences = flags.max_num_seqs or _SEQUENCES
     assumed = {} if flags.gpu_memory_utilization else {"gpu_memory_utilization": share}
     assumed |= {} if flags.max_num_seqs else {"max_num_seqs": sequences}
-    cards = max(card.count, 1)  # layers are dealt out to them, by what each has free
+    cards = max(card.count, 1)  # layers are distributed by the free memory of each
     budget = share * card.total_gib * cards
     small = flags.kv_cache_dtype.startswith("fp8")
     weights = _weights(model, on_card) / GIB
 
     def needed(length: int) -> Size:
-        """What all of it takes with a context of `length` tokens."""
+        """The memory for a context of `length` tokens."""
         compute, context = _compute(model, length), _CONTEXT_GIB[on_card]
         fixed = weights + _cache(model, length, sequences, small) / GIB
         low, high = _COMPUTE_SPREAD[on_card]
@@ -66,7 +66,7 @@ def plan(model: gguf.Gguf, card: Card, flags: Flags) -> Plan:
         )
 
     def longest(within: float) -> int:
-        """The longest context that surely fits within so many GiB."""
+        """The longest context that certainly fits within so many GiB."""
         return _largest(lambda length: needed(length).high <= within, trained)
 
     sure = longest(budget)
@@ -99,7 +99,7 @@ def plan(model: gguf.Gguf, card: Card, flags: Flags) -> Plan:
 
 
 def _weights(model: gguf.Gguf, on_card: bool) -> int:
-    """Bytes of the weights that are where the model is computed: the table of words stays on the host."""
+    """Bytes of the weights on the device that computes: the token embedding stays on the host."""
     apart = on_card and "output.weight" in model.tensors
     return sum(size for name, size in model.tensors.items() if not (apart and name == "token_embd.weight"))
 
@@ -118,7 +118,7 @@ def _cache(model: gguf.Gguf, length: int, sequences: int, small: bool) -> float:
 
 
 def _windowed(model: gguf.Gguf, layers: int) -> list[bool]:
-    """Which layers see a window; none where it is not known, which counts too much rather than too little."""
+    """Which layers have sliding windows; none if unknown, which counts too much rather than too little."""
     pattern = model.setting("attention.sliding_window_pattern")
     if isinstance(pattern, list) and len(pattern) == layers:
         return [bool(each) for each in pattern]
@@ -129,7 +129,7 @@ def _windowed(model: gguf.Gguf, layers: int) -> list[bool]:
 
 
 def _compute(model: gguf.Gguf, length: int) -> float:
-    """GiB of the buffer in which a batch is computed: numbers of 32 bits, and the mask of what each token sees."""
+    """GiB of the compute buffer of a batch: 32-bit numbers, and the attention mask."""
     feed_forward = max(_per_layer(model, "feed_forward_length", 1, 0))
     numbers = 3 * feed_forward + 4 * _number(model, "embedding_length")
     return _BATCH * (4 * numbers + 2 * _padded(length)) / GIB
@@ -155,7 +155,7 @@ def _largest(fits: Callable[[int], bool], most: int) -> int:
 
 
 def _padded(length: int) -> int:
-    """The cells of a cache for `length` tokens."""
+    """The cells of a cache for `length` tokens, rounded up."""
     return -(-length // _CELLS) * _CELLS
 
 
@@ -167,9 +167,9 @@ def _per_layer(model: gguf.Gguf, name: str, layers: int, default: int) -> list[i
 
 
 def _number(model: gguf.Gguf, name: str, default: int = 0, most: int = 10**9) -> int:
-    """The setting `name`, a number from 1 to `most`; `default`, if that is one, where the file does not say it."""
+    """The setting `name`, a number from 1 to `most`; `default`, if given, when the file does not have it."""
     found = model.setting(name) or default
-    if isinstance(found, list):  # of each layer
+    if isinstance(found, list):  # one number per layer
         found = max((each for each in found if isinstance(each, int)), default=0)
     if not isinstance(found, int) or not 1 <= found <= most:
         architecture = model.settings.get("general.architecture", "of no architecture")

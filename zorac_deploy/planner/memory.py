@@ -1,4 +1,4 @@
-"""What takes memory of a card before the KV cache gets the rest."""
+"""The GPU memory that is taken before the KV cache gets the rest."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from zorac_deploy.planner.flags import Settings
 from zorac_deploy.planner.model import Model
 from zorac_deploy.planner.weights import padded_vocabulary, weights_bytes
 
-# Between what is computed and what was logged; see docs/planner.md for the records behind each.
+# The spread between computed and logged values; docs/planner.md has the records.
 _WEIGHTS_SPREAD = 0.02
 _ACTIVATION_SPREAD = 0.15
 _SPREAD_GIB = 0.1
@@ -15,7 +15,7 @@ _SPREAD_GIB = 0.1
 
 @dataclass(frozen=True)
 class Size:
-    """A size in GiB: what is expected, the least and the most."""
+    """A size in GiB: expected, minimum and maximum."""
 
     value: float
     low: float
@@ -24,11 +24,11 @@ class Size:
 
 @dataclass(frozen=True)
 class Parts:
-    """What takes memory before the KV cache gets the rest.
+    """The memory that is taken before the KV cache gets the rest.
 
     Attributes:
-        graphs_counted: Whether CUDA graphs are taken out of the KV cache.
-        spare: GiB of the activation that only a start which compiles needs.
+        graphs_counted: Whether CUDA graphs are subtracted from the KV cache.
+        spare: GiB of the activation that only a start with compilation needs.
     """
 
     weights: Size
@@ -49,14 +49,14 @@ class Parts:
 
 
 def parts(model: Model, card: Card, engine: Engine, flags: Settings, weights_gib: float | None) -> Parts:
-    """What takes memory; `weights_gib` as for `plan`."""
+    """The parts of the memory; `weights_gib` as for `plan`."""
     size = flags.tensor_parallel_size
     hybrid = any(layer.attention == "linear" for layer in model.layers)
     experts = model.experts is not None
     weights = weights_bytes(model, size, _keeps_wide_zero_points(model, card)) / GIB
-    if weights_gib is not None:  # the files know better; the formula tells what of it a card keeps
+    if weights_gib is not None:  # the files are exact; the formula gives each GPU's share
         weights = weights_gib * weights / (weights_bytes(model, 1, wide_zero_points=False) / GIB)
-    # What the planner does not know the shape of may be a quarter off.
+    # An unknown architecture may be a quarter off.
     spread = _WEIGHTS_SPREAD if model.known or weights_gib is not None else 0.25
     low, high = (_activation_gib(model, flags, width) for width in engine.sampler_bytes(experts, hybrid))
     compiled = _compiled_gib(model, engine, flags)
@@ -79,17 +79,17 @@ def parts(model: Model, card: Card, engine: Engine, flags: Settings, weights_gib
 
 
 def _keeps_wide_zero_points(model: Model, card: Card) -> bool:
-    """Whether vLLM takes Machete for 4-bit weights, which keeps zero points as 16-bit numbers: on Hopper it does."""
+    """Whether vLLM chooses Machete for 4-bit weights, which stores zero points as 16-bit numbers: on Hopper it does."""
     return card.compute == (9, 0) and model.quantization.method == "compressed-tensors"
 
 
 def _activation_gib(model: Model, flags: Settings, sampler_bytes: float) -> float:
-    """The most that the profile run holds at once (vllm/v1/worker/gpu_model_runner.py, profile_run).
+    """The peak memory of the profile run (vllm/v1/worker/gpu_model_runner.py, profile_run).
 
     It runs `max_num_batched_tokens` tokens through the layers, and then samples for `max_num_seqs` sequences. The
-    layers' peak is in the MLP: what goes in and out (4 * hidden size) and its gate, its other half and their product.
-    Sampling has all sequences' logits, over the whole vocabulary on every card. Experts work in buffers that stay: for
-    each token and each expert that sees it, the larger of its two halves and the hidden size, and their product.
+    layers' peak is in the MLP: input and output (4 * hidden size), the gate, its other half and their product.
+    Sampling has all sequences' logits, over the whole vocabulary on every GPU. Experts use buffers that stay: for
+    each token and each of its experts, the larger of the two halves and the hidden size, and their product.
     """
     tokens, size, width = flags.max_num_batched_tokens, flags.tensor_parallel_size, model.dtype_bytes
     inner = (3 if model.gated else 2) * model.intermediate / size
@@ -107,10 +107,10 @@ def _activation_gib(model: Model, flags: Settings, sampler_bytes: float) -> floa
 
 
 def _compiled_gib(model: Model, engine: Engine, flags: Settings) -> float:
-    """What a start that compiles holds at once, at the least: a copy of the output head, measured with 0.26 on an H100.
+    """The minimum extra memory of a start with compilation: a copy of the output head, measured with 0.26 on an H100.
 
-    A start that finds what it compiles in its cache does not, and has that much more for the KV cache. The first start
-    is the one that counts: a plan has to hold for it.
+    A start with a warm compilation cache has that much more for the KV cache. The first start decides: a plan has to
+    hold for it.
     """
     if flags.enforce_eager or engine.version < (0, 25):
         return 0.0
@@ -118,12 +118,13 @@ def _compiled_gib(model: Model, engine: Engine, flags: Settings) -> float:
 
 
 def _graphs_gib(model: Model, flags: Settings, engine: Engine) -> float:
-    """Memory of the CUDA graphs: measured as 0.2 MiB for each layer of each graph.
+    """Memory of the CUDA graphs: 0.2 MiB per layer and graph, measured.
 
-    With a mixture of experts 6 MiB more for each graph, 12 where the experts are in MXFP4.
+    A mixture of experts adds 6 MiB per graph, 12 with experts in MXFP4.
 
-    One graph for each of the sizes 1, 2, 4, every eighth to 256 and every sixteenth up to twice the sequences, at most
-    512; and, since 0.12, one more for each size up to the number of sequences (vllm/config/vllm.py,
+    There is one graph for each of the sizes 1, 2, 4, every eighth to 256 and every sixteenth up to twice the sequences,
+    at
+    most 512; and, since 0.12, one more for each size up to the number of sequences (vllm/config/vllm.py,
     _set_cudagraph_sizes).
     """
 
@@ -138,15 +139,15 @@ def _graphs_gib(model: Model, flags: Settings, engine: Engine) -> float:
 
 
 def _overhead(model: Model, card: Card, engine: Engine, flags: Settings) -> Size:
-    """What neither weights nor activation explain, measured on real starts."""
+    """The memory that neither weights nor activation explain, measured on real starts."""
     value = Size(0.25, 0.2, 0.5) if engine.version >= (0, 18) else Size(0.1, 0.0, 0.2)
     if flags.tensor_parallel_size > 1:
-        # Buffers for the exchange over NVLink are large on Hopper and newer: 1.8 GiB in 0.19. Elsewhere: hardly any.
+        # The NVLink communication buffers are large on Hopper and newer: 1.8 GiB in 0.19. Elsewhere they are small.
         fast = (card.compute or (0, 0)) >= (9, 0) and engine.version >= (0, 18)
         more = Size(1.85, 1.7, 2.1) if fast else Size(0.05, 0.0, 0.5)
         value = Size(value.value + more.value, value.low + more.low, value.high + more.high)
     if engine.counts_everything_consumed:
-        # The copy that compiling makes stays counted; but for a tied head, by the records.
+        # The compilation's copy of the output head stays counted, except for a tied head, by the records.
         kept = 0.0 if model.tied else _compiled_gib(model, engine, flags)
         value = Size(value.value + 0.25 + kept, value.low, value.high + 0.5 + kept)
     return value

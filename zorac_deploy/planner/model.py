@@ -1,4 +1,4 @@
-"""A model as the planner sees it: what its layers are, and how large."""
+"""The planner's model: its layers and their sizes."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,7 +13,7 @@ class Layer:
     """One decoder layer.
 
     Attributes:
-        attention: ``full``, ``sliding`` (sees a window), ``latent`` (MLA: one compressed vector a token) or ``linear``
+        attention: ``full``, ``sliding`` (a window), ``latent`` (MLA: one compressed vector per token) or ``linear``
             (a state of fixed size).
         experts: Whether its MLP is a mixture of experts.
     """
@@ -24,7 +24,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Experts:
-    """A mixture of experts: how many there are, how many see a token, and the size of their MLPs."""
+    """A mixture of experts: the number of experts, the experts per token, and the size of their MLPs."""
 
     count: int
     per_token: int
@@ -45,7 +45,7 @@ class Latent:
 
 @dataclass(frozen=True)
 class Linear:
-    """A gated delta net (arXiv 2412.06464): heads, their sizes, its convolution, bytes of a number of its state."""
+    """A gated delta net (arXiv 2412.06464): heads, their sizes, its convolution, bytes per number of its state."""
 
     key_heads: int
     value_heads: int
@@ -57,17 +57,17 @@ class Linear:
 
 @dataclass(frozen=True)
 class Model:
-    """What of a model decides its memory. Sizes are numbers of elements.
+    """The properties of a model that decide its memory. Sizes are numbers of elements.
 
     Attributes:
-        name: The architecture's name as the config gives it.
-        known: Whether the planner knows the architecture; else its sizes are all that is believed.
-        max_model_len: The longest sequence that the model was made for, in tokens.
+        name: The architecture's name in the config.
+        known: Whether the planner knows the architecture; otherwise only its sizes are used.
+        max_model_len: The longest sequence of the model, in tokens.
         dtype_bytes: Bytes of a number that is not quantized.
-        window: What a layer with sliding attention sees, in tokens.
+        window: The window of a layer with sliding attention, in tokens.
         rotary_bytes: Bytes of the tables of rotary position embeddings.
-        vision: Numbers in what turns pictures into tokens; 0 for a model that only reads.
-        large_pictures: Whether it takes pictures of any size, and so is profiled with a very large one.
+        vision: Numbers in the vision encoder; 0 for a text model.
+        large_pictures: Whether it takes images of any size, and so is profiled with a very large one.
     """
 
     name: str

@@ -1,10 +1,11 @@
-"""Will it fit: what vLLM is going to log about memory, before it is started.
+"""Predict what vLLM will log about memory, before it is started.
 
     KV cache = utilization * total - weights - peak activation - other overhead [- CUDA graphs]
 
 as vllm/v1/worker/gpu_worker.py (determine_available_memory) computes it. Sizes and weights follow from the model;
-activation from what the profile run allocates; the rest are constants measured on real starts, each with its spread. A
-verdict says `fits` where even the worst of the spread does, `refused` where not even the best does.
+activation from what the profile run allocates; the rest are constants measured on real starts, each with its spread.
+The
+verdict is `fits` if even the worst case fits, and `refused` if not even the best case does.
 """
 
 import math
@@ -22,12 +23,12 @@ from zorac_deploy.planner.weights import padded_vocabulary
 
 Verdict = Literal["fits", "borderline", "refused"]
 
-# What the driver and CUDA's own context take before vLLM looks: 0.15 to 0.51 GiB on the cards measured.
+# The memory of the driver and of CUDA's context: 0.15 to 0.51 GiB on the GPUs measured.
 _CONTEXT_GIB = (0.15, 0.55)
 _CONTEXT_TYPICAL_GIB = 0.5
 
-# What the driver and the allocator take while graphs are captured. A 3090 at 0.90 died with 217 MiB held by a desktop,
-# and started without.
+# The memory of the driver and the allocator during graph capture. A 3090 at 0.90 failed with 217 MiB used by a desktop,
+# and started without it.
 _MARGIN_GIB = 1.0
 
 _FREE = (
@@ -39,20 +40,20 @@ _FREE = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What is going to be where, on each card. Sizes in GiB, lengths in tokens.
+    """The predicted memory of each GPU. Sizes in GiB, lengths in tokens.
 
     Attributes:
         overhead_gib: What neither PyTorch nor the model accounts for: communication buffers, libraries' workspaces.
-        kv_gib: What is left for the KV cache.
-        kv_tokens: What vLLM is going to call "GPU KV cache size".
-        kv_bytes_per_token: Bytes of the cache for one token, on one card.
-        max_concurrency: How many requests of `max_model_len` tokens fit at once.
-        largest_max_model_len: The longest that surely fits, within what the model was made for.
-        reason: Why, in vLLM's words where it would refuse.
-        assumed: The flags that were left out, with what the engine takes for them.
-        notes: What else to know.
-        kv_low_gib: `kv_gib` if everything takes the most that was seen.
-        kv_high_gib: `kv_gib` if everything takes the least that was seen.
+        kv_gib: The size of the KV cache.
+        kv_tokens: The "GPU KV cache size" that vLLM will log.
+        kv_bytes_per_token: Bytes of the cache per token, on one GPU.
+        max_concurrency: How many requests of `max_model_len` tokens fit at a time.
+        largest_max_model_len: The longest context that certainly fits, within the model's limit.
+        reason: The reason, in vLLM's words if it would refuse.
+        assumed: The flags that were left out, with the engine's defaults.
+        notes: Further notes.
+        kv_low_gib: `kv_gib` if every part takes its maximum.
+        kv_high_gib: `kv_gib` if every part takes its minimum.
     """
 
     gpu_total_gib: float
@@ -75,22 +76,23 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, object]:
-        """The plan as JSON has it."""
+        """The object that JSON output has."""
         return {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()}
 
 
 def plan(model: Model | Refused, card: Card, engine: Engine, given: Flags, weights_gib: float | None = None) -> Plan:
-    """What vLLM is going to do with `model` on `card`.
+    """Plan `model` for vLLM on `card`.
 
     Args:
-        model: The model; or why nothing is known of it, which is still enough to see that too little memory is free.
-        card: The cards.
+        model: The model; or the refusal that says why it is unknown, which is enough to see that too little memory is
+            free.
+        card: The GPUs.
         engine: The version of vLLM.
         given: Its flags.
-        weights_gib: What the weights take on all cards together, read from their files; else it is computed.
+        weights_gib: The size of the weights on all GPUs together, read from their files; by default computed.
 
     Raises:
-        Refused: A flag or the card makes no sense; or `model`, where it is one.
+        Refused: A flag or the GPU is invalid; or `model`, if it is a refusal.
     """
     check(card, given)
     flags, assumed = complete(given, card, engine, 0 if isinstance(model, Refused) else model.max_model_len)
@@ -162,7 +164,7 @@ def _free(card: Card) -> Size:
 
 
 def _unserved(model: Model, card: Card, flags: Settings) -> str | None:
-    """Why vLLM would refuse such a model and such flags, whatever the memory; None if it would not."""
+    """Why vLLM would refuse this model with these flags, whatever the memory; None if it would not."""
     size, packing = flags.tensor_parallel_size, model.quantization
     if size > card.count:
         return f"tensor_parallel_size is {size}, but the number of GPUs is {card.count}."
@@ -213,11 +215,11 @@ def _verdict(left: Size, needed: float, length: int, longest: int) -> tuple[Verd
 
 
 def _no_room_beside(taken: Parts, free: Size, flags: Settings, model: Model, total_gib: float) -> str | None:
-    """Why what is not in the budget may find no room beside it; None if it will.
+    """Why memory outside of the budget may not suffice; None if it does.
 
-    Graphs that are not in the budget are captured after the KV cache took its part; then sampling is tried once more,
-    with the logits of all sequences. A start that finds its kernels compiled keeps no room for compiling in its budget,
-    so it has that much less to spare than the first one. Starts at 0.90, 0.92 and 0.95 died there.
+    Graphs outside of the budget are captured after the KV cache is allocated; then sampling is tried once more, with
+    the logits of all sequences. A start with a warm compilation cache reserves nothing for compilation, so it has that
+    much less to spare than the first one. Starts at 0.90, 0.92 and 0.95 failed there.
     """
     requested = flags.gpu_memory_utilization * total_gib
     if requested > free.low:

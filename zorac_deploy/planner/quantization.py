@@ -1,4 +1,4 @@
-"""How a checkpoint's weights are packed: read from its quantization_config."""
+"""How a checkpoint's weights are packed, from its quantization_config."""
 
 import re
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ from zorac_deploy.errors import Refused
 
 @dataclass(frozen=True)
 class Quantization:
-    """How many bits a quantized weight takes, and what comes with it.
+    """The bits of a quantized weight, and its scales and zero points.
 
     Attributes:
-        method: As the config names it; an empty string where nothing is quantized.
+        method: The config's name for it; empty if nothing is quantized.
         bits: Bits of one weight.
-        group: How many weights of a row share a scale; 0 where a whole row or matrix does.
+        group: How many weights of a row share a scale; 0 for a whole row or matrix.
         scale_bytes: Bytes of one scale.
-        zero_points: Whether each group has a zero point, too.
+        zero_points: Whether each group also has a zero point.
         ignored: Names of modules that are not quantized, as patterns.
-        experts_only: Whether the experts alone are quantized.
-        small_cache: Whether the checkpoint wants an 8-bit KV cache where the flags leave it open.
+        experts_only: Whether only the experts are quantized.
+        small_cache: Whether the checkpoint requires an 8-bit KV cache if the flags leave it open.
     """
 
     method: str = ""
@@ -33,7 +33,7 @@ class Quantization:
     small_cache: bool = False
 
     def leaves(self, module: str) -> bool:
-        """Whether the module called `module`, as in ``lm_head``, keeps its full width."""
+        """Whether the module called `module`, such as ``lm_head``, stays unquantized."""
         return not self.method or any(_matches(pattern, module) for pattern in self.ignored)
 
 
@@ -47,10 +47,10 @@ def _matches(pattern: str, module: str) -> bool:
 
 
 def quantization(config: Mapping[str, Any]) -> Quantization:
-    """What the ``quantization_config`` of `config` says.
+    """Parse the ``quantization_config`` of `config`.
 
     Raises:
-        Refused: It names a format that the planner does not know.
+        Refused: The planner does not know the format.
     """
     given = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(given, Mapping):
@@ -76,11 +76,11 @@ def _weights(given: Mapping[str, Any]) -> Quantization:
     if method in ("modelopt", "modelopt_fp4"):
         return Quantization(method, 4, 16, 1, False, ("lm_head", *ignored))
     if method == "mxfp4":
-        # gpt-oss: 32 weights share an exponent of one byte; the config need not list what is left alone.
+        # gpt-oss: 32 weights share an exponent of one byte; the config may omit the ignored modules.
         return Quantization(method, 4, 32, 1, False, ("lm_head", *ignored), experts_only=True)
     if method in ("bitsandbytes", "bnb"):
         four = bool(given.get("load_in_4bit", given.get("_load_in_4bit", not given.get("load_in_8bit"))))
-        # bitsandbytes keeps one 32-bit scale for 64 weights (its default block), 8-bit ones one for a row.
+        # bitsandbytes stores one 32-bit scale per 64 weights (its default block); with 8 bits one per row.
         return Quantization(method, 4 if four else 8, 64 if four else 0, 4, False, ("lm_head", *ignored))
     raise Refused(
         f"the planner does not know the quantization {method or 'without a name'}. Set vllm_max_model_len to a number.",
@@ -102,7 +102,7 @@ def _number(given: Mapping[str, Any], name: str, default: int) -> int:
 
 
 def _compressed_tensors(given: Mapping[str, Any], ignored: tuple[str, ...]) -> Quantization:
-    """One scheme for all that is quantized: the first group's, which is how llmcompressor writes it."""
+    """The scheme of the first group for all quantized modules: llmcompressor writes one group."""
     groups = given.get("config_groups")
     first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     weights = first.get("weights") if isinstance(first, Mapping) else None

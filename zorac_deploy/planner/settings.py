@@ -1,7 +1,7 @@
 """Which of an engine's other settings the planner knows.
 
-`engine_settings` lists the flags that take no memory, and this file the variables. Any other may change what takes
-memory: a plan with one is `borderline` and names it.
+`engine_settings` lists the flags that take no memory, and this file the variables. Any other may change the memory: a
+plan with one is `borderline` and names it.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from zorac_deploy import engine_settings
 from zorac_deploy.errors import Refused
 
-# Variables whose names begin as those do that matter, and that do not matter.
+# Variables that do not change the memory although their prefix suggests it.
 _ENVIRONMENT = frozenset(
     {
         "CUDA_DEVICE_ORDER",
@@ -40,7 +40,7 @@ def unknown(settings: Mapping[str, str], *, llama_cpp: bool = False) -> list[str
     """The names of the `settings` that may change what takes memory, and that the planner does not know.
 
     Raises:
-        Refused: One is an option of its own, which would be passed over here; or a value cannot be.
+        Refused: A setting has its own option, which this would bypass; or a value is invalid.
     """
     server: engine_settings.Server = "llama_cpp" if llama_cpp else "vllm"
     flags = {name.removeprefix("--").replace("-", "_"): value for name, value in settings.items()}

@@ -1,4 +1,4 @@
-"""What a model is planned for: GPUs, an engine and its settings, as one value."""
+"""The setup of a plan: GPUs, an engine and its settings, as one value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from zorac_deploy.planner.flags import Flags
 
 @dataclass(frozen=True)
 class Setup:
-    """What a model is planned for.
+    """The setup of a plan.
 
     Attributes:
-        card: The GPUs. A `count` of 0 is the CPU, for llama.cpp alone.
-        engine: The version of vLLM; for llama.cpp it does not matter.
-        flags: The flags that decide its memory, by vLLM's names.
-        dtype: The type that vLLM computes in.
+        card: The GPUs. A `count` of 0 is the CPU, for llama.cpp only.
+        engine: The version of vLLM; llama.cpp ignores it.
+        flags: The flags that decide the memory, by vLLM's names.
+        dtype: The data type that vLLM computes in.
         settings: Other flags of the engine, with underscores for dashes, and its environment.
     """
 
@@ -29,13 +29,13 @@ class Setup:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """The setup as JSON has it; `load` reads it."""
+        """The setup as JSON; `load` reads it."""
         summary: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
         return summary
 
     @classmethod
     def load(cls, summary: Mapping[str, Any]) -> "Setup":
-        """The setup whose `summary` this is."""
+        """The setup with this `summary`."""
         return _ADAPTER.validate_python(summary)
 
 

@@ -1,11 +1,11 @@
-"""What a model's weights take on one card."""
+"""The size of a model's weights on one GPU."""
 
 import math
 from dataclasses import dataclass
 
 from zorac_deploy.planner.model import Layer, Model
 
-# vLLM cuts the vocabulary into pieces for the cards only after it was filled up to a multiple of this
+# vLLM splits the vocabulary between the GPUs after padding it to a multiple of this
 # (vllm/model_executor/layers/vocab_parallel_embedding.py, DEFAULT_VOCAB_PADDING_SIZE).
 VOCABULARY_MULTIPLE = 64
 
@@ -18,29 +18,29 @@ class _Matrix:
     rows: int
     columns: int
     count: int = 1
-    split: bool = True  # between the cards of a tensor-parallel group
+    split: bool = True  # between the GPUs of a tensor-parallel group
 
 
 def padded_vocabulary(model: Model) -> int:
-    """The number of rows of the embedding as vLLM keeps it."""
+    """The number of rows of the embedding with vLLM's padding."""
     return _multiple(model.vocabulary, VOCABULARY_MULTIPLE)
 
 
 def _multiple(size: float, of: int) -> int:
-    """`size` filled up to a multiple of `of`."""
+    """`size` rounded up to a multiple of `of`."""
     return math.ceil(size / of) * of
 
 
 def weights_bytes(model: Model, tensor_parallel_size: int, wide_zero_points: bool) -> float:
-    """Bytes of the weights on one card.
+    """Bytes of the weights on one GPU.
 
-    The sum over all matrices of their elements times the bytes that the quantization gives them, plus scales and zero
-    points, divided between the cards. Norms, biases and routers stay whole: they are thousandths.
+    The sum over all matrices of their elements times the bytes per element after quantization, plus scales and zero
+    points, divided between the GPUs. Norms, biases and routers are not split: they are thousandths.
 
     Args:
         model: The model.
-        tensor_parallel_size: Between how many cards the matrices are split.
-        wide_zero_points: Whether the kernel keeps zero points as 16-bit numbers (Machete) instead of packed ones.
+        tensor_parallel_size: The number of GPUs that share the matrices.
+        wide_zero_points: Whether the kernel stores zero points as 16-bit numbers (Machete) instead of packed ones.
     """
     total = 0.0
     for layer in model.layers:
@@ -53,7 +53,7 @@ def weights_bytes(model: Model, tensor_parallel_size: int, wide_zero_points: boo
         head = _Matrix("lm_head", padded_vocabulary(model), model.hidden)
         total += _bytes(model, head, tensor_parallel_size, wide_zero_points)
     total += model.learned_positions * model.hidden * model.dtype_bytes
-    # A tower that sees is hardly ever quantized; on several cards it is split as the rest.
+    # A vision tower is hardly ever quantized; on several GPUs it is split as the rest.
     total += model.vision * model.dtype_bytes / tensor_parallel_size
     return total + model.rotary_bytes
 
@@ -72,7 +72,7 @@ def _attention(model: Model, layer: Layer) -> tuple[_Matrix, ...]:
             *(first if latent.q_rank else (_Matrix("self_attn.q_proj", query, hidden),)),
             _Matrix("self_attn.kv_a_proj", latent.kv_rank + latent.rope_dim, hidden, split=False),
             up,
-            # Kept a second time, split into the part for keys and the part for values
+            # Stored a second time, split into keys and values
             # (vllm/model_executor/layers/attention/mla_attention.py, W_UK_T and W_UV).
             _Matrix("absorbed", up.rows, up.columns),
             _Matrix("self_attn.o_proj", hidden, heads * latent.value_dim),
@@ -101,7 +101,7 @@ def _mlp(model: Model, layer: Layer, tensor_parallel_size: int) -> tuple[_Matrix
     experts = model.experts
     inner, outer = experts.intermediate, hidden
     if model.quantization.experts_only:
-        # Filled up for the kernels (vllm/model_executor/layers/quantization/mxfp4.py).
+        # Padded for the kernels (vllm/model_executor/layers/quantization/mxfp4.py).
         inner = _multiple(inner / tensor_parallel_size, 128) * tensor_parallel_size
         outer = _multiple(hidden, 256)
     return (

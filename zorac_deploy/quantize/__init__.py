@@ -1,6 +1,6 @@
-"""Quantize a model with llmcompressor, in an environment of its own.
+"""Quantize a model with llmcompressor, in a separate environment.
 
-`prepare` looks at everything that can be known beforehand and refuses what cannot work; `make` does it.
+`prepare` checks everything that can be known beforehand; `make` does the work.
 """
 
 from zorac_deploy.quantize.job import Job, prepare

@@ -1,4 +1,4 @@
-"""What is to be quantized, and how; looked at before anything heavy is begun."""
+"""Describe a quantization, and check it before the work begins."""
 
 import json
 import math
@@ -20,31 +20,31 @@ Device = Literal["cpu", "cuda"]
 
 _LOCKS = Path(__file__).parent / "locks"
 _GIB = 2**30
-# What the environment takes on the disk, and torch and its friends in memory before a model is there; measured.
+# The size of the environment on disk, and of torch and its libraries in memory without a model; measured.
 _ENVIRONMENT_GIB: dict[Device, float] = {"cpu": 1.4, "cuda": 7.0}
 _PROGRAM_GIB = 1.5
-# A sample's numbers between two layers are there several times: what went in, what AWQ keeps, what came out.
+# A sample's activations between two layers exist several times: the input, AWQ's copies, the output.
 _COPIES = 8
-# Whoever calibrates has to read text; tekken.json alone is for vLLM.
+# Calibration needs a tokenizer that transformers reads; tekken.json is for vLLM only.
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be made of what.
+    """A quantization to do.
 
     Attributes:
-        model: The model: where it comes from, and its files.
-        output: The folder to be made.
-        recipe: What is done.
-        calibration: A text file, a file with a JSON object a line, ``hf://`` and a data set's name, or empty for the
-            book that comes with the environment.
-        samples: How many pieces of it are read.
+        model: The model: its source, and its files.
+        output: The output directory.
+        recipe: The recipe.
+        calibration: A text file, a file with a JSON object per line, ``hf://`` and a data set's name, or empty for the
+            book in the environment.
+        samples: The number of calibration samples.
         length: Tokens of each.
-        device: What computes.
-        bytes_before: Of the source's weights.
-        bytes_after: What they will take, about.
-        memory_gib: What the work will take in memory, about.
+        device: The device that computes.
+        bytes_before: The size of the source's weights.
+        bytes_after: The estimated size of the output's weights.
+        memory_gib: The estimated memory.
     """
 
     model: Resolved
@@ -60,7 +60,7 @@ class Job:
 
     @property
     def environment(self) -> tuple[str, Path]:
-        """The name and the lock of the environment that it runs in."""
+        """The name and the lock of the environment."""
         return f"quantize-{self.device}", _LOCKS / f"{self.device}.txt"
 
 
@@ -74,7 +74,7 @@ def prepare(
     group_size: int | None = None,
     device: Device = "cpu",
 ) -> Job:
-    """Look at all that can be known beforehand, of a model that is elsewhere from its headers.
+    """Check everything that can be known beforehand, for a remote model from its headers.
 
     Raises:
         Refused: It cannot work; nothing was changed.
@@ -83,7 +83,7 @@ def prepare(
     model = resolve(source)
     folder = Path(model.folder)
     name = local_name(folder)
-    # A hub's cache is no place for what is made.
+    # A hub's cache is not for outputs.
     beside = folder.parent if model.kind == "copy" and name == folder.name else Path()
     output = local_path(output or beside / f"{name}-{found.name}")
     if output.exists():
@@ -140,7 +140,7 @@ def _read(model: Resolved) -> dict[str, dict[str, Any]]:
 
 
 def _layers(tensors: Mapping[str, Mapping[str, Any]]) -> list[recipes.Layer]:
-    """The linear layers: matrices called weight that are no embedding; and the head, also where it is tied to one."""
+    """The linear layers: matrices called weight, except embeddings; and the head, even if tied to an embedding."""
     matrices = {
         name.removesuffix(".weight"): tensor["shape"]
         for name, tensor in tensors.items()
@@ -161,14 +161,14 @@ def _stored(tensor: Mapping[str, Any]) -> int:
 
 
 def _saved(layer: recipes.Layer, group: recipes.Group) -> int:
-    """Bytes that quantizing a layer saves, if it is in 16 bits. A scale takes two bytes, a zero point half a one."""
+    """The bytes saved by quantizing a layer in 16 bits. A scale takes two bytes, a zero point half a byte."""
     weights = layer.inputs * layer.outputs
     scales = weights / (group.size or layer.inputs)
     return math.floor(weights * (2 - group.bits / 8) - scales * 2.5)
 
 
 def _require_room(job: Job) -> None:
-    """Require that the disks and the memory will do."""
+    """Require enough disk space and memory."""
     needs: dict[Path, float] = {_existing(job.output.parent): job.bytes_after * 1.1}
     if not environments.is_there(*job.environment):
         cache = _existing(environments.path(*job.environment).parent)
@@ -195,7 +195,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _available_gib() -> float | None:
-    """Memory that is to be had without swapping; None where the system does not say."""
+    """The memory available without swapping; None if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Make the quantized model: run the program in its environment, and put what it makes into its place, whole."""
+"""Create the quantized model: run the program in its environment, and rename the output into place."""
 
 import fcntl
 import json
@@ -22,7 +22,7 @@ from zorac_host import model_manifest
 from zorac_host.refusal import Refusal
 
 _PROGRAM = Path(__file__).with_name("program.py")
-# What is made anew, and what tells of the source alone.
+# Files that are rewritten, and files that describe only the source.
 _NOT_COPIED = (
     "*.safetensors*",
     "*.bin",
@@ -38,12 +38,12 @@ _NOT_COPIED = (
 
 @dataclass(frozen=True)
 class Event:
-    """How far it is.
+    """The progress.
 
     Attributes:
-        doing: What is being done.
-        layer: How many layers are done; None where it does not go by layers.
-        layers: How many there are.
+        doing: The current step.
+        layer: The layers done; None if the step has no layers.
+        layers: The number of layers.
     """
 
     doing: str
@@ -53,23 +53,23 @@ class Event:
 
 @dataclass(frozen=True)
 class Made:
-    """The model that was made: its folder, and what its quantization.json says."""
+    """The output: its directory, and the content of its quantization.json."""
 
     folder: Path
     card: dict[str, Any]
 
 
 def make(job: Job, log: Path, told: Callable[[Event], None]) -> Made:
-    """Do `job`. The folder appears when it is whole; until then, what there is bears its name and ``.partial``.
+    """Do `job`. The output directory appears when it is complete; until then its name ends in ``.partial``.
 
     Args:
-        job: What is to be done.
-        log: The file for what the libraries print.
-        told: Is called as it goes on.
+        job: The job.
+        log: The file for the libraries' output.
+        told: Called with the progress.
 
     Raises:
-        Refused: It failed, or another run is at it.
-        ZoracDeployError: The environment could not be made.
+        Refused: It failed, or another run does the same.
+        ZoracDeployError: The environment could not be installed.
     """
     began = time.monotonic()
     with _partial(job.output) as partial:
@@ -90,7 +90,7 @@ def make(job: Job, log: Path, told: Callable[[Event], None]) -> Made:
 
 @contextmanager
 def _partial(output: Path) -> Iterator[Path]:
-    """An empty folder beside `output` that is ours alone. What an earlier run left goes, and ours on a fault."""
+    """An empty directory beside `output`. One of an earlier run is removed; ours is removed on an error."""
     partial = output.with_name(f"{output.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     held = os.open(partial, os.O_RDONLY)
@@ -120,7 +120,7 @@ def _empty(folder: Path) -> None:
 def _run(
     python: Path, job: Job, source: Path, partial: Path, log: Path, told: Callable[[Event], None]
 ) -> dict[str, Any]:
-    """Run the program, and return what it found."""
+    """Run the program, and return its results."""
     found: dict[str, Any] = {}
     log.parent.mkdir(parents=True, exist_ok=True)
     with scratch.folder() as folder, log.open("w", encoding="utf-8") as errors:
@@ -136,7 +136,7 @@ def _run(
         }
         (folder / "job.json").write_text(json.dumps(words), encoding="utf-8")
         ours, theirs = os.pipe()
-        # A session of its own, so that Ctrl-C reaches us alone; it ends with its standard input.
+        # A session of its own, so that Ctrl-C reaches only us; it ends with its standard input.
         process = subprocess.Popen(
             [str(python), str(_PROGRAM), f"{folder}/job.json", str(theirs)],
             stdin=subprocess.PIPE,
@@ -173,7 +173,7 @@ def _take(words: dict[str, Any], found: dict[str, Any], told: Callable[[Event], 
 
 
 def _environment(job: Job) -> dict[str, str]:
-    """A data set may be fetched, a model never; and no card is used that was not asked for."""
+    """The program may download a data set, but no model; and it uses only the GPUs requested."""
     offline = {} if job.calibration.startswith("hf://") else {"HF_HUB_OFFLINE": "1"}
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if job.device == "cpu" else {}
     return {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", **offline, **hidden}
@@ -185,23 +185,23 @@ def _last_words(log: Path) -> str:
 
 
 def _complete(source: Path, partial: Path) -> None:
-    """Add what the source has beside weights, as it is: what transformers writes anew, an older one may not read."""
+    """Copy the source's other files: an older library may not read what transformers writes."""
     skipped = {path for pattern in _NOT_COPIED for path in source.glob(pattern)}
     for path in source.iterdir():
         if path.is_file() and path not in skipped and not path.name.startswith("."):
             shutil.copyfile(path, partial / path.name)
-    (partial / "recipe.yaml").unlink(missing_ok=True)  # stands in the card
+    (partial / "recipe.yaml").unlink(missing_ok=True)  # the model card has it
     written = json.loads((partial / "config.json").read_text(encoding="utf-8"))
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config["quantization_config"] = written["quantization_config"]
     (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     partial.chmod(0o755)
     for path in partial.iterdir():
-        path.chmod(0o644)  # safetensors writes its files for their owner alone
+        path.chmod(0o644)  # safetensors creates files with mode 0600
 
 
 def _card(job: Job, found: dict[str, Any], partial: Path, seconds: float) -> dict[str, Any]:
-    """What was made of what, and how."""
+    """The model card: the source, the recipe, the results."""
     return {
         "source": {"name": _told_source(job.model), "digest": job.model.manifest["digest"]},
         "recipe": {"name": job.recipe.name, "modifiers": list(job.recipe.modifiers), "text": job.recipe.text},
@@ -219,7 +219,7 @@ def _card(job: Job, found: dict[str, Any], partial: Path, seconds: float) -> dic
 
 
 def _told_source(model: Resolved) -> str:
-    """Where the model is from, for everybody to read: a folder's path is nobody's business."""
+    """The model's public source: a local path is private."""
     return model.source if model.kind == "fetch" else local_name(Path(model.folder))
 
 

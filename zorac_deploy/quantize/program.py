@@ -1,8 +1,8 @@
-"""Quantize a model as a job says. Run by ``zorac_deploy.quantize.making`` in the environment of ``locks/``.
+"""Quantize a model as a job says. ``zorac_deploy.quantize.making`` runs it in the environment of ``locks/``.
 
-Usage: ``program.py JOB_JSON DESCRIPTOR``. Writes one JSON object a line to the file descriptor: ``{"doing": …}`` where
-a part begins, ``{"layer": …, "of": …}`` after each layer, ``{"perplexity": …}`` in the end, or ``{"fault": …}``. It
-ends when its standard input does, so it does not outlive whoever started it.
+Usage: ``program.py JOB_JSON DESCRIPTOR``. Writes one JSON object per line to the file descriptor: ``{"doing": …}``
+at the start of a step, ``{"layer": …, "of": …}`` after each layer, ``{"perplexity": …}`` at the end, or
+``{"fault": …}``. It ends when its standard input closes, so it does not outlive its parent.
 """
 
 import gc
@@ -24,50 +24,50 @@ from llmcompressor.recipe import Recipe
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 _SEED = 0
-# A book that comes with this package: Isaac Newton's Opticks, in the public domain. Its last tenth is only measured on.
+# A book that this package has: Isaac Newton's Opticks, in the public domain. Its last tenth is held out to measure.
 _BOOK = ("apache-tvm-ffi", "Isaac.Newton-Opticks.txt")
 _HELD_OUT = 0.1
 _WINDOWS = 20  # of the held-out text, each as long as a sample
 
 _PACKAGES = ("llmcompressor", "compressed-tensors", "torch", "transformers")
 
-_out = os.fdopen(int(sys.argv[2]), "w", buffering=1)  # not standard output: the libraries print there
+_out = os.fdopen(int(sys.argv[2]), "w", buffering=1)  # not standard output: the libraries print to it
 
 
 class Fault(Exception):
-    """It cannot be done; the message says why. The second argument is the refusal's id."""
+    """The job cannot be done; the message says why. The second argument is the refusal's id."""
 
 
 class Progress(Modifier):
-    """Not a change of the model: tells when a layer is done."""
+    """A modifier that changes nothing and reports each layer."""
 
     layers: int
     done: int = 0
 
     def on_initialize(self, state, **_):  # noqa: ARG002
-        """There is nothing to prepare."""
+        """Nothing to prepare."""
         return True
 
     def on_sequential_epoch_end(self, state, event, modules, **_):  # noqa: ARG002
-        """A layer is done, or what comes after the last one."""
+        """A layer is done, or the step after the last one."""
         self.done += 1
         if self.done <= self.layers:
             say(layer=self.done, of=self.layers)
 
 
 def say(**words):
-    """Tell who started us."""
+    """Report to the parent."""
     _out.write(json.dumps(words) + "\n")
 
 
 def book():
-    """The text that is there without a network."""
+    """The calibration text without a network."""
     package, name = _BOOK
     return next(Path(entry.locate()) for entry in files(package) if entry.name == name).read_text(encoding="utf-8")
 
 
 def held_out(tokenizer, length):
-    """The tokens on which perplexity is measured: pieces of `length`, or all there are, from the end of the book."""
+    """The tokens on which perplexity is measured: pieces of `length` from the end of the book."""
     text = book()
     found = tokenizer(text[-int(len(text) * _HELD_OUT) :], add_special_tokens=False)["input_ids"]
     length = min(length, len(found))
@@ -75,7 +75,7 @@ def held_out(tokenizer, length):
 
 
 def calibration(job, tokenizer):
-    """`samples` lists of up to `length` tokens, as the model meets them: through its chat template if it has one."""
+    """`samples` lists of up to `length` tokens, through the model's chat template if it has one."""
     samples, length, source = job["samples"], job["length"], job["calibration"]
     if source.startswith("hf://") or source.endswith(".jsonl"):
         rows = conversations(source, samples)
@@ -91,7 +91,7 @@ def calibration(job, tokenizer):
 
 
 def pieces(tokenizer, text, samples, length):
-    """`samples` pieces of `text`, spread evenly, as conversations: a third of each is said, the rest is answered."""
+    """`samples` pieces of `text`, spread evenly, as conversations: a third is the question, the rest the answer."""
     found = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(found) < samples * length:
         raise Fault(
@@ -111,7 +111,7 @@ def pieces(tokenizer, text, samples, length):
 
 
 def conversations(source, samples):
-    """The first `samples` rows of a data set, or of a file with a JSON object a line: `messages` or `text`."""
+    """The first `samples` rows of a data set, or of a file with a JSON object per line: `messages` or `text`."""
     if source.startswith("hf://"):
         name, _, split = source.removeprefix("hf://").partition(":")
         name, _, revision = name.partition("@")
@@ -131,7 +131,7 @@ def conversations(source, samples):
 
 
 def tokens(tokenizer, messages):
-    """A conversation as the model meets it."""
+    """The tokens of a conversation."""
     if tokenizer.chat_template:
         return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
     return tokenizer("\n".join(message["content"] for message in messages))["input_ids"]
@@ -151,7 +151,7 @@ def perplexity(model, windows):
 
 
 def load(folder, device):
-    """The model in `folder`; on a card as far as it fits there, the rest in memory."""
+    """Load the model in `folder`: onto the GPU as far as it fits, the rest into memory."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
     if device == "cuda":
         from compressed_tensors.offload import dispatch_model
@@ -181,7 +181,7 @@ def quantize(job):
 
     say(doing="quantize")
     if not torch.accelerator.is_available():
-        # AWQ pins memory for copies to a card, and without one that is an error.
+        # AWQ pins memory for copies to a GPU, and fails without one.
         IntermediatesCache.pin_memory = lambda *_: None
     oneshot(
         model=model,
@@ -222,7 +222,7 @@ def quantize(job):
 
 
 def main():
-    """Do the job that the command line names, and end without waiting for what the libraries left running."""
+    """Do the job of the command line, and end without waiting for the libraries' threads."""
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
     try:
         quantize(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Read a recipe of llmcompressor's, and see whether it goes with a model. Pure, but for reading the file."""
+"""Read a recipe of llmcompressor, and check that it is compatible with a model."""
 
 import difflib
 import re
@@ -14,9 +14,9 @@ from zorac_deploy.models.source import local_path
 
 _FOLDER = Path(__file__).parent / "recipes"
 _QUANTIZING = ("QuantizationModifier", "GPTQModifier", "AutoRoundModifier")
-# They change weights so that less is lost, and leave it to one of the others to quantize them.
+# They transform weights to reduce the loss; another modifier quantizes them.
 _PREPARING = ("AWQModifier", "SmoothQuantModifier", "QuIPModifier", "SpinQuantModifier")
-# compressed-tensors's schemes by name: bits of a weight, and how many weights share a scale (0: a row, or a square).
+# compressed-tensors's schemes by name: bits per weight, and how many weights share a scale (0: a row, or a square).
 _SCHEMES = {
     "W4A16": (4, 128),
     "W4A16_ASYM": (4, 128),
@@ -35,7 +35,7 @@ _SCHEMES = {
     "MXFP8": (8, 32),
     "MXFP8A16": (8, 32),
 }
-GROUP_SIZES = (128, 64, 32)  # of those that vLLM's kernels compute with
+GROUP_SIZES = (128, 64, 32)  # supported by vLLM's kernels
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Group:
-    """What is quantized alike.
+    """Layers with one quantization scheme.
 
     Attributes:
         targets: Names of layers, patterns after ``re:``, or ``Linear`` for all.
@@ -65,13 +65,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe whose words are known.
+    """A parsed recipe.
 
     Attributes:
-        name: What it is called.
-        text: It, as YAML, with the group size that was asked for.
-        modifiers: Their names, in order.
-        groups: What it quantizes.
+        name: Its name.
+        text: Its YAML, with the requested group size.
+        modifiers: The names of its modifiers, in order.
+        groups: Its groups.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Recipe:
     groups: tuple[Group, ...]
 
     def group_of(self, layer: Layer) -> Group | None:
-        """The group that `layer` belongs to; None if it is left as it is."""
+        """The group of `layer`; None if it is not quantized."""
         for group in self.groups:
             if _named(layer, group.targets) and not _named(layer, group.ignore):
                 return group
@@ -93,14 +93,14 @@ def shipped() -> tuple[str, ...]:
 
 
 def read(name: str, group_size: int | None = None) -> Recipe:
-    """The recipe called `name`, or in the file `name`.
+    """Read the recipe called `name`, or the file `name`.
 
     Args:
         name: One of `shipped`, or a path.
-        group_size: What its group size is to be instead.
+        group_size: Overrides its group size.
 
     Raises:
-        Refused: There is none, or it says what cannot be.
+        Refused: It does not exist, or is invalid.
     """
     path = _FOLDER / f"{name}.yaml" if name in shipped() else local_path(name)
     try:
@@ -126,7 +126,7 @@ def read(name: str, group_size: int | None = None) -> Recipe:
 
 
 def check(recipe: Recipe, layers: Sequence[Layer]) -> None:
-    """Require that `recipe` names layers that are there, and that its groups divide them.
+    """Require that `recipe` names existing layers, and that its groups divide them.
 
     Raises:
         Refused: It does not.
@@ -150,7 +150,7 @@ def check(recipe: Recipe, layers: Sequence[Layer]) -> None:
 
 
 def _modifiers(content: object, path: Path) -> dict[str, dict[str, Any]]:
-    """The modifiers of all stages, by name, with what is said of each."""
+    """The modifiers of all stages, by name, with their settings."""
     stages = {key: value for key, value in content.items() if _ends(key, "_stage")} if isinstance(content, dict) else {}
     kinds = [
         kind
@@ -180,7 +180,7 @@ def _modifiers(content: object, path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _groups(words: Mapping[str, Any], path: Path) -> list[Group]:
-    """What one modifier quantizes."""
+    """The groups of one modifier."""
     ignore = _names(words.get("ignore"))
     found = []
     for group in _config_groups(words).values():
@@ -222,7 +222,7 @@ def _ends(key: object, ending: str) -> bool:
 
 
 def _named(layer: Layer, names: Sequence[str]) -> bool:
-    """Whether one of `names` means `layer`, as compressed-tensors has it."""
+    """Whether one of `names` matches `layer`, as in compressed-tensors."""
     for name in names:
         if name in (layer.name, "Linear"):
             return True
@@ -235,7 +235,7 @@ def _named(layer: Layer, names: Sequence[str]) -> bool:
 
 
 def _near(name: str, layers: Sequence[Layer]) -> str:
-    """What `name` may have meant."""
+    """Suggestions for a misspelled `name`."""
     ends = sorted({layer.name.rpartition(".")[2] for layer in layers})
     wanted = re.sub(r"^re:|[\\^$.*]", "", name).rpartition(".")[2]
     near = difflib.get_close_matches(wanted or name, ["Linear", *ends], 3, cutoff=0.5)

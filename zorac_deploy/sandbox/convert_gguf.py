@@ -1,6 +1,6 @@
-"""Turn the GGUF file of an installed Python package into a Hugging Face folder.
+"""Convert the GGUF file of an installed Python package to the Hugging Face layout.
 
-Run by ``zorac_deploy.sandbox.model`` in an environment of its own that holds torch, transformers and gguf.
+``zorac_deploy.sandbox.model`` runs it in an environment with torch, transformers and gguf.
 Usage: ``convert_gguf.py PACKAGE OUTPUT``.
 """
 
@@ -14,14 +14,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 def convert(package: str, output: Path) -> None:
     """Write the GGUF file of the distribution `package` to `output` as bfloat16 safetensors with its tokenizer."""
-    # Looked up by metadata: importing the package would pull in a whole command-line tool.
+    # By metadata: importing the package would import a whole command-line tool.
     gguf = next(Path(str(entry.locate())) for entry in files(package) or () if entry.suffix == ".gguf")
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # A chat turn ends with <|im_end|>; read from GGUF the tokenizer stops at nothing.
+    # A chat turn ends with <|im_end|>; the tokenizer from GGUF has no stop token.
     tokenizer.add_special_tokens({"eos_token": "<|im_end|>", "pad_token": "<|im_end|>"})
 
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    # The weights are plain bfloat16 by now; transformers refuses to save while these marks say otherwise.
+    # The weights are plain bfloat16 now; transformers refuses to save while these attributes say otherwise.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     for mark in ("hf_quantizer", "quantization_method", "is_quantized"):

@@ -1,4 +1,4 @@
-"""Boot, list and remove throwaway hosts: systemd-nspawn on an overlay of the shared image, reached over SSH."""
+"""Boot, list and remove sandbox hosts: systemd-nspawn on an overlay of the shared image, reached over SSH."""
 
 import contextlib
 import json
@@ -24,11 +24,11 @@ _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 _BOOT_LIMIT_SECONDS = 60
 _STOP_LIMIT_SECONDS = 20
 _BOOTED = "systemctl is-system-running --wait | grep --quiet --extended-regexp 'running|degraded'"
-# Where a host keeps uv's downloads; bound to the cache of this machine, so that a new host downloads nothing twice.
+# uv's cache on a host: bound to this machine's cache, so that a new host downloads nothing again.
 _UV_CACHE_ON_HOST = "/srv/uv-cache"
 _CGROUPS = Path("/sys/fs/cgroup")
 
-# systemd-nspawn ends with 133 when the host inside reboots: then it is started again, as a machine would be.
+# systemd-nspawn exits with 133 when its host reboots: then it is started again.
 _SUPERVISOR = """
 cgroups=$1; shift
 for cgroup in $cgroups; do echo $$ > "$cgroup/run/cgroup.procs"; done
@@ -38,16 +38,17 @@ while :; do "$@"; [ $? -eq 133 ] || exit 0; done
 
 @dataclass(frozen=True)
 class Sandbox:
-    """One throwaway host.
+    """A sandbox host.
 
     Attributes:
         name: The host's name, in the inventory and as its hostname.
         distribution: ``debian12`` or ``debian13``.
-        network: ``shared`` uses this machine's network and reaches what it reaches; ``isolated`` is a network
-            namespace of its own that reaches this machine and nothing else, and no download of this machine's either.
-        address: Where its sshd listens.
-        port: sshd's port.
-        index: A small number, unique among the hosts that exist.
+        network: ``shared`` uses this machine's network; ``isolated`` is a network namespace that reaches only this
+            machine,
+            and has no access to its download caches.
+        address: The address of its sshd.
+        port: The port of its sshd.
+        index: A small number, unique among the existing hosts.
         supervisor_pid: The process that keeps the host running.
     """
 
@@ -61,17 +62,17 @@ class Sandbox:
 
     @property
     def folder(self) -> Path:
-        """Everything the host is made of."""
+        """The host's directory."""
         return paths.hosts() / self.name
 
     @property
     def inventory(self) -> Path:
-        """The inventory file by which every other command reaches the host."""
+        """The inventory file with the host."""
         return self.folder / "inventory.yml"
 
     @property
     def running(self) -> bool:
-        """Whether the host's supervisor lives, rather than another process that has its number by now."""
+        """Whether the host's supervisor runs, and its pid is not another process's."""
         try:
             words = Path(f"/proc/{self.supervisor_pid}/cmdline").read_text(encoding="utf-8").split("\0")
         except OSError:
@@ -79,12 +80,12 @@ class Sandbox:
         return f"--machine={self.name}" in words
 
     def summary(self) -> dict[str, object]:
-        """What `sandbox list --json` prints."""
+        """The object that `sandbox list --json` prints."""
         return {**asdict(self), "running": self.running, "inventory": str(self.inventory)}
 
 
 def listed() -> list[Sandbox]:
-    """Every sandbox host that exists, by name."""
+    """All sandbox hosts, by name."""
     return [Sandbox(**json.loads(record.read_text())) for record in sorted(paths.hosts().glob("*/sandbox.json"))]
 
 
@@ -92,7 +93,7 @@ def find(name: str) -> Sandbox:
     """The sandbox host `name`.
 
     Raises:
-        SandboxError: There is none.
+        SandboxError: It does not exist.
     """
     for sandbox in listed():
         if sandbox.name == name:
@@ -102,7 +103,7 @@ def find(name: str) -> Sandbox:
 
 
 def up(name: str, distribution: str = "debian12", network: Network = "shared", mirror: str | None = None) -> Sandbox:
-    """Make the host `name` and wait until it answers over SSH; a host that runs already is returned as it is.
+    """Create the host `name` and wait until it answers over SSH; a running host is returned as it is.
 
     Raises:
         SandboxError: A tool is missing, this user is not root, or the host did not come up.
@@ -143,22 +144,21 @@ def up(name: str, distribution: str = "debian12", network: Network = "shared", m
 def reset(name: str) -> Sandbox:
     """Cut the power of the host `name`, boot it again, and wait until it answers.
 
-    Its file system is this machine's own: what it wrote and did not force to the disk is not lost, as it might be on a
-    real one.
+    Its file system is this machine's: unlike on a real host, writes that were not synced are not lost.
 
     Raises:
-        SandboxError: There is no such host, or it did not come up.
+        SandboxError: It does not exist, or did not come up.
     """
     old = find(name)
     _cut_off(name)
     sandbox = replace(old, supervisor_pid=_boot(name, old.folder / "merged", old.network))
     (old.folder / "sandbox.json").write_text(json.dumps(asdict(sandbox)))
-    _wait_for_ssh(sandbox, "true")  # not for the end of its boot: an engine may take minutes
+    _wait_for_ssh(sandbox, "true")  # without waiting for the end of its boot: an engine may take minutes
     return sandbox
 
 
 def _cut_off(name: str) -> None:
-    """Kill every process of the host at once, as a power cut would."""
+    """Kill every process of the host at once, as a power cut does."""
     for pid in _processes_of(name):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -168,7 +168,7 @@ def _cut_off(name: str) -> None:
 
 
 def down(name: str) -> bool:
-    """Remove the host `name` and all it left on this machine; whether there was anything to remove."""
+    """Remove the host `name` and all its files on this machine; return whether it existed."""
     folder = paths.hosts() / name
     existed = folder.exists()
     _cut_off(name)
@@ -184,7 +184,7 @@ def down(name: str) -> bool:
 
 
 def ssh_command(sandbox: Sandbox, *command: str) -> list[str]:
-    """The ssh command line that runs `command` on the host, or opens a shell there."""
+    """The ssh command line that runs `command` on the host, or opens a shell."""
     options = [f"-o{option}" for option in _ssh_options(sandbox.folder)]
     key = str(sandbox.folder / "id_ed25519")
     return ["ssh", "-q", "-i", key, "-p", str(sandbox.port), *options, f"{USER}@{sandbox.address}", *command]
@@ -218,10 +218,10 @@ def _namespace(name: str) -> str:
 
 
 def _furnish(root: Path, name: str, port: int) -> None:
-    """Give the host its own name, users and settings, and this machine's way to the package registries."""
+    """Configure the host: its name, users and settings, and this machine's package registries."""
     (root / "etc/machine-id").write_text("")
     (root / "etc/hostname").write_text(f"{name}\n")
-    # With its own name in hosts; else every look-up of it waits ten seconds for DNS.
+    # with its own name in hosts; otherwise every look-up of it waits ten seconds for DNS
     (root / "etc/hosts").write_text(f"127.0.0.1 localhost {name}\n::1 localhost\n")
     (root / "etc/ssh/sshd_config.d/sandbox.conf").write_text(f"Port {port}\nPasswordAuthentication no\nUseDNS no\n")
     for unit in ("systemd-resolved", "systemd-networkd", "systemd-timesyncd", "console-getty", "getty@tty1"):
@@ -247,7 +247,7 @@ def _make_keys(folder: Path, root: Path, address: str, port: int) -> None:
 
 
 def _make_network(name: str, index: int) -> None:
-    """A network namespace that is joined to this machine by a cable, and to nothing else."""
+    """Create a network namespace that is connected only to this machine."""
     space, here, there = _namespace(name), f"zorac{index}", "host0"
     _run("ip", "netns", "add", space)
     _run("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", space)
@@ -266,7 +266,7 @@ def _cgroup_folders(name: str) -> list[Path]:
 
 def _boot(name: str, root: Path, network: Network) -> int:
     cgroups = _cgroup_folders(name)
-    for cgroup in cgroups:  # one of its own, or two hosts collide
+    for cgroup in cgroups:  # one per host, or two hosts collide
         (cgroup / "run").mkdir(parents=True, exist_ok=True)
     command = ["systemd-nspawn", "--quiet", f"--directory={root}", "--boot", "--register=no", "--keep-unit"]
     command += [f"--machine={name}", "--link-journal=no", "--console=pipe"]
@@ -297,7 +297,7 @@ def _ssh_options(folder: Path) -> list[str]:
 
 
 def _write_inventory(sandbox: Sandbox) -> None:
-    """Describe the host as any host is described: an address, a key, and what differs from its profile."""
+    """Write the host's inventory: an address, a key, and what differs from its profile."""
     folder = sandbox.folder
     variables: dict[str, object] = {
         "ansible_host": sandbox.address,
@@ -308,7 +308,7 @@ def _write_inventory(sandbox: Sandbox) -> None:
     }
     variables["model_weights_source"] = str(model.path())
     if sandbox.network == "shared":
-        # The machine's own ports are the host's ports: two hosts with one port number would collide.
+        # The hosts share this machine's ports: each has its own port number.
         variables["vllm_port"] = _free_port()
         variables |= _registry_variables(os.environ)
     text = content.render("one-host-inventory.yml.j2", profile="cpu", name=sandbox.name, variables=variables)
@@ -316,7 +316,7 @@ def _write_inventory(sandbox: Sandbox) -> None:
 
 
 def _registry_variables(environment: Mapping[str, str]) -> dict[str, object]:
-    """This machine's way to the package registries, as variables of the engine role."""
+    """This machine's package registries, as variables of the engine role."""
     downloads = {"UV_CACHE_DIR": _UV_CACHE_ON_HOST}
     if "SSL_CERT_FILE" in environment:
         downloads["SSL_CERT_FILE"] = "/etc/ssl/certs/ca-certificates.crt"
@@ -342,10 +342,10 @@ def _wait_for_ssh(sandbox: Sandbox, command: str) -> None:
 
 
 def _processes_of(name: str) -> list[int]:
-    """The processes of the host, inside and outside it: all that are in its cgroups."""
+    """The processes of the host: all in its cgroups."""
     found: set[int] = set()
     for cgroup in _cgroup_folders(name):
-        for sub, _, _ in os.walk(cgroup):  # unlike rglob, it bears folders that vanish meanwhile
+        for sub, _, _ in os.walk(cgroup):  # unlike rglob, it tolerates directories that disappear meanwhile
             with contextlib.suppress(OSError):
                 found.update(int(pid) for pid in (Path(sub) / "cgroup.procs").read_text().split())
     return sorted(found)

