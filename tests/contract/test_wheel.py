@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import uv
+import yaml
 
 from zorac_deploy import content
 
@@ -48,9 +50,21 @@ def files(folder):
 
 def test_the_wheel_carries_playbooks_roles_inventory_and_templates(installed):
     (shipped,) = installed.parent.glob("lib/python*/site-packages/zorac_deploy/_content")
-    for part in ("playbooks", "roles", "inventory", "templates"):
+    for part in ("playbooks", "roles", "inventory", "templates", "docs"):
         assert files(_ROOT / part) == files(shipped / part)
     assert (shipped / "ansible.cfg").is_file()
+
+
+def test_the_documentation_is_where_the_command_says(installed, tmp_path):
+    folder = Path(run(installed, "--docs", cwd=tmp_path).stdout.strip())
+    assert (folder / "reference/exit-codes.md").is_file()
+    assert tmp_path not in folder.parents
+
+
+def test_the_package_names_its_project(installed):
+    (metadata,) = installed.parent.glob("lib/python*/site-packages/zorac_deploy-*.dist-info/METADATA")
+    repository = yaml.safe_load((_ROOT / "galaxy.yml").read_text())["repository"]
+    assert f"Project-URL: Repository, {repository}\n" in metadata.read_text()
 
 
 @pytest.mark.host

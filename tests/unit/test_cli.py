@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -201,6 +202,14 @@ def test_completion_knows_every_option(name):
     assert {line.partition(",")[2] for line in said.split()} == {each for each in options if each.startswith("--")}
     if name.split()[0] not in ("bundle", "quantize"):  # whose options name systems and recipes
         assert imported & HEAVY <= {"rich"}
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall("ZORAC_DEPLOY_[A-Z_]+", cli.help))))
+def test_the_environment_variables_that_the_help_names_are_read(name, monkeypatch):
+    monkeypatch.setenv(name, value := {"ZORAC_DEPLOY_INVENTORY": "/no/such.yml"}.get(name, "seven"))
+    done = run("chat")
+    assert done.exit_code != 0
+    assert value in done.output
 
 
 def test_the_profiles_are_named_in_the_help():

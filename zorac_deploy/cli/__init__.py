@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from zorac_deploy import __version__
+from zorac_deploy import __version__, content
 from zorac_deploy.errors import Interrupted, ZoracDeployError, exit_code_of
 
 # The commands, each with its line in `zorac-deploy --help`, which therefore imports no command's module. A module is
@@ -74,8 +74,22 @@ class _Group(click.Group):
             ctx.exit(Interrupted.exit_code)
 
 
+def _print_docs(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(content.root() / "docs")
+        context.exit()
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "ZORAC_DEPLOY"})
 @click.version_option(__version__, prog_name="zorac-deploy")
+@click.option(
+    "--docs",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_docs,
+    help="Print the directory of the documentation and exit.",
+)
 def cli() -> None:
     """Deploy a locked-down vLLM endpoint to a Linux host with an NVIDIA GPU.
 
@@ -85,8 +99,8 @@ def cli() -> None:
       zorac-deploy status
       zorac-deploy chat -m "What is the capital of France?"
 
-    Every option can be set in the environment: --inventory of any command as ZORAC_DEPLOY_INVENTORY.
-    Exit codes are in docs/reference/exit-codes.md.
+    Options can be set in the environment: --inventory of every command as ZORAC_DEPLOY_INVENTORY, others with the
+    command's name, as ZORAC_DEPLOY_CHAT_MAX_TOKENS. Exit codes are in reference/exit-codes.md below --docs.
     """
 
 
