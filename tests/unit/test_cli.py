@@ -204,6 +204,29 @@ def test_completion_knows_every_option(name):
         assert imported & HEAVY <= {"rich"}
 
 
+@pytest.mark.parametrize(
+    ("complete", "offered"),
+    [
+        (["status", ""], ["attic", "tower"]),
+        (["up", "tower", ""], ["attic"]),
+        (["switch", "tower", "n"], ["night"]),
+        (["switch", "d"], ["display"]),
+        (["status", "--inventory", "other.yml", ""], ["rack"]),
+        (["status", "--inventory", "none.yml", ""], []),
+        (["status", "--host", "me@box", "--profile", "h"], ["headless"]),
+        (["quantize", "m", "--recipe", "fp8-"], ["fp8-dynamic"]),
+    ],
+)
+def test_completion_knows_hosts_profiles_and_recipes(complete, offered, tmp_path, monkeypatch):
+    (tmp_path / "inventory.yml").write_text(
+        "gpu_servers: {children: {night: }}\nnight: {}\nheadless: {hosts: {tower: }}\ndisplay: {hosts: {attic: }}\n"
+    )
+    (tmp_path / "other.yml").write_text("cpu: {hosts: {rack: }}\n")
+    monkeypatch.chdir(tmp_path)
+    said, _ = started(complete=complete)
+    assert [line.partition(",")[2] for line in said.split()] == offered
+
+
 @pytest.mark.parametrize("name", sorted(set(re.findall("ZORAC_DEPLOY_[A-Z_]+", cli.help))))
 def test_the_environment_variables_that_the_help_names_are_read(name, monkeypatch):
     monkeypatch.setenv(name, value := {"ZORAC_DEPLOY_INVENTORY": "/no/such.yml"}.get(name, "seven"))

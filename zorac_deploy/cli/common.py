@@ -14,6 +14,7 @@ import click
 import platformdirs
 
 from zorac_deploy import connection, deployment, inventory, scratch
+from zorac_deploy.cli import completing
 from zorac_deploy.cli.terminal import Terminal, clean, marked
 from zorac_deploy.errors import InventoryError, Refused, ZoracDeployError, exit_code_of
 
@@ -66,12 +67,16 @@ class Session:
 
 def host_options(command: _Command) -> _Command:
     """Add the options that name a host to a command. `session` takes their values."""
-    return _named_by(click.argument("host_name", metavar="[HOST]", required=False), command)
+    return _named_by(
+        click.argument("host_name", metavar="[HOST]", required=False, shell_complete=completing.hosts), command
+    )
 
 
 def several_hosts_options(command: _Command) -> _Command:
     """Add the options that name one or several hosts to a command. `sessions` takes their values."""
-    return _named_by(click.argument("host_names", metavar="[HOST]...", nargs=-1), command)
+    return _named_by(
+        click.argument("host_names", metavar="[HOST]...", nargs=-1, shell_complete=completing.hosts), command
+    )
 
 
 def _named_by(argument: Callable[[_Command], _Command], command: _Command) -> _Command:
@@ -91,7 +96,12 @@ def _named_by(argument: Callable[[_Command], _Command], command: _Command) -> _C
             click.option(
                 "--host", "address", metavar="USER@ADDRESS[:PORT]", help="Use a host that is in no inventory."
             ),
-            click.option("--profile", metavar="NAME", help="Profile for --host: headless, display, cpu."),
+            click.option(
+                "--profile",
+                metavar="NAME",
+                shell_complete=completing.shipped_profiles,
+                help="Profile for --host: headless, display, cpu.",
+            ),
             click.option("-K", "--ask-become-pass", is_flag=True, help="Ask for the host's sudo password."),
         )
     ):
@@ -175,7 +185,7 @@ def sessions(
         InventoryError: The inventories have no such host.
     """
     with scratch.folder() as folder, contextlib.ExitStack() as stack:
-        found = inventory.read(_sources(options, folder))
+        found = inventory.read(sources_of(options, folder))
         targets = [found.target(name) for name in names]
         if variables:
             said = folder / "command-line.yml"
@@ -190,7 +200,12 @@ def sessions(
         yield [Session(found, stack.enter_context(connection.opened(target, password))) for target in targets]
 
 
-def _sources(options: HostOptions, scratch: Path) -> list[Path]:
+def sources_of(options: HostOptions, scratch: Path) -> list[Path]:
+    """The inventories that `options` mean, or a new one in `scratch` for a host that is in none.
+
+    Raises:
+        InventoryError: They mean none.
+    """
     if options.address:
         if options.name or options.sources:
             raise InventoryError(

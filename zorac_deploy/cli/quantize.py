@@ -10,6 +10,7 @@ import platformdirs
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from zorac_deploy import quantize as quantizing
+from zorac_deploy.cli import completing
 from zorac_deploy.cli.common import json_option, output, print_result
 from zorac_deploy.cli.deploying import report
 from zorac_deploy.quantize.job import Device
@@ -23,6 +24,7 @@ from zorac_deploy.quantize.recipe import GROUP_SIZES
     default="awq-w4a16",
     show_default=True,
     metavar="NAME|FILE",
+    shell_complete=completing.recipes,
     help=f"One of {', '.join(quantizing.shipped())}; or your own llmcompressor recipe.",
 )
 @click.option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from zorac_deploy import client, deployment, inventory, scratch
-from zorac_deploy.cli import deploying
+from zorac_deploy.cli import completing, deploying
 from zorac_deploy.cli.common import (
     Session,
     context_option,
@@ -22,7 +22,7 @@ from zorac_deploy.cli.terminal import clean, marked
 
 @click.command()
 @host_options
-@click.argument("profile_name", metavar="PROFILE", required=False)
+@click.argument("profile_name", metavar="PROFILE", required=False, shell_complete=completing.profiles)
 @context_option
 @click.option("--check", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask, and do not show the changes first.")

@@ -1,0 +1,54 @@
+"""What the shell offers for a host, a profile or a recipe. What cannot be read offers nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from zorac_deploy import inventory
+from zorac_deploy.errors import ZoracDeployError
+
+
+def hosts(context: click.Context, _: click.Parameter, begin: str) -> list[CompletionItem]:
+    """The hosts of the inventory that begin with `begin`; for `switch`, which takes either, the profiles too."""
+    found = _inventory(context)
+    names = sorted(found.targets)
+    if any(param.name == "profile_name" for param in context.command.params):
+        names += found.profiles or inventory.shipped_profiles()
+    given = context.params.get("host_names") or ()
+    return _beginning(begin, [name for name in names if name not in given])
+
+
+def profiles(context: click.Context, _: click.Parameter, begin: str) -> list[CompletionItem]:
+    """The profiles that begin with `begin`: those of the inventory, if there is one."""
+    return _beginning(begin, [*(_inventory(context).profiles or inventory.shipped_profiles())])
+
+
+def shipped_profiles(_: click.Context, __: click.Parameter, begin: str) -> list[CompletionItem]:
+    """Our own profiles that begin with `begin`: --profile goes with a host that is in no inventory."""
+    return _beginning(begin, inventory.shipped_profiles())
+
+
+def recipes(_: click.Context, __: click.Parameter, begin: str) -> list[CompletionItem]:
+    """The recipes that come with zorac-deploy, or a file."""
+    from zorac_deploy.quantize import recipe
+
+    return _beginning(begin, [*recipe.shipped()]) or [CompletionItem(begin, type="file")]
+
+
+def _beginning(begin: str, names: list[str]) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(begin)]
+
+
+def _inventory(context: click.Context) -> inventory.Inventory:
+    """What the command line so far, or the usual places, say of hosts."""
+    from zorac_deploy.cli import common
+
+    options = common.HostOptions(None, tuple(context.params.get("sources") or ()), None, None, False)
+    with contextlib.suppress(ZoracDeployError, OSError), tempfile.TemporaryDirectory() as scratch:
+        return inventory.read(common.sources_of(options, Path(scratch)))
+    return inventory.Inventory(())
