@@ -327,7 +327,7 @@ def _require_readable(source: Path) -> None:
             raise InventoryError(f"the inventory {source} is not YAML: {error}") from None
         if _size(tree, {}) > _MOST_VALUES:
             raise InventoryError(
-                f"the inventory {source} has more than {_MOST_VALUES:,} values with its aliases expanded. "
+                f"the inventory {source} has more than {_MOST_VALUES:,} values once its aliases are expanded. "
                 "Use fewer aliases."
             )
         if not isinstance(tree, yaml.MappingNode):

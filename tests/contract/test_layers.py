@@ -37,6 +37,7 @@ _ORDER = [
     "actions",
     "launcher",
     "runner",
+    "growth",
     "sandbox",
     "cli",
 ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
-from zorac_deploy import chat, convergence, deployment, inputs, inventory, runner
+from zorac_deploy import chat, convergence, deployment, growth, inputs, inventory, runner
 from zorac_deploy.cli.common import Session, output, reached
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import marked
@@ -236,22 +236,25 @@ def deploy(
         facts: Updated with the facts of the roles.
         more: Further variables of the command.
     """
+    filling = growth.Growth(opened.connection, progress.step)
 
     def on_step(step: runner.Step) -> None:
         progress.step(step)
+        filling.step(step)
         if facts is not None:
             facts.update(step.facts)
 
     # A killed run may have left an activation in progress.
     deployment.settle(opened.connection)
-    return runner.run(
-        "up",
-        opened.inventory.sources,
-        opened.connection,
-        log_file(verb, opened),
-        variables={"generations_by": who(verb), **(more or {})},
-        on_step=on_step,
-    )
+    with filling.watched():
+        return runner.run(
+            "up",
+            opened.inventory.sources,
+            opened.connection,
+            log_file(verb, opened),
+            variables={"generations_by": who(verb), **(more or {})},
+            on_step=on_step,
+        )
 
 
 def proved(opened: Session, progress: Progress, result: runner.Result) -> Deployed:
