@@ -9,7 +9,7 @@ from zorac_deploy import client
 from zorac_deploy.errors import ZoracDeployError
 from zorac_deploy.inventory import Target
 
-FITTING = {"VLLM_BASE_URL": "http://tower:8000/v1", "MAX_INPUT_TOKENS": "28000", "MAX_OUTPUT_TOKENS": "4000"}
+FITTING = {"VLLM_BASE_URL": "http://tower:8000/v1", "MAX_INPUT_TOKENS": "23014", "MAX_OUTPUT_TOKENS": "4000"}
 
 
 @pytest.fixture
@@ -20,8 +20,15 @@ def file(tmp_path, monkeypatch):
     return tmp_path / "config.json"
 
 
-def test_the_usual_context_gives_zoracs_own_limits():
-    assert client.limits(32768) == client.Limits(28000, 4000)
+def test_the_usual_context_has_room_for_an_answer_of_zoracs_own_length():
+    assert client.limits(32768) == client.Limits(23014, 4000)
+
+
+@pytest.mark.parametrize("context", [2048, 4096, 16384, 32768, 131072])
+def test_a_german_conversation_leaves_room_for_the_whole_answer(context):
+    """The model had 1.19 tokens for each that Zorac counted; the template takes some tens more."""
+    fits = client.limits(context)
+    assert fits.max_input_tokens * 1.19 + 64 + fits.max_output_tokens <= context
 
 
 def test_what_is_read_and_what_is_written_fit_into_every_context():
