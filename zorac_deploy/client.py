@@ -25,8 +25,9 @@ class Limits:
 def limits(context: int) -> Limits:
     """The limits that fit into a context of `context` tokens.
 
-    An eighth is for the reply, up to Zorac's default of 4,000. A fifth of the rest is reserved: Zorac counts with another
-    tokenizer than the model's, which counts 1.19 times as many tokens for German, and the chat template adds tokens.
+    An eighth is for the reply, up to Zorac's default of 4,000. A fifth of the rest is reserved: Zorac counts with
+    another tokenizer than the model's, which counts 1.19 times as many tokens for German, and the chat template adds
+    tokens.
     """
     output = min(4000, context // 8)
     return Limits((context - output) * 4 // 5, output)
