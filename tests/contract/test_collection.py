@@ -3,27 +3,76 @@
 import os
 import subprocess
 
+import pytest
 import yaml
 
 from zorac_deploy import __version__, content
 
+_HOSTS = "cpu: {hosts: {tower: {ansible_connection: local, ansible_become: false, model_weights_source: /no/such}}}\n"
+_SHOW = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.debug: {var: settings_asked.max_num_seqs}
+"""
 
-def test_it_builds_installs_and_finds_all_that_its_playbooks_name(tmp_path):
-    def ran(*command):
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    """The installed collection, and a way to run a command that finds it, with other variables of the environment."""
+    folder = tmp_path_factory.mktemp("collection")
+
+    def ran(*command, code=0, **more):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
-        settings = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path)}
-        done = subprocess.run(command, cwd=tmp_path, env=kept | settings, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        environment = kept | {"ANSIBLE_COLLECTIONS_PATH": str(folder)} | more
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
-    ran("ansible-galaxy", "collection", "build", str(content.root()), "--output-path", str(tmp_path))
-    (archive,) = tmp_path.glob("zorac-deploy-*.tar.gz")
+    ran("ansible-galaxy", "collection", "build", str(content.root()), "--output-path", str(folder))
+    (archive,) = folder.glob("zorac-deploy-*.tar.gz")
     ran("ansible-galaxy", "collection", "install", "--offline", str(archive))
-    names = {path.name for path in (tmp_path / "ansible_collections/zorac/deploy").iterdir()}
-    assert names & {"zorac_deploy", "tests", ".venv", ".git"} == set()
+    (folder / "hosts.yml").write_text(_HOSTS)
+    return folder / "ansible_collections/zorac/deploy", ran
+
+
+def test_it_builds_installs_and_finds_all_that_its_playbooks_name(collection):
+    root, ran = collection
+    assert {path.name for path in root.iterdir()} & {"zorac_deploy", "tests", ".venv", ".git"} == set()
     for playbook in (content.root() / "playbooks").glob("*.yml"):
-        listed = ran("ansible-playbook", f"zorac.deploy.{playbook.stem}", "--list-tasks", "--inventory", "host,")
-        assert "TAGS" in listed
+        assert "TAGS" in ran(
+            "ansible-playbook", f"zorac.deploy.{playbook.stem}", "--list-tasks", "--inventory", "host,"
+        )
+
+
+def test_its_settings_find_the_plugins_of_its_inventory(collection):
+    root, ran = collection
+    (root.parent / "show.yml").write_text(_SHOW)
+    words = (
+        "--inventory",
+        str(root / "inventory/profiles.yml"),
+        "--inventory",
+        "hosts.yml",
+        str(root.parent / "show.yml"),
+    )
+    said = ran("ansible-playbook", *words, ANSIBLE_CONFIG=str(root / "ansible.cfg"))
+    assert '"settings_asked.max_num_seqs": ' in said
+
+
+@pytest.mark.parametrize("playbook", ["up", "down"])
+def test_an_ansible_without_the_package_is_told_what_to_install(collection, playbook):
+    root, ran = collection
+    (root.parent / "sitecustomize.py").write_text(
+        "import sys\n\nclass Absent:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'zorac_deploy':\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n\n"
+        "sys.meta_path.insert(0, Absent())\n"
+    )
+    words = ("--check", "--inventory", str(root / "inventory/profiles.yml"), "--inventory", "hosts.yml")
+    path = {"PYTHONPATH": str(root.parent), "ANSIBLE_CONFIG": str(root / "ansible.cfg")}
+    said = ran("ansible-playbook", *words, f"zorac.deploy.{playbook}", code=2, **path)
+    assert "Run ansible-playbook from the environment in which zorac-deploy is installed" in said
+    assert "changed=0" in said
 
 
 def test_it_has_the_version_of_the_package():
