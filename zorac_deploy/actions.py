@@ -127,8 +127,8 @@ def _require_name(name: str) -> None:
     """Require a valid directory name without `$`, which begins a variable in Ansible."""
     if not name.isprintable() or set("/$") & set(name) or name.startswith((".", "-")):
         raise Refused(
-            f"model_weights_name is {name!r}, and the model's directory on the host has this name: '/', '$', control "
-            "characters, and '.' or '-' in front cannot be in it. Set another model_weights_name.",
+            f"model_weights_name is {name!r}, but a directory's name has no '/', '$' or control characters, and does "
+            "not begin with '.' or '-'. Set another name.",
             "settings-invalid",
         )
 

@@ -110,10 +110,10 @@ class Reply:
                     last = time.monotonic()
                     first, pieces = first or last, pieces + 1
                     if pieces > self._max_tokens:
-                        raise EndpointFailed(f"the endpoint sends more than the {self._max_tokens} tokens asked for")
+                        raise EndpointFailed(f"the endpoint sent more than the limit of {self._max_tokens} tokens")
                     yield choice.delta.content
             if time.monotonic() - last > _LIMIT_SECONDS:
-                raise EndpointFailed(f"no text came from the endpoint for {_LIMIT_SECONDS:.0f} s")
+                raise EndpointFailed(f"the endpoint sent no text for {_LIMIT_SECONDS:.0f} s")
         self.measures = _measures(sent, first, time.monotonic(), usage)
 
     def _events(self) -> Iterator[str]:
@@ -168,7 +168,7 @@ def _parts(answer: httpx2.Response, limit: int) -> Iterator[bytes]:
     for part in answer.iter_bytes():
         size += len(part)
         if size > limit:
-            raise EndpointFailed(f"{answer.url.path} sent more than {limit >> 20} MiB and did not end its answer")
+            raise EndpointFailed(f"{answer.url.path} sent more than {limit >> 20} MiB")
         yield part
 
 
@@ -186,7 +186,7 @@ def _chunk(data: str) -> _Chunk:
     try:
         return _Chunk.model_validate(found)
     except ValidationError:
-        raise EndpointFailed(f"the endpoint sends no reply but {data[:60]!r}") from None
+        raise EndpointFailed(f"the endpoint sent an invalid event: {data[:60]!r}") from None
 
 
 def _json(text: str | bytes) -> object:
@@ -198,7 +198,7 @@ def _json(text: str | bytes) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise EndpointFailed(f"the endpoint sends no JSON but {text[:60]!r}") from None
+        raise EndpointFailed(f"the endpoint did not send JSON: {text[:60]!r}") from None
 
 
 def _reason(content: bytes) -> str:

@@ -163,7 +163,7 @@ def read(sources: Sequence[Path]) -> Inventory:
         return _read(sources)
     except RecursionError:
         nested = "an inventory, or a file of variables beside it, nests lists or mappings too deeply"
-        raise InventoryError(f"{nested}. Remove what is in the innermost ones.") from None
+        raise InventoryError(f"{nested}. Remove the innermost ones.") from None
 
 
 def _read(sources: Sequence[Path]) -> Inventory:
@@ -327,7 +327,7 @@ def _require_readable(source: Path) -> None:
             raise InventoryError(f"the inventory {source} is not YAML: {error}") from None
         if _size(tree, {}) > _MOST_VALUES:
             raise InventoryError(
-                f"the inventory {source} has more than {_MOST_VALUES:,} values once its aliases are expanded. "
+                f"the inventory {source} has more than {_MOST_VALUES:,} values with its aliases expanded. "
                 "Use fewer aliases."
             )
         if not isinstance(tree, yaml.MappingNode):
@@ -375,7 +375,7 @@ def _target(name: str, profile: str, variables: Mapping[str, object]) -> Target:
                 f"{key} of {name} is a template ({value}). Write the value itself: it is needed before Ansible runs."
             )
         if isinstance(value, (bool, list, dict)):
-            raise InventoryError(f"{key} of {name} is {value!r}. Set it to a text.")
+            raise InventoryError(f"{key} of {name} is {value!r}. Set a text.")
         return None if value is None else str(value)
 
     def words(key: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Prove that an engine lives: by what a client does, for a health check says 200 while the engine hangs."""
+"""Verify an engine with a client's requests: the health check returns 200 even while the engine hangs."""
 
 import contextlib
 import http.client
@@ -14,7 +14,7 @@ from zorac_host.service import Failure
 
 _ANSWER_LIMIT_BYTES = 16 * 2**20
 
-# The names under which vLLM and llama.cpp count requests that are under way, and tokens that were written and read.
+# The metrics of vLLM and llama.cpp for requests in progress, and for tokens generated and read.
 _METRICS = (
     (
         ("vllm:num_requests_running", "vllm:num_requests_waiting"),
@@ -26,10 +26,10 @@ _METRICS = (
     ),
 )
 
-# Not through a proxy that the environment may name: the engine is on this host.
+# without the environment's proxies: the engine is on this host
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-# The order of roles that the chat client Zorac sends after it has summarised a conversation; some templates refuse it.
+# The order of roles after Zorac summarised a conversation; some templates refuse it.
 _MESSAGES = [
     {"role": "system", "content": "You answer in one short sentence."},
     {"role": "system", "content": "Summary so far: the user asked about capitals."},
@@ -39,15 +39,15 @@ _MESSAGES = [
 
 
 def prove(about: Mapping[str, Any], limit: float, closed: bool = True) -> None:
-    """Require all that a client relies on: health, the model's name, a refusal without the key, and a streamed reply.
+    """Require all that a client needs: health, the model's name, a refusal without the key, and a streamed reply.
 
     Args:
         about: The generation's ``generation.json``.
-        limit: How long the whole may take, in seconds.
+        limit: The limit for all requests, in seconds.
         closed: Whether to require that every route of the engine refuses a request without the key.
 
     Raises:
-        Failure: Something is not as it must be.
+        Failure: A requirement is not met.
     """
     deadline = time.monotonic() + limit
     key = _key()
@@ -64,10 +64,10 @@ def prove(about: Mapping[str, Any], limit: float, closed: bool = True) -> None:
 
 
 def health(about: Mapping[str, Any], limit: float) -> None:
-    """Require that the health check says yes.
+    """Require a healthy answer.
 
     Raises:
-        Failure: It does not within `limit` seconds.
+        Failure: It does not come within `limit` seconds.
     """
     _expect(about, "/health", None, 200, time.monotonic() + limit)
 
@@ -86,12 +86,12 @@ def one_token(about: Mapping[str, Any], limit: float) -> None:
 
 
 def progress(about: Mapping[str, Any], limit: float) -> tuple[bool, float] | None:
-    """Whether the engine has requests, and how many tokens it has read and written; None where it keeps no metrics.
+    """Whether the engine has requests, and how many tokens it has read and generated; None without metrics.
 
     Raises:
         Failure: It does not answer.
     """
-    key = _key()  # llama.cpp wants it for the metrics too
+    key = _key()  # llama.cpp requires it for the metrics too
     try:
         text = _expect(about, "/metrics", key, 200, time.monotonic() + limit)
     except _Status:
@@ -101,7 +101,7 @@ def progress(about: Mapping[str, Any], limit: float) -> tuple[bool, float] | Non
         name, _, value = line.rpartition(" ")
         name = name.partition("{")[0]
         if name.startswith(("vllm:", "llamacpp:")):
-            with contextlib.suppress(ValueError):  # another program's words
+            with contextlib.suppress(ValueError):  # another program's output
                 totals[name] = totals.get(name, 0) + float(value)
     for requests, tokens in _METRICS:
         if tokens[0] in totals:
@@ -117,7 +117,7 @@ def _key() -> str:
 
 
 def idle(about: Mapping[str, Any]) -> bool:
-    """Whether the engine says that it has no requests, or says nothing any more. Not if it keeps no metrics."""
+    """Whether the engine reports no requests, or does not answer. False if it has no metrics."""
     try:
         seen = progress(about, 2)
     except Failure:
@@ -126,7 +126,7 @@ def idle(about: Mapping[str, Any]) -> bool:
 
 
 def _require_closed(about: Mapping[str, Any], key: str, deadline: float) -> None:
-    """Require that nothing but the health check answers without the key."""
+    """Require that only the health check answers without the key."""
     try:
         schema = _json(_expect(about, routes.LISTING, key, 200, deadline), routes.LISTING)
     except _Status:
@@ -165,16 +165,16 @@ def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
                 text += (choice.get("delta") or {}).get("content") or ""
             tokens = (chunk.get("usage") or {}).get("completion_tokens") or tokens
         except (AttributeError, TypeError):
-            raise Failure(f"the stream of a reply holds {data[:60]!r}") from None
+            raise Failure(f"the reply has an invalid event: {data[:60]!r}") from None
     if len(set(text.strip())) < 2:
-        # A model whose numbers overflow repeats one sign, "!!!!" as a rule.
+        # A model whose numbers overflow repeats one character, usually "!!!!".
         raise Failure(f"the reply is {text[:40]!r}, which is not text")
     if not tokens:
         raise Failure("the streamed reply ended without token counts")
 
 
 class _Status(Failure):
-    """The engine answered, with another status than expected: `found`."""
+    """The engine answered with an unexpected status, `found`."""
 
     def __init__(self, path: str, found: int, expected: int) -> None:
         super().__init__(f"{path} answered {found}, expected {expected}")
@@ -182,7 +182,7 @@ class _Status(Failure):
 
 
 class KeyRefused(_Status):
-    """The engine lives, and has another key than the one in force."""
+    """The engine answers, but refuses the current key."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, 401, 200)
@@ -198,7 +198,7 @@ def _expect(
 
 
 def _status(about: Mapping[str, Any], route: routes.Route, deadline: float) -> int:
-    """The status of the answer to a request without the key."""
+    """The status of a request without the key."""
     request = _request(about, route.path, None)
     request.method = route.method
     request.data = routes.BODY if route.method != "GET" else None
@@ -210,7 +210,7 @@ def _status(about: Mapping[str, Any], route: routes.Route, deadline: float) -> i
 
 
 def _request(about: Mapping[str, Any], path: str, key: str | None, body: object = None) -> urllib.request.Request:
-    # Linux takes a connection to 0.0.0.0 or :: for one to the loopback address.
+    # Linux connects 0.0.0.0 and :: to loopback.
     host = f"[{about['host']}]" if ":" in str(about["host"]) else str(about["host"])
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     data = json.dumps(body).encode() if body is not None else None
@@ -218,7 +218,7 @@ def _request(about: Mapping[str, Any], path: str, key: str | None, body: object 
 
 
 def _lines(request: urllib.request.Request, deadline: float, status: int = 200) -> Iterator[str]:
-    """The lines of the answer as they come."""
+    """The lines of the answer as they arrive."""
     path = request.selector
     try:
         with _OPENER.open(request, timeout=max(1.0, deadline - time.monotonic())) as answer:

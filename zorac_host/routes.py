@@ -1,8 +1,8 @@
-"""Which requests an engine refuses without the API key. The smoke check of the controller uses the list too.
+"""The requests that an engine refuses without the API key. The controller's smoke check uses the list too.
 
-None of them makes an engine work, even one that refuses nothing. A body is cut short. A route that takes no body and
-changes something is asked with GET, which it does not know: an answer of the router shows well enough that nothing
-stands before it.
+None of them causes work for an engine that refuses nothing. A body is truncated. A route without a body that changes
+something is requested with GET, which it does not support: the router's answer is enough to show that no check
+precedes it.
 """
 
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ class Route:
     """A request that is refused without the key.
 
     Attributes:
-        method: Its method.
-        path: Its path.
-        listed: Whether the engine itself lists it, so that it is there.
+        method: The HTTP method.
+        path: The path.
+        listed: Whether the engine lists it, so that it exists.
     """
 
     method: str
@@ -31,14 +31,14 @@ class Route:
     listed: bool = False
 
     def refused_by(self, status: int) -> bool:
-        """Whether an answer of that status is a refusal, rather than the engine's word."""
+        """Whether an answer with that status is a refusal."""
         return status in (401, 403) or (status == 404 and not self.listed)
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
 
 
-# Of vLLM 0.26 and 0.32 and of llama.cpp, and ways around a check that reads paths too literally.
+# Of vLLM 0.26 and 0.32 and of llama.cpp, and paths that bypass a literal check.
 _KNOWN = (
     *("/docs", "/redoc", LISTING, "/load", "/metrics", "/version", "/ping", "/server_info", "/tokenizer_info"),
     *("/v1/models", "/models", "/props", "/slots", "/lora-adapters", "/tools", "/fault_tolerance/status"),
@@ -54,12 +54,12 @@ _KNOWN_WITH_BODY = (
 
 
 def guarded(schema: object) -> list[Route]:
-    """What is to be refused without the key: what is known, and after it what the engine's OpenAPI `schema` lists.
+    """The routes to refuse without the key: known routes first, then those in the engine's OpenAPI `schema`.
 
-    In this order, for an engine that refuses nothing is found out by what is harmless.
+    In this order: harmless requests detect an engine that refuses nothing.
 
     Raises:
-        ValueError: The schema is none, or lists what is no route.
+        ValueError: The schema is invalid, or lists what is not a route.
     """
     known = [Route("POST", path) for path in _KNOWN_WITH_BODY] + [Route("GET", path) for path in _KNOWN]
     return list(dict.fromkeys([*known, *_listed(schema)]))
@@ -68,15 +68,15 @@ def guarded(schema: object) -> list[Route]:
 def _listed(schema: object) -> Iterator[Route]:
     paths = (schema.get("paths") or {}) if isinstance(schema, dict) else None
     if not isinstance(paths, dict) or len(paths) > _MOST_PATHS:
-        raise ValueError(f"{LISTING} holds no list of routes")
+        raise ValueError(f"{LISTING} has no list of routes")
     for template, operations in paths.items():
         listed = operations if isinstance(operations, dict) else {"get": operations}
         methods = {word: operation for word, operation in listed.items() if word in _METHODS}
         # Without the slash, what follows the port could be another server's address.
         path_is_one = template.startswith("/") and template.isprintable()
         if not path_is_one or not all(isinstance(operation, dict) for operation in methods.values()):
-            raise ValueError(f"{LISTING} lists {template[:60]!r}, which is no route")
-        # A name in braces stands for a part of the path; any part will do.
+            raise ValueError(f"{LISTING} lists {template[:60]!r}, which is not a route")
+        # A name in braces stands for any part of the path.
         path = "/".join("x" if "{" in part else part for part in template.split("/"))
         for word, operation in methods.items():
             method = word.upper() if "requestBody" in operation else "GET"

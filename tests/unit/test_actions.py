@@ -191,7 +191,7 @@ def test_the_newest_files_come_from_the_hub_of_the_host(monkeypatch):
 def test_a_name_that_cannot_be_a_folders_is_refused_before_the_model_is_looked_at(name):
     answer = actions.resolve_model({"source": "/no/such/model", "name": name})
     assert answer["refusal"]["id"] == "settings-invalid"
-    assert "Set another model_weights_name" in answer["msg"]
+    assert "Set another name" in answer["msg"]
 
 
 @pytest.mark.parametrize("refresh", [False, True])

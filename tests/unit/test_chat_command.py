@@ -80,7 +80,7 @@ def test_help_lists_the_commands_and_a_typo_is_told(typed, capsys):
     typed("/help\r/nwe\r")
     shown = capsys.readouterr().out
     assert shown.count("/new      Begin a new conversation") == 2
-    assert "There is no command /nwe." in shown
+    assert "Unknown command /nwe." in shown
 
 
 def test_lines_of_a_file_are_questions_one_by_one(model, monkeypatch):

@@ -67,7 +67,7 @@ def test_aliases_of_aliases_are_counted_and_not_expanded(tmp_path, monkeypatch):
     ("variables", "says"),
     [
         ('ansible_ssh_common_args: "-o \'x"', "ansible_ssh_common_args of tower cannot be read: No closing quotation"),
-        ("ansible_host: [1]", r"ansible_host of tower is \[1\]. Set it to a text"),
+        ("ansible_host: [1]", r"ansible_host of tower is \[1\]. Set a text"),
     ],
 )
 def test_a_way_to_a_host_that_is_none_is_refused(tmp_path, variables, says):

@@ -60,7 +60,7 @@ def test_what_means_nothing_is_refused(text, refusal):
     with pytest.raises(Refused) as fault:
         parse(text)
     assert fault.value.refusal == refusal
-    assert any(cure in str(fault.value) for cure in ("hf://ORG/NAME", "https", "Write the whole path"))
+    assert any(cure in str(fault.value) for cure in ("hf://ORG/NAME", "https", "Give the full path"))
 
 
 def test_only_a_commit_is_pinned():

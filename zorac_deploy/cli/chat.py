@@ -14,11 +14,11 @@ from zorac_deploy.cli.terminal import Stream, marked
 from zorac_deploy.errors import EndpointFailed
 
 _HELP = """\
-/new      Begin a new conversation
-/help     Show this list
-/quit     Leave; so does Ctrl-D
-Up, Down  Go through what you asked before
-Alt-Enter Begin a new line; pasted lines stay together
+/new      Start a new conversation
+/help     Show this help
+/quit     End the chat; also Ctrl-D
+Up, Down  Show earlier questions
+Alt-Enter Insert a new line; pasted lines are kept
 Ctrl-C    Stop a reply"""
 _COMMAND = re.compile("/[a-z?]*")
 
@@ -62,7 +62,7 @@ def _converse(endpoint: talk.Endpoint, max_tokens: int) -> None:
             history.clear()
             continue
         if said == "/help" or _COMMAND.fullmatch(said):
-            output.print(_HELP if said == "/help" else f"There is no command {said}.\n{_HELP}")
+            output.print(_HELP if said == "/help" else f"Unknown command {said}.\n{_HELP}")
             continue
         if not said:
             continue

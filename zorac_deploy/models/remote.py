@@ -96,7 +96,7 @@ def settings(content: bytes, source: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise Refused(f"config.json of {source} holds no settings. Name another revision or model.", "model-damaged")
+        raise Refused(f"config.json of {source} has no settings. Use another revision or model.", "model-damaged")
     return found
 
 

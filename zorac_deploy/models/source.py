@@ -70,8 +70,7 @@ def parse(text: str) -> Hub | Web | Path:
     """
     if "$" in text or not text.isprintable():
         raise Refused(
-            f"{text!r} has '$' or a control character in it, and Ansible reads '$' as the beginning of a variable. "
-            f"Rename the model. {_WRITE}",
+            f"{text!r} has '$' or a control character; in Ansible '$' begins a variable. Rename the model. {_WRITE}",
             "model-unsafe",
         )
     scheme = text.partition("://")[0] if "://" in text else ""
@@ -97,7 +96,9 @@ def local_path(text: str | Path) -> Path:
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError:  # raised by pathlib
-        raise Refused(f"{text}: this machine has no such user. Write the whole path.", "settings-invalid") from None
+        raise Refused(
+            f"{text}: this user does not exist on this machine. Give the full path.", "settings-invalid"
+        ) from None
 
 
 def local_name(path: Path) -> str:
