@@ -1,9 +1,9 @@
-"""The host program: it keeps a host's generations. ``zorac-host --help`` lists its commands."""
+"""The host program: it manages a host's generations. ``zorac-host --help`` lists its commands."""
 
 __version__ = "0.1.0"
-# Counts the changes after which a program that asks this one by its commands has to ask in another way.
+# The version of the commands and answers. It changes when a caller has to call in another way.
 PROTOCOL = 1
 
 
 class Fault(Exception):
-    """What a word of this program could not do. Its message is for the person."""
+    """A command of this program failed. The message is for the user."""

@@ -1,7 +1,7 @@
-"""Activate a generation as one transaction: it ends with the new one proved, or with the old one proved again.
+"""Activate a generation as one transaction: it ends with the new one verified, or with the old one verified again.
 
-The transaction is on record before anything is stopped, and a unit of its own runs it. Whoever asked may go away, the
-unit may be killed, the host may lose its power: the unit is started again and goes on from the record.
+The transaction is recorded before anything is stopped, and its own unit runs it. The caller may end, the unit may be
+killed, the host may lose power: the unit is started again and continues from the record.
 """
 
 import os
@@ -21,7 +21,7 @@ from zorac_host.store import Generation
 
 UNIT = "zorac-deploy-activate.service"
 WATCHDOG = "the watchdog"
-# Killed that often in the middle of one generation's start, it is taken for the cause.
+# After so many kills during one generation's start, the generation is taken for the cause.
 _ATTEMPTS = 3
 _TICK_SECONDS = 0.2
 _GONE_SECONDS = 10.0
@@ -31,13 +31,13 @@ _WEIGHTS = ("*.safetensors", "*.gguf")
 
 @dataclass
 class _Course:
-    """How an activation goes.
+    """The progress of an activation.
 
     Attributes:
-        seconds: What its parts took.
-        silent_since: Since when nothing answers, by the kernel's count; None while the old engine still serves.
-        cursor: Where in the journal the start begins; empty if this did not start the engine.
-        journal: What the engine has written since, once it was read.
+        seconds: The times of its parts.
+        silent_since: The start of the downtime, in the kernel's clock; None while the old engine serves.
+        cursor: The start of the engine's log in the journal; empty if this did not start the engine.
+        journal: The engine's log, once read.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -46,40 +46,40 @@ class _Course:
     journal: str = ""
 
     def answers(self) -> None:
-        """Keep for how long nothing answered."""
+        """Record the end of the downtime."""
         if self.silent_since is not None:
             self.seconds["silent"] = round(time.monotonic() - self.silent_since, 3)
 
 
 class Busy(Fault):
-    """Another activation is under way."""
+    """Another activation is in progress."""
 
 
 def activate(number: int, by: str, key: Path | None, restart: bool, check: bool) -> dict[str, Any]:
-    """Have the generation `number` run, proved, and wait for it. How it ended, and whether anything was done.
+    """Activate and verify the generation `number`, and wait for it. Return the result, and whether anything was done.
 
     Args:
         number: The generation.
-        by: Who wants it.
-        key: A file with a new API key, put in force with it.
-        restart: Start the engine anew, even if it is what runs.
+        by: The user.
+        key: A file with a new API key, which is changed with it.
+        restart: Restart the engine even if it runs.
         check: Only say whether there is anything to do.
     """
     wait()
     target = store.generation(number)
     there = target is not None and service.settled(target)
-    # An activation that nobody waited for may have put it in force already.
+    # An activation without a waiting caller may have changed it already.
     key = None if key and _in_force(_bytes(key)) else key
     if target and there and not key and not restart and _answers(target):
         return {"changed": False, "generation": number, **store.outcome(number)}
     if check:
         return {"changed": True, "generation": number}
-    # One that runs and does not answer is started anew: it hangs, or its API key was changed by hand.
+    # An engine that runs without an answer is restarted: it hangs, or its API key was changed by hand.
     wanted = _bytes(key) if key else b""
     begin(number, by, restart=there, key=key)
     wait()
     found: dict[str, Any] = {"reason": "cannot write the outcome", "lines": [], "previous": None, "back_failure": ""}
-    # After a new key failed, the same generation serves again, with the old key.
+    # After a failure with a new key, the same generation serves again with the old key.
     proved = target is not None and service.settled(target) and (not key or _in_force(wanted))
     state = "proved" if proved else "failed"
     return {"changed": True, "generation": number, **found, **store.outcome(number), "state": state}
@@ -97,7 +97,7 @@ def _in_force(key: bytes) -> bool:
 
 
 def _answers(target: Generation) -> bool:
-    """Whether the engine that runs gives a token."""
+    """Whether the running engine gives a token."""
     try:
         proof.one_token(target.about, 30)
     except Failure:
@@ -106,23 +106,23 @@ def _answers(target: Generation) -> bool:
 
 
 def begin(number: int, by: str, restart: bool = False, key: Path | None = None) -> None:
-    """Put the activation of the generation `number` on record and start the unit that does it.
+    """Record the activation of the generation `number`, and start the unit that runs it.
 
     Args:
         number: The generation.
-        by: Who wants it, for those who ask meanwhile.
-        restart: Start the engine anew even if it is the one that runs.
-        key: A file with a new API key, which the activation puts in force; it is renamed. The way back has the old one.
+        by: The user, for others who ask meanwhile.
+        restart: Restart the engine even if it runs.
+        key: A file with a new API key. It is renamed into place with the activation; a rollback restores the old one.
 
     Raises:
-        Busy: Another activation is under way.
-        Refusal: There is no such generation, or its unit is somebody else's.
+        Busy: Another activation is in progress.
+        Refusal: The generation does not exist, or its unit is not ours.
     """
     target = store.generation(number)
     if target is None:
         there = ", ".join(str(each.number) for each in store.generations()) or "none"
         raise Refusal(f"generation {number} does not exist. Choose one of: {there}.", "generation-unknown")
-    if "unit" in target.about:  # a description that lacks it fails on the record, and leads back
+    if "unit" in target.about:  # a description without it fails in the transaction, and is rolled back
         foreign.require_none(target.unit)
     with lock.held():
         other = store.pending()
@@ -130,7 +130,7 @@ def begin(number: int, by: str, restart: bool = False, key: Path | None = None) 
             raise Busy(f"generation {other['target']} is being activated, for {other['by']}")
         now = store.current()
         proved = now is not None and store.outcome(now.number).get("state") == "proved"
-        # With a new key, the way back from a generation is the same one with the old key.
+        # With a new key, a generation's rollback is the same generation with the old key.
         previous = now if now and proved and (key or now.number != number) else store.last_good(number)
         store.KeyChange().forget()
         if key:
@@ -153,7 +153,7 @@ def begin(number: int, by: str, restart: bool = False, key: Path | None = None) 
 
 
 def wait() -> None:
-    """Wait until no activation is under way; one that stands still is started again.
+    """Wait until no activation is in progress; one that has stopped is started again.
 
     Raises:
         Failure: It cannot be started.
@@ -165,13 +165,13 @@ def wait() -> None:
         elif time.monotonic() - seen > _GONE_SECONDS:
             raise Failure(f"the activation does not continue. See: journalctl --unit {UNIT}")
         else:
-            service.systemctl("reset-failed", UNIT)  # or it is not started, if it ended too often
+            service.systemctl("reset-failed", UNIT)  # otherwise systemd refuses a unit that ended too often
             service.systemctl("start", "--no-block", UNIT)
         time.sleep(_TICK_SECONDS)
 
 
 def run() -> bool:
-    """Do what is on record, or what is left of it. Whether an engine is proved at the end."""
+    """Do what is recorded, or the rest of it. Return whether an engine is verified at the end."""
     record = store.pending()
     if not record:
         return True
@@ -183,7 +183,7 @@ def run() -> bool:
         try:
             if record["attempts"] > _ATTEMPTS:
                 raise Failure(f"the host or the activation was killed {_ATTEMPTS} times during the start")
-            if not record["restart"]:  # one that ran has written it before, and going back would need the same
+            if not record["restart"]:  # one that ran is recorded already, and a rollback needs the same
                 _require_space()
             service.require_free_port(target.about, store.units())
             store.set_pending(record)
@@ -219,7 +219,7 @@ def run() -> bool:
         _try(lambda: store.forget_current(target.unit))
         service.systemctl("daemon-reload")
         _try(lambda: foreign.restore(target.unit))
-    _try(key.undo)  # where the way back did not come to it
+    _try(key.undo)  # the rollback may not have reached it
     if target:
         same = went_back and previous is not None and previous.number == target.number
         _end(record, target, "proved" if same else "failed", course)
@@ -229,9 +229,9 @@ def run() -> bool:
 
 
 def _bring_up(target: Generation, previous: Generation | None, course: _Course, restart: bool, back: bool) -> None:
-    """Have `target` be current, started and proved, with the way back to `previous` prepared.
+    """Make `target` current, start and verify it, with the rollback to `previous` prepared.
 
-    How it goes is put into `course`. A new API key is put in force with it; on the way `back`, the one of before.
+    `course` records the progress. A new API key is changed with it; on the way `back` the old one is restored.
     """
     key = store.KeyChange()
     about, now = target.about, store.current()
@@ -273,21 +273,21 @@ def _bring_up(target: Generation, previous: Generation | None, course: _Course, 
     last = time.monotonic()
     service.wait_until_serving(target.unit, float(about["start_timeout_seconds"]), back)
     course.seconds["start"], last = round(time.monotonic() - last, 3), time.monotonic()
-    # What was proved before may serve again, even if an earlier zorac-deploy left routes of it open.
+    # What was verified before may serve again, even if an earlier zorac-deploy left routes of it open.
     proof.prove(about, float(about["proof_timeout_seconds"]), closed=not (back or restart))
     course.seconds["proof"] = round(time.monotonic() - last, 3)
     course.answers()
 
 
 def _require_space() -> None:
-    """Require room for what an engine writes while it starts, before the one that serves is stopped."""
+    """Require space for what an engine writes at its start, before the old one is stopped."""
     free = shutil.disk_usage(store.STATE).free
     if free < _SPACE_BYTES:
         raise Failure(f"{free >> 20} MiB are free under {store.STATE}, but {_SPACE_BYTES >> 20} MiB are needed")
 
 
 def _warm(about: Mapping[str, Any], now: Generation) -> None:
-    """Have the disk's part done while the old engine still serves: the program and the weights in the page cache."""
+    """Read the program and the weights into the page cache while the old engine still serves."""
     if now.about["engine_path"] != about["engine_path"]:
         service.load(about["warm"])
     weights = sorted(path for kind in _WEIGHTS for path in Path(about["model_path"]).glob(kind))
@@ -296,7 +296,7 @@ def _warm(about: Mapping[str, Any], now: Generation) -> None:
 
 
 def _end(record: dict[str, Any], target: Generation, state: str, course: _Course) -> bool:
-    """Keep the outcome, and have at boot what is proved. Whether `target` is proved."""
+    """Record the result, and enable the verified unit at boot. Return whether `target` is verified."""
     _try(
         lambda: store.set_outcome(
             target.number,
@@ -328,16 +328,16 @@ def _end(record: dict[str, Any], target: Generation, state: str, course: _Course
 
 
 def _end_record() -> None:
-    """End the record, and only then what goes on with it after a power cut."""
+    """Remove the record first, and then what a power cut would continue."""
     with lock.held():
         store.end_pending()
         service.enable(UNIT, False)
 
 
 def _judge(target: Generation, course: _Course, record: dict[str, Any]) -> None:
-    """Require that the engine is what was planned, by its own log.
+    """Require by its log that the engine is as planned.
 
-    Not asked on the way back: what served before may serve again.
+    A rollback does not: what served before may serve again.
     """
     record["engine"] = _logged(target, course)
     refusal = engine_log.judge(record["engine"], target.about.get("plan"))
@@ -347,31 +347,31 @@ def _judge(target: Generation, course: _Course, record: dict[str, Any]) -> None:
 
 
 def _logged(target: Generation, course: _Course) -> dict[str, Any]:
-    """What the engine says of itself in the journal of this start."""
+    """What the engine logged in this start."""
     return engine_log.read(_journal(target, course).splitlines())
 
 
 def _keep_logged(target: Generation, course: _Course) -> None:
-    """Keep with a generation that was proved before what its engine logged now, if it was started."""
+    """Store what the engine logged with a generation that was verified before, if this started it."""
     if course.cursor:
         _try(lambda: store.add_to_outcome(target.number, {"engine": _logged(target, course)}))
 
 
 def _keep_journal(target: Generation, course: _Course) -> list[str]:
-    """Keep what the engine said with its generation, and return the lines that matter."""
+    """Store the engine's log with its generation, and return the decisive lines."""
     text = _journal(target, course)
     _try(lambda: store.write(target.journal, text, 0o640))
     return service.decisive(text)
 
 
 def _journal(target: Generation, course: _Course) -> str:
-    """What the engine has written since it was started, read once."""
+    """The engine's log since its start, read once."""
     course.journal = course.journal or service.journal(target.unit, course.cursor)
     return course.journal
 
 
 def _try(what: Callable[[], object]) -> None:
-    """Do what may fail without harm to the transaction, which has to end whatever happens: on a full disk, for one."""
+    """Do what may fail: the transaction has to end in any case, even on a full disk."""
     try:
         what()
     except Exception as error:  # noqa: BLE001 - see above
@@ -379,7 +379,7 @@ def _try(what: Callable[[], object]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What a person reads of an error. An unforeseen one may quote a secret, so only root's journal has its message."""
+    """The reason to show. An unexpected error may quote a secret: its message is only in root's journal."""
     if isinstance(error, (Failure, OSError)):
         return str(error)
     traceback.print_exception(error)

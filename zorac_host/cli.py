@@ -1,9 +1,9 @@
-"""The words of ``zorac-host``: each prints one line of JSON.
+"""The commands of ``zorac-host``: each prints one line of JSON.
 
-A refusal is an answer too, with exit code 4; any other fault is a message on standard error.
+A refusal is an answer too, with exit code 4; any other error is a message on standard error.
 
-A word imports what it needs, and as the first thing that it does: Python compiles this program at every start, and the
-file may be replaced while the program runs.
+A command first imports what it needs: Python compiles this program at every start, and the file may be replaced while
+the program runs.
 """
 
 import argparse
@@ -21,7 +21,7 @@ _REFUSED = 4
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Parse the command line and run the command."""
     arguments = _parser().parse_args()
     try:
         arguments.do(arguments)

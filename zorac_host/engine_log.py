@@ -1,6 +1,6 @@
-"""What an engine logged while it started, and whether it is what was planned. Lines as vLLM 0.10 to 0.33 writes them.
+"""Parse what vLLM 0.10 to 0.33 logs at its start, and compare it with the plan.
 
-Nothing here fails: a line or a plan that is not understood is as one that is not there.
+Nothing here fails: an unknown line or plan is ignored.
 """
 
 import re
@@ -10,18 +10,18 @@ from typing import Any, TypeAlias
 
 from zorac_host import llama_log, slow_kernels
 
-# The planner is within 2 % of what is loaded, and a checkpoint that is loaded unquantized takes half as much again at
-# least. The second is for models so small that buffers and rounding count.
+# The planner is within 2 % of the loaded size; a checkpoint loaded without its quantization takes at least half as much
+# again. The second limit is for models so small that buffers and rounding matter.
 _MORE_FACTOR, _MORE_GIB = 1.1, 0.5
 
-_LINE_LIMIT = 8192  # the longest that matters, vLLM's whole configuration, has half of that
-# systemd's own line, and the first of vLLM's that says so: what was logged before is of an engine that is gone.
+_LINE_LIMIT = 8192  # the longest that is needed, vLLM's configuration, has half of that
+# systemd's own line, and vLLM's first line with its version: earlier lines are from an engine that has ended.
 _START = re.compile(r"^Starting \S+\.service\b|\bnon-default args: ")
 _KERNEL = re.compile(
     r"\b(?:Using|Selected) (\w{1,60}Kernel) for\b|\bUsing (\w{1,20}_marlin) kernel\b|\bso forcing (awq|gptq)\b"
     r"|\b(awq) quantization is not fully optimized\b"
 )
-# Not those of mixtures of experts, of the encoder of pictures, or of Transformers' model code.
+# Not the backends of mixtures of experts, of the vision encoder, or of Transformers' model code.
 _ATTENTION = re.compile(
     r"\bUsing (?:AttentionBackendEnum\.)?((?!Transformers )\w{1,40}(?: Attention| MLA| SDPA)?) (?:attention )?backend"
     r"(?:\.\s*$|.{0,80} on V1 engine| out of potential backends)"
@@ -35,8 +35,8 @@ def _last(_: float, now: float) -> float:
 
 _GIB, _COUNT = r"(-?\d{1,6}(?:\.\d{1,6})?)", r"(\d[\d,]{0,15})"
 _Row: TypeAlias = tuple[str, str, str, Callable[[float, float], float]]
-# A key, a part of the line, the whole, and which one counts of those that several workers log: the fullest card
-# decides, so it is the most that is used and the least that is left.
+# A key, a part of the line, the whole line, and the choice among workers: the fullest GPU decides, so it is the highest
+# usage and the lowest free memory.
 _ROWS: tuple[_Row, ...] = (
     ("weights_gib", "Model loading took", f"Model loading took {_GIB} GiB", max),
     ("activation_gib", "GiB for peak activation", f"{_GIB} GiB for peak activation", max),
@@ -57,7 +57,7 @@ _WHOLE = ("kv_tokens", "max_model_len")
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an engine that serves is not what was planned.
+    """Why a running engine is not as planned.
 
     Attributes:
         cause: An id.
@@ -69,15 +69,15 @@ class Refusal:
 
 
 def read(lines: Iterable[str]) -> dict[str, Any]:
-    """What the last engine that was started says of itself.
+    """Parse the log of the last engine start.
 
     Args:
-        lines: Its journal.
+        lines: The unit's journal.
 
     Returns:
-        What was found of: ``weights_gib``, ``activation_gib``, ``non_torch_gib``, ``graphs_gib``, ``kv_gib``,
+        The values found: ``weights_gib``, ``activation_gib``, ``non_torch_gib``, ``graphs_gib``, ``kv_gib``,
         ``kv_tokens``, ``max_concurrency``, ``max_model_len``, ``kernels`` (names, in the order of their lines; of
-        llama.cpp the kinds of devices that hold weights), ``attention_backend``, ``quantization`` and
+        llama.cpp the kinds of devices with weights), ``attention_backend``, ``quantization`` and
         ``offloaded_layers`` (how many, of how many).
     """
     found: dict[str, Any] = {}
@@ -98,18 +98,18 @@ def read(lines: Iterable[str]) -> dict[str, Any]:
             found.setdefault("attention_backend", match[1])
         if match := _QUANTIZATION.search(line):
             found["quantization"] = match[1].lower()
-    consumed = found.pop("consumed_gib", None)  # since 0.27, the weights and what is outside torch in one number
+    consumed = found.pop("consumed_gib", None)  # since 0.27, the weights and the memory outside torch in one number
     if consumed is not None and "weights_gib" in found:
         found["non_torch_gib"] = round(max(consumed - found["weights_gib"], 0), 2)
     return {**llama.told(), **found}
 
 
 def judge(logged: Mapping[str, Any], plan: object) -> Refusal | None:
-    """Why the engine is not what was planned; None if it is, or if nothing was planned.
+    """Why the engine is not as planned; None if it is, or without a plan.
 
     Args:
-        logged: What `read` found.
-        plan: The generation's plan, with ``predicted`` and ``card`` if there are any.
+        logged: The result of `read`.
+        plan: The generation's plan, with ``predicted`` and ``card`` if known.
     """
     card = _part(plan, "card")
     return _loaded_more(logged, _part(plan, "predicted")) or _slow_kernel(logged, card) or _off_card(logged, card)
@@ -147,7 +147,7 @@ def _slow_kernel(logged: Mapping[str, Any], card: Mapping[str, Any]) -> Refusal 
 
 
 def _off_card(logged: Mapping[str, Any], card: Mapping[str, Any]) -> Refusal | None:
-    """llama.cpp computes on the processor what it does not find room or a device for, and says so in its log alone."""
+    """llama.cpp computes on the CPU what does not fit on a device, and reports it only in its log."""
     none = logged.get("offloaded_layers", [0])[0] == 0 and logged.get("kernels") == ["CPU"]
     if not none or not card.get("compute"):
         return None

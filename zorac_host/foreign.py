@@ -1,4 +1,4 @@
-"""A unit of an engine's name that zorac-deploy did not make: find it, store it aside, and restore it."""
+"""A unit with an engine's name that zorac-deploy did not create: detect, back up and restore it."""
 
 import os
 import shutil
@@ -10,9 +10,9 @@ from zorac_host.refusal import Refusal
 from zorac_host.store import ETC, STATE, UNITS, read_json, write_json
 
 STORE = STATE / "replaced"
-CACHE = Path("/var/cache")  # ours has the unit's name, and systemd would give one that is there to our user
-# systemd's load path: a unit is read from the first folder that has it. Whether a file there can be moved: packages
-# own those under /usr, and generators write theirs again.
+CACHE = Path("/var/cache")  # our unit has a cache directory with the unit's name, which systemd would give to our user
+# systemd's load path: the first directory with a unit wins. The value is whether its files can be moved: packages own
+# those under /usr, and generators recreate theirs.
 LOAD_PATH = {
     Path("/etc/systemd/system.control"): True,
     Path("/run/systemd/system.control"): True,
@@ -34,9 +34,9 @@ _TAR = ("tar", "--absolute-names", "--numeric-owner", "--xattrs", "--acls")
 
 
 def look(unit: str) -> list[Path]:
-    """What defines `unit` and is neither ours nor stored: its files, and what is added to them in ``UNIT.d``.
+    """The files that define `unit` and are neither ours nor backed up, and its drop-ins in ``UNIT.d``.
 
-    Drop-ins of a unit that is deployed came after us and are left alone.
+    Drop-ins of a deployed unit were added later, and are ignored.
     """
     fragments = [folder / unit for folder in LOAD_PATH if os.path.lexists(folder / unit)]
     if fragments and _is_ours(fragments[0]):
@@ -47,7 +47,7 @@ def look(unit: str) -> list[Path]:
 
 
 def refusal(unit: str, found: list[Path]) -> Refusal:
-    """Why `unit`, which `found` defines, is not replaced, and what to do."""
+    """Why `unit`, defined by `found`, is not replaced, and what to do."""
     earlier = STORE / unit
     cure = (
         f"An earlier one is already stored in {earlier}. Move this one away by hand."
@@ -64,17 +64,17 @@ def require_none(unit: str) -> None:
     """Require that `unit` may be written.
 
     Raises:
-        Refusal: It is somebody else's, and no copy is stored.
+        Refusal: It is not ours, and no backup exists.
     """
     if found := look(unit):
         raise refusal(unit, found)
 
 
 def keep(unit: str) -> bool:
-    """Store a copy of what defines `unit`, with its state. Whether there was anything to store.
+    """Back up the files that define `unit`, and its state. Return whether there were any.
 
     Raises:
-        Refusal: A copy of an earlier one is stored.
+        Refusal: A backup of an earlier one exists.
     """
     found = look(unit)
     if not found:
@@ -87,7 +87,7 @@ def keep(unit: str) -> bool:
     STORE.chmod(0o700)
     files = [folder / unit for folder in LOAD_PATH if os.path.lexists(folder / unit)]
     moved = [path for path in (*files, *_added(unit)) if LOAD_PATH[path.parent]] + _links(unit)
-    # What cannot be moved is masked, as systemd would have it. A unit file need not be: ours comes before it.
+    # What cannot be moved is masked in systemd's way. A unit file need not be: ours has precedence.
     kept = [path for folder in _added(unit) if not LOAD_PATH[folder.parent] for path in sorted(folder.iterdir())]
     masks = list(dict.fromkeys(UNITS / path.parent.name / path.name for path in kept))
     _run(*_TAR, "--create", f"--file={scratch / 'files.tar'}", "--files-from=/dev/null", *map(str, moved))
@@ -106,7 +106,7 @@ def keep(unit: str) -> bool:
 
 
 def remove(unit: str) -> None:
-    """Remove what was stored of `unit`, which is stopped. Once; what appears later is somebody's again."""
+    """Remove the backed-up unit, which is stopped, once. What appears later is not ours."""
     state = _state(unit)
     if state.get("removed", True):
         return
@@ -127,7 +127,7 @@ def remove(unit: str) -> None:
 
 
 def restore(unit: str) -> bool:
-    """Restore what was stored of `unit`, and start it if it was running. Whether anything was stored."""
+    """Restore the backup of `unit`, and start it if it was running. Return whether a backup existed."""
     state = _state(unit)
     if not state:
         return False
@@ -140,7 +140,7 @@ def restore(unit: str) -> bool:
     if aside.is_dir():
         shutil.rmtree(cache, ignore_errors=True)
         aside.rename(cache)
-    # What was in /run is gone after a reboot anyway.
+    # files in /run do not survive a reboot anyway
     rest = [] if state["boot"] == _boot() else ["--exclude=/run/*"]
     archive = f"--file={STORE / unit / 'files.tar'}"
     _run(*_TAR, "--extract", archive, "--skip-old-files", "--same-owner", "--preserve-permissions", *rest)
@@ -155,7 +155,7 @@ def restore(unit: str) -> bool:
 
 
 def stored() -> list[str]:
-    """The units of which a copy is stored."""
+    """The units with a backup."""
     return sorted(path.parent.name for path in STORE.glob("*/state.json") if path.parent.suffix != ".partial")
 
 
@@ -171,7 +171,7 @@ def _is_deployed(unit: str) -> bool:
 
 
 def _added(unit: str) -> list[Path]:
-    """The folders that add to `unit`, such as ``UNIT.d``."""
+    """The directories with drop-ins for `unit`, such as ``UNIT.d``."""
     folders = [folder / f"{unit}{kind}" for folder in LOAD_PATH for kind in _ADDED]
     return [folder for folder in folders if folder.is_dir()]
 
@@ -184,13 +184,13 @@ def _links(unit: str) -> list[Path]:
 
 
 def _caches(unit: str) -> tuple[Path, Path]:
-    """The unit's cache, and where a replaced unit's cache is meanwhile."""
+    """The unit's cache, and the place for a replaced unit's cache."""
     name = unit.removesuffix(".service")
     return CACHE / name, CACHE / f"{name}.replaced"
 
 
 def _folder(path: Path) -> Path:
-    """The folder of the load path that `path` is in."""
+    """The directory of the load path that `path` is in."""
     return next((folder for folder in path.parents if folder in LOAD_PATH), path.parent)
 
 

@@ -1,4 +1,4 @@
-"""Have this program and its units on the host. It may be running from memory, where it is not installed yet."""
+"""Install this program and its units on the host. It may run from memory, before it is installed."""
 
 import hashlib
 import os
@@ -63,7 +63,7 @@ WantedBy=timers.target
 
 
 def install(seconds: Mapping[str, float], check: bool) -> dict[str, Any]:
-    """Have the program, its folders and its units, each put in place by one rename.
+    """Install the program, its directories and its units, each renamed into place.
 
     Args:
         seconds: The watchdog's limits: ``idle``, ``stall`` and ``answer``.
@@ -79,13 +79,13 @@ def install(seconds: Mapping[str, float], check: bool) -> dict[str, Any]:
         store.UNITS / TIMER: (_TIMER.encode(), 0o644),
     }
     differ = {path: wanted for path, wanted in files.items() if _described(path) != _words(*wanted)}
-    former = LIBEXEC / "zorac_host"  # earlier versions were a folder of modules
+    former = LIBEXEC / "zorac_host"  # earlier versions were a directory of modules
     if not check:
         for folder in (LIBEXEC, store.STATE):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o755)
         if PROGRAM in differ and PROGRAM.exists():
-            activation.wait()  # an activation ends with the program that began it
+            activation.wait()  # an activation uses the program that began it
         diff = [_diff(path, wanted) for path, wanted in differ.items()]
         for path, (content, mode) in differ.items():
             if path.is_dir() and not path.is_symlink():
@@ -106,7 +106,7 @@ def _own_bytes() -> bytes:
 
 
 def _described(path: Path) -> str:
-    """The file as it is; empty if there is none."""
+    """The content of the file; empty if it does not exist."""
     if path.is_symlink() or not path.is_file():
         return "not a regular file\n" if path.is_symlink() or path.exists() else ""
     found = path.stat()
@@ -128,7 +128,7 @@ def _diff(path: Path, wanted: tuple[bytes, int]) -> dict[str, str]:
 
 
 def watched(check: bool) -> bool:
-    """Have the watchdog's timer started now and at every boot; whether that was, or would be, a change."""
+    """Enable and start the watchdog's timer; return whether that was, or would be, a change."""
     enabled = service.systemctl("is-enabled", "--quiet", TIMER), service.systemctl("is-active", "--quiet", TIMER)
     if all(enabled):
         return False

@@ -1,7 +1,7 @@
-"""The kinds of parts that a desired state consists of, and how each looks at the host.
+"""The kinds of parts of a desired state, and how to compare each with the host.
 
-A look takes all parts of its kind at once, so that one command answers for all of them, and yields what differs. It
-knows nothing of roles: what to expect is in the parts.
+A function compares all parts of its kind at once, so that one command suffices for all, and yields the differences.
+It does not know roles: the parts have the expected values.
 """
 
 import fnmatch
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from zorac_host import nvidia_probe, service, store, tree
 
 Part: TypeAlias = Mapping[str, Any]
-# Of a folder that was changed as a whole, the first names say enough.
+# If a directory changed as a whole, the first names suffice.
 _NAMED = 20
 _RUN_FROM = re.compile(r"\.pth$|(^|/)(site|user)customize\.py$")
 _TIMEOUT_SECONDS = 30
@@ -27,17 +27,17 @@ _TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as it was asked for.
+    """A difference from the desired state.
 
     Attributes:
-        owner: Who heals it: the role that the part belongs to.
+        owner: The role that restores the part.
         kind: The part's kind.
-        part: What is looked at: a path, a unit, a package.
-        aspect: What of it differs.
-        expected: What was asked for.
-        found: What is there.
-        names: The files concerned, where the part is a folder.
-        packages: The Python packages that these files came with.
+        part: The part: a path, a unit, a package.
+        aspect: The property that differs.
+        expected: The desired value.
+        found: The host's value.
+        names: The files concerned, if the part is a directory.
+        packages: The Python packages that installed these files.
     """
 
     owner: str
@@ -50,12 +50,12 @@ class Difference:
     packages: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """As it is printed."""
+        """The difference as JSON."""
         return asdict(self)
 
 
 def files(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
-    """A regular file: its mode, owner and content."""
+    """Compare regular files: mode, owner and content."""
     for part in parts:
         seen = _lstat(part["path"])
         if seen is None or not stat.S_ISREG(seen.st_mode):
@@ -69,7 +69,7 @@ def files(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
 
 
 def folders(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
-    """A folder of ours: its mode and owner, and its names where no others may be in it."""
+    """Compare directories of ours: mode and owner, and their entries if no others are allowed."""
     for part in parts:
         seen = _lstat(part["path"])
         if seen is None or not stat.S_ISDIR(seen.st_mode):
@@ -85,7 +85,7 @@ def folders(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
 
 
 def absent(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
-    """A path at which nothing may be."""
+    """Paths that do not exist."""
     for part in parts:
         seen = _lstat(part["path"])
         if seen is not None:
@@ -93,7 +93,7 @@ def absent(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
 
 
 def links(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
-    """A symbolic link: where it leads, and that something is there."""
+    """Symbolic links: the target, and that it exists."""
     for part in parts:
         path = Path(part["path"])
         found = str(path.readlink()) if path.is_symlink() else _type(_lstat(str(path)))
@@ -104,7 +104,7 @@ def links(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
 
 
 def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
-    """A folder with many files, compared with the record that was made when it was installed."""
+    """Directories with many files, compared with the record of their installation."""
     for part in parts:
         folder = Path(part["path"])
         if not folder.is_dir() or folder.is_symlink():
@@ -119,7 +119,7 @@ def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
             by_aspect.setdefault(change.aspect, []).append(change)
         for aspect, changes in by_aspect.items():
             names = [change.name for change in changes if change.name]
-            # What is run without being asked for comes first.
+            # files that run on their own come first
             names.sort(key=lambda name: (not _RUN_FROM.search(name), name))
             first = changes[0]
             expected, found = (first.expected, first.found) if len(changes) == 1 else ("", _listed(names))
@@ -129,7 +129,7 @@ def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
 
 
 def packages(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
-    """Packages of the distribution: installed, in which version, and held."""
+    """Packages of the distribution: installed, their version, and held."""
     names = [name for part in parts for name in part["names"]]
     fields = "${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\n"
     shown = _output("dpkg-query", "--show", f"--showformat={fields}", *names)
@@ -150,7 +150,7 @@ def packages(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
 
 
 def units(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
-    """Units of systemd: enabled, active, from which files, and the settings that are in force."""
+    """Units of systemd: enabled, active, their files, and the loaded settings."""
     names = sorted({name for part in parts for name in part.get("properties", {})})
     wanted = ["Id", "LoadState", "ActiveState", "FragmentPath", "DropInPaths", "NeedDaemonReload"]
     shown = _output("systemctl", "show", f"--property={','.join(wanted + names)}", *(part["name"] for part in parts))
@@ -175,7 +175,7 @@ def _unit(part: Part, seen: Mapping[str, str]) -> Iterator[Difference]:
     if seen.get("NeedDaemonReload") == "yes":
         yield differs(part, "daemon-reload", "done", "needed")
     if part.get("enabled") is not None:
-        # Read from the links: the property UnitFileState is what systemd saw when it loaded the unit.
+        # From the links: the property UnitFileState is the state when systemd loaded the unit.
         expected, found = (
             "enabled" if part["enabled"] else "disabled",
             _output("systemctl", "is-enabled", part["name"]).strip(),
@@ -204,7 +204,7 @@ def users(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
 
 
 def kernel(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
-    """Settings of the kernel, and the versions of NVIDIA's module: loaded, on the disk, and of its library."""
+    """Kernel settings, and the versions of NVIDIA's module: loaded, on disk, and of its library."""
     driver = nvidia_probe.versions() if any("module" in part for part in parts) else {}
     for part in parts:
         if "setting" in part:
@@ -218,7 +218,7 @@ def kernel(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
 
 
 def cards(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
-    """NVIDIA GPUs, by their UUIDs: present, with which driver, power limit and persistence."""
+    """NVIDIA GPUs, by UUID: present, with which driver, power limit and persistence."""
     fields = ("uuid", "name", "memory.total", "driver_version", "power.limit", "persistence_mode")
     shown = _output("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
     rows = [dict(zip(fields, map(str.strip, line.split(",")), strict=False)) for line in shown.splitlines()]
@@ -234,7 +234,7 @@ def cards(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
 
 
 def generations(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
-    """The generation that the host serves: current, verified, its own unit's file in place, and what runs is it."""
+    """The current generation: its state, its unit's file, and the running process."""
     for part in parts:
         now = store.current()
         if now is None or now.number != part["number"]:
@@ -266,7 +266,7 @@ LOOKS: dict[str, Callable[[Sequence[Part], bool], Iterator[Difference]]] = {
 
 
 def named(part: Part) -> str:
-    """What a person calls the part."""
+    """The part's name for the user."""
     for name in ("path", "name", "setting", "module", "uuid", "number"):
         if name in part and not (name == "path" and part["kind"] == "unit"):
             return str(part[name])
@@ -282,7 +282,7 @@ def differs(
     packages: Sequence[str] = (),
     label: str = "",
 ) -> Difference:
-    """The difference of `aspect` in `part`, which a person knows by `label`, or by its own name."""
+    """The difference of `aspect` in `part`, called `label` or by its own name."""
     place = label or named(part)
     return Difference(part["owner"], part["kind"], place, aspect, expected, found, list(names), list(packages))
 
@@ -333,7 +333,7 @@ def _listed(names: Any) -> str:
 
 
 def _equal(found: str, expected: object) -> bool:
-    """Whether they are the same, as numbers where they are numbers: nvidia-smi writes 450.00 for 450."""
+    """Whether the values are equal, as numbers if they are: nvidia-smi writes 450.00 for 450."""
     try:
         return float(found) == float(str(expected))
     except ValueError:
@@ -348,7 +348,7 @@ def _text(path: Path) -> str:
 
 
 def _output(*command: str) -> str:
-    """What the command prints; nothing where it is not installed or does not end."""
+    """The output of the command; empty if it is not installed or does not end."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_SECONDS)
     except (OSError, subprocess.TimeoutExpired):

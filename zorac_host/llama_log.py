@@ -1,9 +1,9 @@
-"""What llama.cpp logged while it started. Lines as its version 0.5 (September 2026) writes them, at verbosity 4."""
+"""Parse what llama.cpp 0.5 (September 2026) logs at its start, at verbosity 4."""
 
 import re
 from typing import Any
 
-# The buffers of a device by their use; host memory that a card reads from is the host's.
+# The buffers of a device by use; pinned host memory counts as the host's.
 _BUFFER = re.compile(r"\b([A-Za-z]{1,20})\d{0,3}(_\w{1,20})? +(model|KV|compute) buffer size = +(\d{1,8}\.\d\d) MiB")
 _CELLS = re.compile(r"\bllama_kv_cache: size = +[\d.]+ MiB \( *(\d{1,10}) cells,")
 _CONTEXT = re.compile(r"\bllama_context: n_ctx_seq += (\d{1,10})$")
@@ -12,14 +12,14 @@ _PARTS = {"model": "weights_gib", "KV": "kv_gib", "compute": "activation_gib"}
 
 
 class Log:
-    """Takes lines of one start, and tells what they say."""
+    """Parses the lines of one start."""
 
     def __init__(self) -> None:
         self._found: dict[str, Any] = {}
         self._buffers: dict[str, dict[str, float]] = {}
 
     def line(self, line: str) -> None:
-        """Take `line`, which may be anybody's."""
+        """Parse `line`, which may be from any program."""
         if "buffer size =" in line and (match := _BUFFER.search(line)):
             name = "CPU" if match[2] == "_Host" else match[1]
             device = self._buffers.setdefault(name, dict.fromkeys(_PARTS, 0.0))
@@ -32,7 +32,7 @@ class Log:
             self._found["offloaded_layers"] = [int(match[1]), int(match[2])]
 
     def told(self) -> dict[str, Any]:
-        """As `engine_log.read` has it: the memory of the cards, or of the processor where they hold no weights."""
+        """The result as in `engine_log.read`: the memory of the GPUs, or of the CPU if they have no weights."""
         computing = [name for name, parts in self._buffers.items() if name != "CPU" and parts["model"]] or ["CPU"]
         if "CPU" not in self._buffers and computing == ["CPU"]:
             return {}

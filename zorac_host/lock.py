@@ -1,4 +1,4 @@
-"""The lock of those who begin and end an activation, and of those who only look meanwhile."""
+"""The lock for the start and the end of an activation, and for readers."""
 
 import fcntl
 import os
@@ -9,23 +9,23 @@ from pathlib import Path
 
 from zorac_host.refusal import Refusal
 
-# Root's alone: what others can open, they can hold.
+# Only root can open it: a user who can open a lock can hold it.
 _RUN = Path("/run/zorac-deploy")
 
 
 @contextmanager
 def held(shared: bool = False) -> Iterator[None]:
-    """Hold the lock of those who begin and end an activation; `shared` with others who only look.
+    """Hold the lock; `shared` with other readers.
 
     Raises:
-        Refusal: The lock or its folder is a link, somebody else's, or of another kind.
+        Refusal: The lock or its directory is a link, not owned by root, or of another type.
     """
     lock = _RUN / "activation.lock"
     with suppress(FileExistsError):
         _RUN.mkdir(mode=0o700)
     _require_own(_RUN, _RUN.lstat(), stat.S_ISDIR)
     _RUN.chmod(0o700)
-    # Not through a link, and without waiting for the other end of a FIFO.
+    # Do not follow a link, or wait for the other end of a FIFO.
     handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         _require_own(lock, os.fstat(handle), stat.S_ISREG)

@@ -1,4 +1,4 @@
-"""What this host has before anything is changed: space, accounts, packages, the version of its Python."""
+"""The state of this host before a deployment: disk space, accounts, packages, the Python version."""
 
 import grp
 import hashlib
@@ -20,14 +20,14 @@ _HOME, _SHELL = "/nonexistent", "/usr/sbin/nologin"
 
 
 def python() -> str:
-    """The version of the Python that runs this, as in ``3.11``."""
+    """The version of the running Python, such as ``3.11``."""
     return ".".join(platform.python_version_tuple()[:2])
 
 
 def disk(path: Path) -> dict[str, Any]:
-    """Whether `path` exists, the bytes that are free there, and the number of its file system.
+    """Whether `path` exists, and the free bytes and the id of its file system.
 
-    Where it does not exist, those of the nearest folder that does.
+    For a missing path, those of the nearest existing parent.
     """
     there = next(each for each in (path, *path.parents) if each.is_dir())
     return {
@@ -38,24 +38,24 @@ def disk(path: Path) -> dict[str, Any]:
 
 
 def used(folder: Path) -> int:
-    """The bytes that the files below `folder` hold; 0 where there is none."""
+    """The size of the files below `folder`; 0 if it does not exist."""
     return sum(os.lstat(Path(root, name)).st_blocks * 512 for root, _, names in os.walk(folder) for name in names)
 
 
 def packages() -> list[str]:
-    """The names of the packages that are installed."""
+    """The names of the installed packages."""
     return [name for state, name in _dpkg("${Package}") if state[1:2] == "i"]
 
 
 def versions() -> dict[str, list[str]]:
-    """The packages that are there, even if half installed, as ``name=version``; and the names of those held."""
+    """The packages present, even if half installed, as ``name=version``; and the names of those held."""
     there = [(state, text) for state, text in _dpkg("${binary:Package}=${Version}") if state[1:2] not in ("n", "c")]
     held = [text.partition("=")[0] for state, text in there if state[:1] == "h"]
     return {"versions": [text for _, text in there], "held": held}
 
 
 def _dpkg(shown: str) -> Iterator[tuple[str, str]]:
-    """The state of each package that dpkg knows, and what `shown` is of it."""
+    """The state of each package that dpkg knows, with the field `shown`."""
     command = ("dpkg-query", "--show", f"--showformat=${{db:Status-Abbrev}}|{shown}\n")
     for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
         state, _, text = line.partition("|")
@@ -63,16 +63,16 @@ def _dpkg(shown: str) -> Iterator[tuple[str, str]]:
 
 
 def account(name: str, engines: Path) -> dict[str, Any]:
-    """Who has the `name` of the service user, and what of it zorac-deploy made.
+    """The account called `name`, and whether zorac-deploy created it.
 
     Args:
         name: The name.
-        engines: The folder of the engines, which tells that an earlier version deployed.
+        engines: The directory of the engines, which shows that an earlier version deployed.
 
     Returns:
-        ``found`` is who has the name, in words, and None if nobody; ``ours`` whether zorac-deploy made it; ``ready``
-        whether it is recorded and as it was made; ``made`` the names of all that it made; ``serves`` the user that
-        the engine runs as now, or an empty text.
+        ``found`` is a description of the account, None for none; ``ours`` whether zorac-deploy created it; ``ready``
+        whether it is recorded and unchanged; ``made`` the names of all created accounts; ``serves`` the user that the
+        engine runs as now, or an empty text.
     """
     recorded = _lines(store.STATE / "users.txt")
     user, group = _user(name), _has_group(name)
@@ -81,7 +81,7 @@ def account(name: str, engines: Path) -> dict[str, Any]:
     if user:
         found = f"user {name} (uid {user.pw_uid}, home {user.pw_dir}, shell {user.pw_shell})"
         as_made = (user.pw_uid < _SYSTEM_UIDS, user.pw_dir, user.pw_shell) == (True, _HOME, _SHELL)
-    # Recorded; or, where an earlier version deployed, a user as that version made it.
+    # recorded, or, where an earlier version deployed, as that version created it
     ours = name in recorded or (as_made and any(path.exists() for path in (store.ETC, store.STATE, engines)))
     made = list(dict.fromkeys([*recorded, *([name] if ours else [])]))
     ready = name in recorded and as_made
@@ -89,10 +89,10 @@ def account(name: str, engines: Path) -> dict[str, Any]:
 
 
 def api_key(file: Path) -> dict[str, Any]:
-    """What there is of the API key in `file`.
+    """The state of the API key in `file`.
 
     Returns:
-        ``sha256`` of the key in force, None if there is none; ``ready`` whether only root can read it.
+        ``sha256`` of the current key, None for none; ``ready`` whether only root can read it.
     """
     try:
         status = file.stat()
@@ -103,13 +103,13 @@ def api_key(file: Path) -> dict[str, Any]:
 
 
 def require_space(needs: Iterable[Mapping[str, Any]]) -> None:
-    """Require that each file system has room for all that goes there.
+    """Require that each file system has space for all that goes there.
 
     Args:
-        needs: Each with ``what`` needs the ``bytes`` under the ``path``, and the ``setting`` of that path, if any.
+        needs: The ``bytes`` for ``what`` under each ``path``, and the ``setting`` of that path, if any.
 
     Raises:
-        Refusal: One has not.
+        Refusal: A file system has not enough space.
     """
     systems: dict[int, list[Mapping[str, Any]]] = {}
     free: dict[int, int] = {}
@@ -130,7 +130,7 @@ def require_space(needs: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _size(size: float) -> str:
-    """A number of bytes for a person, as in ``1.50 GB``."""
+    """Format a number of bytes, as in ``1.50 GB``."""
     for unit in ("bytes", "KB", "MB", "GB"):
         if size < 1024:
             return f"{size:.2f} {unit}"

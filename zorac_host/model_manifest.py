@@ -1,6 +1,7 @@
-"""Check a model, a folder in the Hugging Face layout or a GGUF file, and say what it consists of.
+"""Check a model, a directory in the Hugging Face layout or a GGUF file, and list its files.
 
-Runs on the controller before anything is copied, and on the host after. A folder with one GGUF is as good as the file.
+It runs on the controller before the copy, and on the host afterwards. A directory with one GGUF file is the same as
+the file.
 """
 
 import hashlib
@@ -17,27 +18,27 @@ from zorac_host.refusal import Refusal
 
 _TOKENIZERS = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json")
 _GGUF_PART = re.compile(r"-\d{5}-of-(?P<parts>\d{5})\.gguf$")
-_LONGEST_HEADER = 100_000_000  # bytes; the safetensors format's own limit, and more than any index has
+_LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format, and more than any index has
 _LARGEST = 2**63
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zorac-deploy" / "model-digests.json"
 
 
 def manifest(model: Path, tekken: bool = False, remember: bool = False, pickle: bool = False) -> dict[str, object]:
-    """What `model` consists of.
+    """List the files of `model`.
 
     Args:
-        model: The model's folder, or its GGUF file.
-        tekken: Whether tekken.json has to be there.
-        remember: Keep the digests in the user's cache and trust those of files whose size and time are the same.
+        model: The model's directory, or its GGUF file.
+        tekken: Whether tekken.json is required.
+        remember: Cache the digests for the user, and use those of files with the same size and time.
         pickle: Whether weights may be pickles.
 
     Returns:
         ``files`` (path to ``size`` and ``sha256``), ``bytes``, their `digest`, and the ``format``, see `check`. Hidden
-        files are no part of a model: they are what git, the hub's client and we keep beside it.
+        files are not part of a model: git, the hub's client and zorac-deploy create them.
 
     Raises:
-        Refusal: The model is missing, lacks a file, or holds a damaged one.
+        Refusal: The model is missing, incomplete or damaged.
     """
     found = check(model, tekken, pickle)
     root = model if model.is_dir() else model.parent
@@ -52,7 +53,7 @@ def manifest(model: Path, tekken: bool = False, remember: bool = False, pickle: 
 
 
 def digest(files: dict[str, dict[str, Any]]) -> str:
-    """What tells one model from another: the names and the SHA-256 of its files, wherever they came from."""
+    """The identity of a model: a digest of the names and the SHA-256 of its files."""
     hashes = {name: file["sha256"] for name, file in files.items()}
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
@@ -61,14 +62,14 @@ def _files(folder: Path) -> list[Path]:
     """The model's own files.
 
     Raises:
-        Refusal: One is not a regular file, or links to something outside of the model, which would be copied too.
+        Refusal: A file is not regular, or links to something outside of the model, which would be copied too.
     """
     found = []
     for path in sorted(folder.rglob("*")):
         if any(part[0] == "." for part in path.relative_to(folder).parts) or (path.is_dir() and not path.is_symlink()):
             continue
         target = path.resolve()
-        # A hub's cache keeps the files of a model elsewhere.
+        # A hub's cache stores the files of a model elsewhere.
         blob = target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
         if not blob and not target.is_relative_to(folder.resolve()):
             raise Refusal(
@@ -81,7 +82,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _require_plain(name: str, folder: Path) -> None:
-    """Require a name that means the same to every program: Ansible reads `$` as the beginning of a variable."""
+    """Require a name without `$`, which begins a variable in Ansible, and without control characters."""
     if "$" in name or not name.isprintable():
         raise Refusal(
             f"the file {name!r} in {folder} has a name with '$' or a control character. Rename it.", "model-unsafe"
@@ -89,16 +90,16 @@ def _require_plain(name: str, folder: Path) -> None:
 
 
 def _require_file(path: Path) -> None:
-    """Require that `path` is a file: a pipe would be waited for, and a device has no end."""
+    """Require that `path` is a regular file: reading a pipe blocks, and a device has no end."""
     if not path.is_file():
         raise Refusal(f"{path} is not a regular file. Remove it from the model.", "model-unsafe")
 
 
 def check(model: Path, tekken: bool, pickle: bool = False) -> str:
-    """The format of `model`: ``safetensors``, ``pickle``, or ``gguf`` for a file or folder of llama.cpp's.
+    """The format of `model`: ``safetensors``, ``pickle``, or ``gguf`` for a file or directory of llama.cpp.
 
     Raises:
-        Refusal: It is not a whole model.
+        Refusal: The model is incomplete.
     """
     if not str(model).strip("."):
         raise Refusal("no model named. Name one with --model SOURCE, or set model_weights_source.", "model-missing")
@@ -116,10 +117,10 @@ def check(model: Path, tekken: bool, pickle: bool = False) -> str:
 
 
 def gguf_files(model: Path) -> list[Path]:
-    """The GGUF files that `model` is made of, in order; none if it is of another format.
+    """The GGUF files of `model`, in order; empty for another format.
 
     Raises:
-        Refusal: There are several models to choose from, or a part of one is missing.
+        Refusal: There are several models, or a part of one is missing.
     """
     if model.is_file():
         found = [model] if model.suffix == ".gguf" else []
@@ -142,7 +143,7 @@ def gguf_files(model: Path) -> list[Path]:
 
 
 def _check_gguf(files: list[Path]) -> None:
-    """Require that each of `files` begins as a GGUF file does. How long it must be, only its reader knows."""
+    """Require that each of `files` begins as a GGUF file. Only its parser knows its length."""
     for path in files:
         _require_file(path)
         with path.open("rb") as file:
@@ -152,7 +153,7 @@ def _check_gguf(files: list[Path]) -> None:
 
 
 def _check_folder(folder: Path, tekken: bool, pickle: bool) -> str:
-    """Require that `folder` holds a whole model in the Hugging Face layout, and say in which format."""
+    """Require a complete model in the Hugging Face layout in `folder`, and return its format."""
     config = read_json(folder, "config.json")
     if not isinstance(config, dict) or not config:
         raise Refusal(f"{folder}/config.json has no settings. Download the model again.", "model-damaged")
@@ -180,10 +181,10 @@ def _pickles(folder: Path) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that the model in `folder` is made of.
+    """The safetensors files of the model in `folder`.
 
     Raises:
-        Refusal: One is missing, or there is none.
+        Refusal: A file is missing, or there is none.
     """
     if (folder / "model.safetensors.index.json").is_file():
         names = _indexed(folder)
@@ -198,10 +199,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _indexed(folder: Path) -> list[str]:
-    """The files that the index of the model in `folder` names.
+    """The files listed in the index of the model in `folder`.
 
     Raises:
-        Refusal: It is no index, or names what is no file of the model.
+        Refusal: It is not an index, or lists what is not a file of the model.
     """
     index = read_json(folder, "model.safetensors.index.json")
     named = index.get("weight_map", {}) if isinstance(index, dict) else {}
@@ -218,7 +219,7 @@ def _indexed(folder: Path) -> list[str]:
 
 
 def read_json(folder: Path, name: str) -> object:
-    """What the JSON file `name` of the model in `folder` holds.
+    """The content of the JSON file `name` of the model in `folder`.
 
     Raises:
         Refusal: It is missing, or cannot be read.
@@ -242,7 +243,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     Such a file is eight bytes of header length (little endian), a JSON header, and the tensors' data.
 
     Raises:
-        Refusal: The file is not as long as its header says.
+        Refusal: The file's size differs from its header.
     """
     _require_file(path)
     size = path.stat().st_size
@@ -266,7 +267,7 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _end(entry: dict[str, Any]) -> int:
-    """Where the data of a tensor ends. An `entry` that is none is an error of one kind or another."""
+    """Where the data of a tensor ends. An invalid `entry` raises an error."""
     begin, end = entry["data_offsets"]
     numbers = [begin, end, *entry["shape"]]
     if not isinstance(entry["dtype"], str) or not all(type(each) is int and 0 <= each < _LARGEST for each in numbers):

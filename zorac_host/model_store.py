@@ -1,7 +1,10 @@
-"""Look after the models of a host: list, verify and remove them. Each word prints one line of JSON.
+"""List, verify and remove the models of a host. Each command prints one line of JSON.
 
-Needs nothing but Python. Usage: ``model_store.py ROOT list|verify [NAME]|remove NAME [--force]|clean``. A refusal
-is one too, and exit code 4.
+It needs only Python. Usage: ``model_store.py ROOT list
+verify [NAME]
+remove NAME [--force]
+clean``. A refusal is one
+line too, with exit code 4.
 """
 
 import argparse
@@ -18,22 +21,22 @@ from typing import Any
 
 _RECORD = ".zorac-deploy.json"
 _GENERATIONS = Path(os.environ.get("ZORAC_HOST_ETC", "/etc/zorac-deploy")) / "generations"
-# The names that the role gives; other things may be in the same folder.
+# The directory names that the role uses; the parent may have others.
 _OURS = re.compile(r"(?P<name>.+)-(?P<digest>[0-9a-f]{12})(?P<partial>\.partial)?", re.DOTALL)
 
 
 class Fault(Exception):
-    """It cannot be done; the message says what to do instead. The second argument is the refusal's id."""
+    """The command cannot be done; the message says what to do instead. The second argument is the refusal's id."""
 
 
 def listed(root: Path) -> list[dict[str, Any]]:
-    """Every model in `root`, the partial ones among them, by name."""
+    """All models in `root`, including partial ones, by name."""
     needed = _needed()
     return [_described(folder, needed) for folder in _folders(root)]
 
 
 def verify(root: Path, name: str) -> list[dict[str, Any]]:
-    """Compare every file of the models called `name`, or of all, with what it has to be."""
+    """Compare every file of the models called `name`, by default of all, with its SHA-256."""
     found = [folder for folder in _chosen(root, name) if not _is_partial(folder)]
     return [{"folder": folder.name, **_verified(folder)} for folder in found]
 
@@ -42,7 +45,7 @@ def remove(root: Path, name: str, force: bool) -> dict[str, Any]:
     """Remove the models called `name`.
 
     Raises:
-        Fault: A generation needs one of them, or there is none.
+        Fault: A generation uses one of them, or none exists.
     """
     chosen, needed = _chosen(root, name), _needed()
     used = {folder.name: needed[str(folder)] for folder in chosen if str(folder) in needed}
@@ -57,7 +60,7 @@ def remove(root: Path, name: str, force: bool) -> dict[str, Any]:
 
 
 def clean(root: Path) -> dict[str, Any]:
-    """Remove what interrupted fetches and copies left, and end those under way."""
+    """Remove partial downloads and copies, and end those in progress."""
     return _removed([folder for folder in _folders(root) if _is_partial(folder)])
 
 
@@ -67,7 +70,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _chosen(root: Path, name: str) -> list[Path]:
-    """The folders of the models called `name`: its own name, or that with the revision. Without a name, all."""
+    """The directories of the models called `name`, with or without the revision; by default all."""
     found = [folder for folder in _folders(root) if not name or name in (folder.name, _parts(folder)["name"])]
     if name and not found:
         there = ", ".join(folder.name for folder in _folders(root)) or "none"
@@ -85,7 +88,7 @@ def _is_partial(folder: Path) -> bool:
 
 
 def _needed() -> dict[str, list[int]]:
-    """The paths that generations need, with the numbers of those that do."""
+    """The paths that generations use, with the generations' numbers."""
     needed: dict[str, list[int]] = {}
     for file in _GENERATIONS.glob("*/generation.json"):
         about = _read(file)
@@ -113,12 +116,12 @@ def _described(folder: Path, needed: dict[str, list[int]]) -> dict[str, Any]:
 
 
 def _verified(folder: Path) -> dict[str, Any]:
-    """The faults of the files in `folder`, by kind."""
+    """The damaged and missing files in `folder`, by kind."""
     wanted = {name: file["sha256"] for name, file in _read(folder / _RECORD).get("files", {}).items()}
     paths = _files(folder)
     with ThreadPoolExecutor() as pool:
         digests = dict(zip((str(path.relative_to(folder)) for path in paths), pool.map(_sha256, paths), strict=True))
-    if not wanted:  # brought by an earlier version: the folder's name tells whether all is well, but not what is not
+    if not wanted:  # of an earlier version: the directory's name proves the whole, but names no damaged file
         whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
         good = whole.startswith(_parts(folder)["digest"])
         return {"good": good, "files": len(digests), "damaged": [] if good else ["one or more files"], "missing": []}
@@ -128,7 +131,7 @@ def _verified(folder: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The model's own files; of one that is not whole, also what is hidden, for that is what is there of them."""
+    """The model's files; of a partial model also hidden ones, which are the partial files."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.name != _RECORD)
     whole = not _is_partial(folder)
     return sorted(
@@ -168,7 +171,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(description="Manage the models of this host.")
     parser.add_argument("root", type=Path)
     parser.add_argument("word", choices=["list", "verify", "remove", "clean"])

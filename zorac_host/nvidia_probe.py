@@ -1,6 +1,6 @@
-"""Look at the NVIDIA cards and driver of this host and print what is there, as one line of JSON. Changes nothing.
+"""Report the NVIDIA GPUs and the driver of this host as one line of JSON. Changes nothing.
 
-Usage: ``nvidia_probe.py [ROOT]``. ROOT stands in for / in tests; programs are found on PATH.
+Usage: ``nvidia_probe.py [ROOT]``. ROOT replaces / in tests; programs are found on PATH.
 """
 
 import json
@@ -13,12 +13,12 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 _NVIDIA = "0x10de"
-_DISPLAY_CLASS = "0x03"  # VGA and 3D controllers; a card's sound device has another
+_DISPLAY_CLASS = "0x03"  # VGA and 3D controllers; a card's audio device has another class
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 
 def probe(root: Path) -> dict[str, object]:
-    """All that there is to know, by name."""
+    """All facts, by name."""
     smi, driver = _smi(root), _driver(root)
     return {
         "cards": _cards(root),
@@ -38,7 +38,7 @@ def probe(root: Path) -> dict[str, object]:
 
 
 def _state(driver: dict[str, object], gpus: object) -> list[dict[str, object]]:
-    """What is there as parts of a desired state: another driver or another card is a difference."""
+    """The GPUs and the driver as parts of a desired state: another driver or GPU is a difference."""
     names = {"loaded": "loaded", "disk": "installed", "library": "library"}
     versions = {name: driver[key] for name, key in names.items() if driver[key]}
     kernel = [{"kind": "kernel", "module": "nvidia", **versions}] if versions else []
@@ -68,7 +68,7 @@ def _run(*command: str) -> tuple[int, str]:
 
 
 def _cards(root: Path) -> list[dict[str, object]]:
-    """The cards on the PCI bus, whether a driver knows them or not."""
+    """The GPUs on the PCI bus, with or without a driver."""
     devices = sorted((root / "sys/bus/pci/devices").glob("*"))
     return [
         {
@@ -82,13 +82,13 @@ def _cards(root: Path) -> list[dict[str, object]]:
 
 
 def _monitors(root: Path) -> list[str]:
-    """The PCI addresses of the cards, of any maker, that a monitor is connected to."""
+    """The PCI addresses of all GPUs, of any vendor, with a connected monitor."""
     states = (root / "sys/bus/pci/devices").glob("*/drm/card*/card*-*/status")
     return sorted({state.parents[3].name for state in states if _text(state) == "connected"})
 
 
 def _smi(root: Path) -> dict[str, list[dict[str, object]] | str | None]:
-    """What nvidia-smi sees: the cards that work, and who holds their memory."""
+    """The output of nvidia-smi: the working GPUs, and the processes using their memory."""
     code, output = _run("nvidia-smi", "--query", "--xml-format")
     if code != 0:
         return {"gpus": [], "holders": [], "error": output or f"nvidia-smi ended with exit code {code}"}
@@ -128,13 +128,13 @@ def _smi(root: Path) -> dict[str, list[dict[str, object]] | str | None]:
 
 
 def _unit(cgroup: str) -> str | None:
-    """The systemd unit that a process belongs to, by its /proc/PID/cgroup: the innermost service or scope."""
+    """The systemd unit of a process, from its /proc/PID/cgroup: the innermost service or scope."""
     found = re.findall(r"[^/:]+\.(?:service|scope)", cgroup)
     return found[-1] if found else None
 
 
 def _pci_address(bus_id: str) -> str:
-    """`00000000:01:00.0` as sysfs writes it: `0000:01:00.0`."""
+    """Convert `00000000:01:00.0` to sysfs's `0000:01:00.0`."""
     domain, _, rest = bus_id.lower().partition(":")
     return f"{domain[-4:]}:{rest}"
 
@@ -150,9 +150,9 @@ def _watts(text: str | None) -> float | None:
 
 
 def versions(root: Path = Path("/")) -> dict[str, str | None]:
-    """The driver's versions: of the one ``loaded``, of that on ``disk``, and of the ``library`` that programs find."""
+    """The driver's versions: ``loaded``, on ``disk``, and of the ``library`` that programs load."""
     loaded = re.search(r"Kernel Module.*?(\d+\.\d+(?:\.\d+)?)", _text(root / "proc/driver/nvidia/version") or "")
-    # Debian's own packages give the module a name of theirs.
+    # Debian's own packages rename the module.
     told = [_run("modinfo", "--field", "version", module) for module in ("nvidia", "nvidia-current")]
     library = _library(root)
     return {
@@ -172,7 +172,7 @@ def _library(root: Path) -> Path | None:
 
 
 def _driver(root: Path) -> dict[str, object]:
-    """Which driver is loaded, which would be loaded, which library programs find, and who owns it."""
+    """The loaded driver, the one on disk, the library that programs load, and its owner."""
     found, library = versions(root), _library(root)
     return {
         "loaded": found["loaded"],
@@ -185,13 +185,13 @@ def _driver(root: Path) -> dict[str, object]:
 
 
 def _owner(path: Path) -> str | None:
-    """The Debian package that a file belongs to; None for a file of no package."""
+    """The Debian package that owns a file; None for none."""
     code, output = _run("dpkg-query", "--search", str(path))
     return output.split(":", 1)[0] if code == 0 else None
 
 
 def _packages() -> list[dict[str, object]]:
-    """The installed packages of the driver, with their versions, and whether they are held."""
+    """The installed driver packages, with their versions and holds."""
     code, output = _run("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}|${Package}|${Version}\n")
     rows = [line.split("|") for line in output.splitlines()] if code == 0 else []
     return [
@@ -202,7 +202,7 @@ def _packages() -> list[dict[str, object]]:
 
 
 def _secure_boot(root: Path) -> bool | None:
-    """Whether the firmware loads signed modules only; None where there is no such firmware."""
+    """Whether the firmware enforces Secure Boot; None without such firmware."""
     try:
         return (root / _SECURE_BOOT).read_bytes()[-1:] == b"\x01"  # four bytes of attributes, then the value
     except OSError:

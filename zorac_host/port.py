@@ -1,4 +1,4 @@
-"""Whether an engine can listen on an address of this host, and who is in the way."""
+"""Check whether an engine can listen on an address of this host, and which process prevents it."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zorac_host.refusal import Refusal
 
-# Below it, a port is only for processes with a right that an engine does not have.
+# lower ports need a capability that an engine does not have
 _LOWEST = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _PROCESS = re.compile(r'\("([^"]*)",pid=(\d+)')
 
@@ -22,10 +22,10 @@ def require(host: str, port: int, units: Collection[str] = ()) -> None:
     Args:
         host: The address.
         port: The port.
-        units: The systemd units whose processes may hold the port, for they will be stopped.
+        units: The systemd units whose processes may hold the port, because they will be stopped.
 
     Raises:
-        Refusal: It cannot listen, even once `units` are stopped.
+        Refusal: It cannot listen, even after `units` are stopped.
     """
     try:
         address = _bind(host, 0) if host else ""
@@ -60,7 +60,7 @@ def require(host: str, port: int, units: Collection[str] = ()) -> None:
 
 
 def _bind(host: str, port: int) -> str:
-    """Bind a socket and close it. The address that it had."""
+    """Bind a socket and close it. Return its address."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
@@ -77,7 +77,7 @@ def _no_address(host: str, reason: str) -> Refusal:
 
 
 def _listeners(address: str, port: int) -> Iterator[tuple[str, int]]:
-    """The processes that listen in the way of `address`, by name and id: 0 for a socket whose process is not shown."""
+    """The processes listening on a conflicting address, by name and id: 0 for a socket whose process is not shown."""
     options = ("--no-header", "--listening", "--tcp", "--numeric", "--processes")
     for line in _run("ss", *options, f"sport = :{port}").splitlines():
         words = line.split(maxsplit=5)
@@ -87,11 +87,11 @@ def _listeners(address: str, port: int) -> Iterator[tuple[str, int]]:
 
 
 def _overlap(listener: str, address: str) -> bool:
-    """Whether a socket on `listener`, as ss writes it, excludes one on `address`. ``*`` is both kinds of all."""
+    """Whether a socket on `listener`, as ss prints it, conflicts with one on `address`. ``*`` is all addresses."""
     if listener == "*":
         return True
     one, other = _address(listener), _address(address)
-    if one == other or other == ipaddress.IPv6Address("::"):  # which takes IPv4 too
+    if one == other or other == ipaddress.IPv6Address("::"):  # it accepts IPv4 too
         return True
     return one.version == other.version and (one.is_unspecified or other.is_unspecified)
 

@@ -1,8 +1,8 @@
-"""What the program refuses, as data: the id of the refusal, which has an exit code of its own, and the message."""
+"""A refusal as data: its id, which has its own exit code, and its message."""
 
 
 class Refusal(Exception):
-    """It cannot be done; `str(refusal)` says what is needed.
+    """The command cannot be done; `str(refusal)` says what is needed.
 
     Attributes:
         refusal: The id, one of ``zorac_deploy.errors.REFUSALS``.

@@ -1,6 +1,6 @@
-"""Put back what was changed beside the roles and needs no source: modes, owners, files that were added, drop-ins.
+"""Restore what was changed outside of the roles and needs no source: modes, owners, added files, drop-ins.
 
-What was added is set aside, not deleted: somebody may want it. Content that is missing or changed is for the roles.
+Added files are moved aside, not deleted: the user may need them. Missing or changed content is for the roles.
 """
 
 import contextlib
@@ -14,23 +14,23 @@ from typing import Any, TypeAlias
 from zorac_host import kinds, service, store, tree, verify
 from zorac_host.kinds import Difference, Part
 
-# systemd tells the start in whole seconds.
+# systemd reports the start in whole seconds
 _STEADY_SECONDS = 2.0
 SET_ASIDE = store.STATE / "set-aside"
 _Step: TypeAlias = tuple[str, Callable[[], object]]
 
 
 def restore(check: bool, begin: bool = False, deep: bool = False) -> dict[str, Any]:
-    """Put back what can be, and say what was.
+    """Restore what is possible, and return what was restored.
 
     Args:
-        check: Only say what would be put back.
-        begin: More changes will follow, whatever is found: until they are recorded, the document does not count.
+        check: Only say what would be restored.
+        begin: More changes will follow in any case: until they are recorded, the document is not valid.
         deep: Also read every byte of engine and model.
 
     Returns:
-        ``restored``, a line for each thing; ``differences``, what is left for the roles; ``trees``, the folders with
-        many files that are as they were deployed; ``changed``.
+        ``restored``, a line for each thing; ``differences``, left for the roles; ``trees``, the directories with
+        many files that are unchanged; ``changed``.
     """
     try:
         document = verify.read()
@@ -61,14 +61,14 @@ def restore(check: bool, begin: bool = False, deep: bool = False) -> dict[str, A
 def _carry_out(
     document: dict[str, Any], steps: Sequence[tuple[Difference, _Step]], deep: bool
 ) -> tuple[list[str], list[Difference]]:
-    """Do `steps`, and say which were done, and what differs then. Only if nothing does, the document counts again.
+    """Do `steps`; return those done, and the remaining differences. Without any, the document is valid again.
 
-    What cannot be put back, as an immutable file, stays a difference and does not stop the others.
+    What cannot be restored, such as an immutable file, stays a difference and does not stop the others.
     """
     done = []
     inputs, now = document["inputs"], store.current()
     started = service.started(now.unit) if now else None
-    # Before the first step, so that one who is killed leaves it on record.
+    # before the first step, so that a killed run leaves it recorded
     reason = next((why for each, _ in steps if now and started and (why := _restart(each, now.unit, started))), "")
     document["inputs"] = ""
     _note(document, now, reason)
@@ -79,7 +79,7 @@ def _carry_out(
     if any(each.kind == "unit" for each, _ in steps):
         service.systemctl("daemon-reload")
     if reason:
-        _note(document, now, reason)  # the engine may have been started in between
+        _note(document, now, reason)  # the engine may have been restarted meanwhile
     left = verify.differences(document["parts"], deep) + verify.outdated(document)
     if not left:
         verify.note(document, inputs=inputs)
@@ -87,14 +87,14 @@ def _carry_out(
 
 
 def _note(document: dict[str, Any], now: store.Generation | None, reason: str) -> None:
-    """Keep, by the engine's start, that this one has to be the last from what is put back, if there is a `reason`."""
+    """Record the engine's start, if there is a `reason`: the engine has to be restarted after it."""
     if reason and now:
         document["restart"] = {"invocation": service.shown(now.unit).get("InvocationID"), "why": reason}
     verify.note(document)
 
 
 def _restart(difference: Difference, unit: str, started: tuple[float, float]) -> str:
-    """Why the engine has to be started again, once `difference` is put back; empty if it need not be.
+    """Why the engine needs a restart once `difference` is restored; empty if it does not.
 
     Args:
         difference: What differs.
@@ -109,7 +109,7 @@ def _restart(difference: Difference, unit: str, started: tuple[float, float]) ->
 
 
 def _younger(path: Path, clock: float, count: float) -> bool:
-    """Whether the file is surely younger than what was started then. A clock that was set since says nothing."""
+    """Whether the file is certainly newer than that start. After a change of the clock nothing is certain."""
     now = time.time()
     if abs((now - time.monotonic()) - (clock - count)) > _STEADY_SECONDS:
         return False
@@ -120,7 +120,7 @@ def _younger(path: Path, clock: float, count: float) -> bool:
 
 
 def _steps(part: Part, difference: Difference) -> Iterator[_Step]:
-    """What there is to do about `difference`, in words and as something to call."""
+    """The steps to restore `difference`, as text and as a function."""
     place = difference.part
     match difference.kind, difference.aspect:
         case "tree", "mode" | "owner" | "group" | "time of change" if difference.names:
@@ -154,7 +154,7 @@ def _unmask(unit: str) -> None:
 
 
 def _copy(part: Part) -> bool:
-    """Whether the content of a file is elsewhere on the host, too."""
+    """Whether another file on the host has the content."""
     copy = Path(part.get("copy_of") or "/nonexistent")
     return copy.is_file() and tree.sha256(copy) == part.get("sha256")
 
@@ -179,7 +179,7 @@ def _access(part: Part) -> None:
 
 
 def _tree_access(part: Part, difference: Difference) -> None:
-    """Put back what a look at a file tells: its mode and owner; its time only where its content was found the same."""
+    """Restore the mode and owner of a file; its time only if its content is unchanged."""
     folder, recorded = Path(part["path"]), tree.read_record(part)["entries"]
     for name in difference.names:
         kind, mode, user, group, _, time_ns, _ = recorded[name]
@@ -191,9 +191,9 @@ def _tree_access(part: Part, difference: Difference) -> None:
 
 
 def _set_aside(path: Path) -> None:
-    """Move what is at `path` to where nothing looks for it, under its own path."""
+    """Move `path` aside, under its own path, where no program reads it."""
     if not path.is_symlink() and not path.exists():
-        return  # a folder that was added takes its files along
+        return  # an added directory was moved with its files
     place = SET_ASIDE / time.strftime("%Y%m%d-%H%M%S") / str(path).lstrip("/")
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     SET_ASIDE.chmod(0o700)

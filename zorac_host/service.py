@@ -1,4 +1,4 @@
-"""The unit that runs an engine, as systemd and the driver see it."""
+"""The engine's unit, in systemd and for the driver."""
 
 import subprocess
 import time
@@ -10,23 +10,23 @@ from zorac_host.refusal import Refusal
 
 _MEMORY_LIMIT_SECONDS = 60.0
 _TICK_SECONDS = 0.2
-# A request may be between the door and the queue, and the end of a reply on its way out.
+# A request may be accepted but not queued yet, or the end of a reply not sent yet.
 _QUIET_TICKS = 3
 _WANTS = "multi-user.target.wants"
 _PROPERTIES = "ActiveState,SubState,NRestarts,Result,MainPID,ControlGroup,InvocationID,Job"
 
 
 class Failure(Fault):
-    """An engine did not do what it must. `str(failure)` says what."""
+    """The engine failed. `str(failure)` says how."""
 
 
 def systemctl(*words: str) -> bool:
-    """Run systemctl; whether it succeeded."""
+    """Run systemctl; return whether it succeeded."""
     return subprocess.run(["systemctl", "--quiet", *words], capture_output=True, check=False).returncode == 0
 
 
 def shown(unit: str) -> dict[str, str]:
-    """The unit as systemd sees it."""
+    """The unit's properties in systemd."""
     done = subprocess.run(
         ["systemctl", "show", unit, f"--property={_PROPERTIES}"], capture_output=True, text=True, check=False
     )
@@ -34,7 +34,7 @@ def shown(unit: str) -> dict[str, str]:
 
 
 def details(unit: str) -> dict[str, object]:
-    """What a person wants to know of the unit: its state, since when, its restarts, and whether it starts at boot."""
+    """The unit's state, its start, its restarts, and whether it starts at boot."""
     names = "--property=ActiveState,ActiveEnterTimestamp,NRestarts"
     done = subprocess.run(
         ["systemctl", "show", unit, "--timestamp=unix", names], capture_output=True, text=True, check=False
@@ -50,7 +50,7 @@ def details(unit: str) -> dict[str, object]:
 
 
 def started(unit: str) -> tuple[float, float] | None:
-    """When the unit became active: by the clock, and by the kernel's count since the boot. None if it is not active."""
+    """When the unit became active: by the clock, and by the kernel's clock since boot. None if it is not active."""
     names = "--property=ActiveState,ActiveEnterTimestamp,ActiveEnterTimestampMonotonic"
     done = subprocess.run(
         ["systemctl", "show", unit, "--timestamp=unix", names], capture_output=True, text=True, check=False
@@ -63,7 +63,7 @@ def started(unit: str) -> tuple[float, float] | None:
 
 
 def running(unit: str) -> int | None:
-    """The number of the generation that the unit's process was started from, if it runs."""
+    """The number of the generation that the unit's process was started from; None if it does not run."""
     pid = shown(unit).get("MainPID", "0")
     try:
         words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -74,7 +74,7 @@ def running(unit: str) -> int | None:
 
 
 def settled(target: store.Generation) -> bool:
-    """Whether `target` is the current generation, proved, and what runs."""
+    """Whether `target` is the current generation, verified, and running."""
     now = store.current()
     return (
         now is not None
@@ -87,7 +87,7 @@ def settled(target: store.Generation) -> bool:
 
 
 def in_place(target: store.Generation) -> bool:
-    """Whether systemd has the unit of `target` as it was written."""
+    """Whether systemd has loaded the unit of `target` unchanged."""
     try:
         return (store.UNITS / target.unit).read_bytes() == (target.folder / target.unit).read_bytes()
     except OSError:
@@ -107,11 +107,11 @@ def processes(unit: str) -> set[int]:
 
 
 def stop(unit: str, idle: Callable[[], bool]) -> None:
-    """Have the unit stopped, with all its processes.
+    """Stop the unit, with all its processes.
 
-    An engine that serves refuses new requests and finishes those that run, for as long as its unit allows; then it is
-    killed, for what it does after that takes seconds and is of no use to anybody. One that is still loading has no
-    requests, and would not listen: vLLM ignores the signal until it serves.
+    A serving engine refuses new requests and finishes the current ones within its unit's limit. Then it is killed: its
+    own shutdown takes seconds and has no use. A loading engine has no requests, and is killed at once: vLLM ignores the
+    signal until it serves.
 
     Args:
         unit: The unit.
@@ -133,18 +133,18 @@ def stop(unit: str, idle: Callable[[], bool]) -> None:
 
 
 def start(unit: str) -> None:
-    """Begin to start the unit, with earlier failures forgotten."""
+    """Start the unit without waiting, after resetting earlier failures."""
     systemctl("reset-failed", unit)
     systemctl("start", "--no-block", unit)
 
 
 def wait_until_serving(unit: str, limit: float, patient: bool) -> None:
-    """Wait until the unit is started, which means that its engine answers.
+    """Wait until the unit is started, which means that the engine answers.
 
     Args:
         unit: The unit.
-        limit: How long it may take, in seconds.
-        patient: Whether systemd may try it again, as often as the unit allows.
+        limit: The limit in seconds.
+        patient: Whether systemd may restart it, as often as the unit allows.
 
     Raises:
         Failure: The engine ended or took too long.
@@ -155,7 +155,7 @@ def wait_until_serving(unit: str, limit: float, patient: bool) -> None:
         if state.get("ActiveState") == "active":
             return
         tried = int(state.get("NRestarts") or 0) > 0 or state.get("SubState") == "auto-restart"
-        # One that waits for its turn, behind what it is ordered after, is inactive and has a job.
+        # A unit that waits for another is inactive and has a job.
         ended = state.get("ActiveState") in ("failed", "inactive") and not state.get("Job")
         if ended or (tried and not patient):
             raise Failure(f"the engine ended before it answered ({state.get('Result', 'no result')})")
@@ -164,10 +164,10 @@ def wait_until_serving(unit: str, limit: float, patient: bool) -> None:
 
 
 def wait_for_memory(former: set[int]) -> None:
-    """Wait until no card holds memory for the processes `former`.
+    """Wait until the processes `former` hold no GPU memory.
 
     Raises:
-        Failure: It is still held after a minute.
+        Failure: They still hold it after a minute.
     """
     deadline = time.monotonic() + _MEMORY_LIMIT_SECONDS
     while held := _holders() & former:
@@ -177,7 +177,7 @@ def wait_for_memory(former: set[int]) -> None:
 
 
 def _holders() -> set[int]:
-    """The processes that hold memory of a card; none where there is no driver."""
+    """The processes that use GPU memory; none without a driver."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"],
@@ -192,10 +192,10 @@ def _holders() -> set[int]:
 
 
 def require_free_port(about: Mapping[str, object], units: Collection[str] = ()) -> None:
-    """Require that the engine of a generation can listen, once `units` are stopped.
+    """Require that the engine of a generation can listen, after `units` are stopped.
 
     Raises:
-        Failure: There is no such address, or somebody else listens there.
+        Failure: The address does not exist, or another process listens there.
     """
     try:
         port.require(str(about["host"]), int(str(about["port"])), units)
@@ -204,14 +204,14 @@ def require_free_port(about: Mapping[str, object], units: Collection[str] = ()) 
 
 
 def stay_if_host_stops() -> None:
-    """Wait for the end where the whole host stops: engines end then, and that is nobody's failure."""
+    """Wait for the end if the whole host shuts down: the engine's end is then not a failure."""
     done = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True, check=False)
     if done.stdout.strip() in ("stopping", "offline"):
         time.sleep(3600)
 
 
 def enable(unit: str, enabled: bool) -> None:
-    """Have the unit started at every boot, or not."""
+    """Enable or disable the unit at boot."""
     link = store.UNITS / _WANTS / unit
     if enabled and not link.is_symlink():
         link.parent.mkdir(exist_ok=True)
@@ -221,7 +221,7 @@ def enable(unit: str, enabled: bool) -> None:
 
 
 def cursor() -> str:
-    """The place in the journal where it ends now; empty if there is none."""
+    """The current end of the journal; empty if there is none."""
     done = subprocess.run(
         ["journalctl", "--lines=0", "--show-cursor", "--quiet"], capture_output=True, text=True, check=False
     )
@@ -229,7 +229,7 @@ def cursor() -> str:
 
 
 def journal(unit: str, since: str) -> str:
-    """The last of what the unit wrote since the place `since`, or since the boot; nothing if it cannot be read."""
+    """The last lines of the unit's journal since the cursor `since`, by default since the boot; empty if unreadable."""
     place = [f"--after-cursor={since}"] if since else ["--boot"]
     try:
         done = subprocess.run(
@@ -246,7 +246,7 @@ def journal(unit: str, since: str) -> str:
 
 
 def decisive(journal: str) -> list[str]:
-    """The lines that say why an engine failed: the last few that speak of errors, each once."""
+    """The lines that explain a failure: the last few errors, without duplicates."""
     loud = ("error", "exception", "killed", "fatal", "no space", "traceback")
     quiet = ("INFO", "WARNING", "For further information", "Traceback (most recent", "Failed with result", " raise ")
     lines = [
@@ -258,7 +258,7 @@ def decisive(journal: str) -> list[str]:
 
 
 def load(command: Sequence[str]) -> None:
-    """Run a command that only makes the next ones faster; what becomes of it does not matter."""
+    """Run a command that only warms caches; its result is ignored."""
     try:
         subprocess.run(["nice", "-n", "19", *command], capture_output=True, check=False, timeout=120)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""What runs, what is under way, and every generation."""
+"""What runs, the activation in progress, and every generation."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from zorac_host import proof, service, store
 
 
 def read() -> dict[str, Any]:
-    """The current generation with its unit and its health, the activation under way, and every generation."""
+    """The current generation with its unit and its health, the activation in progress, and every generation."""
     now = store.current()
     found: dict[str, Any] = {
         "current": now.number if now else None,

@@ -1,7 +1,7 @@
-"""A folder with many files, an engine or a model: what it held when it was installed, and what differs from that now.
+"""Record the files of a directory, an engine or a model, when it is installed, and find what differs later.
 
-The record names every file with its mode, owner, size, time and SHA-256. Comparing all but the SHA-256 takes a look at
-each file and reads none; ``deep`` reads them all.
+The record has every file with its mode, owner, size, time and SHA-256. Comparing all but the SHA-256 reads no file;
+``deep`` reads them all.
 """
 
 import base64
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from zorac_host import store
 
-# Path relative to the folder -> kind, mode, user id, group id, size, time of change in ns, link's target.
+# Path relative to the directory -> kind, mode, user id, group id, size, time of change in ns, link's target.
 Entries: TypeAlias = dict[str, list[Any]]
 _ASPECTS = ("type", "mode", "owner", "group", "size", "time of change", "target")
 _WHEELS = "lib/python3*/site-packages/*.dist-info/RECORD"
@@ -27,13 +27,13 @@ _WHEELS = "lib/python3*/site-packages/*.dist-info/RECORD"
 
 @dataclass(frozen=True)
 class Change:
-    """What differs in one file of a folder.
+    """A difference in one file of a directory.
 
     Attributes:
-        name: The file, relative to the folder.
-        aspect: What of it differs: ``missing``, ``added``, ``mode``, ``content``, …
-        expected: What was recorded.
-        found: What is there.
+        name: The file, relative to the directory.
+        aspect: The property that differs: ``missing``, ``added``, ``mode``, ``content``, …
+        expected: The recorded value.
+        found: The current value.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Change:
 
 
 def entries(folder: Path) -> Entries:
-    """Every file, link and folder below `folder`, by what a look at it tells."""
+    """Every file, link and directory below `folder`, with the result of lstat."""
     found: Entries = {}
     waiting = [(str(folder), "")]
     while waiting:
@@ -54,7 +54,7 @@ def entries(folder: Path) -> Entries:
                 name = f"{prefix}{entry.name}"
                 mode = seen.st_mode
                 if stat.S_ISDIR(mode):
-                    # Its size and time follow from its files.
+                    # its size and time follow from its files
                     found[name] = ["d", stat.S_IMODE(mode), seen.st_uid, seen.st_gid, 0, 0, ""]
                     waiting.append((entry.path, f"{name}/"))
                 elif stat.S_ISLNK(mode):
@@ -68,24 +68,24 @@ def entries(folder: Path) -> Entries:
 
 
 def fingerprint(found: Mapping[str, list[Any]]) -> str:
-    """What tells one state of a folder from another, without its content."""
+    """The digest of a directory's state without its content."""
     lines = "\n".join(f"{name}\0{found[name]}" for name in sorted(found))
     return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def describe(folder: Path, record: Path, create: bool, renewed: bool = False) -> dict[str, Any]:
-    """What a desired state says of `folder`: its record's digest and what follows from it.
+    """The part for `folder` in a desired state: its record's digest and derived values.
 
-    A record that is there stays, unless the folder was installed anew: what differs from it is a difference.
+    An existing record stays unless the directory was reinstalled: differences from it are differences.
 
     Args:
-        folder: The folder.
-        record: The file that lists what is in it.
-        create: Whether a record may be made where there is none.
-        renewed: Whether the folder was installed anew, and its record is to be, too.
+        folder: The directory.
+        record: The file with the record.
+        create: Whether a missing record may be created.
+        renewed: Whether the directory was reinstalled, so that its record is rebuilt.
 
     Returns:
-        Nothing where there is no record.
+        None if there is no record.
     """
     if renewed or not record.is_file():
         if not create or not folder.is_dir():
@@ -117,18 +117,18 @@ def _unpacked(packed: bytes) -> dict[str, Any]:
 
 
 def _listed_by_manifest(folder: Path) -> dict[str, str]:
-    """The SHA-256 that the files of a model have to have."""
+    """The SHA-256 of the files of a model, from its manifest."""
     files = store.read_json(folder / ".zorac-deploy.json").get("files", {})
     return {name: file["sha256"] for name, file in files.items()}
 
 
 def _listed_by_wheels(folder: Path) -> dict[str, str]:
-    """The SHA-256 that the wheels of a virtual environment say of their files, which need not be read then."""
+    """The SHA-256 of files in a virtual environment, from its wheels, so that they need not be read."""
     known = {}
     for record in folder.glob(_WHEELS):
         site = record.parent.parent.relative_to(folder)
         for name, digest in _lines(record):
-            # Byte code that a wheel brings is compiled again when it is installed.
+            # byte code of a wheel is compiled again at its installation
             if digest.startswith("sha256=") and not name.endswith(".pyc"):
                 padded = digest.removeprefix("sha256=") + "="
                 known[os.path.normpath(site / name)] = base64.urlsafe_b64decode(padded).hex()
@@ -136,7 +136,7 @@ def _listed_by_wheels(folder: Path) -> dict[str, str]:
 
 
 def _lines(record: Path) -> Iterator[tuple[str, str]]:
-    """The files that a wheel lists, and the digests it gives."""
+    """The files that a wheel lists, with their digests."""
     with record.open(newline="", errors="replace") as file:
         for row in csv.reader(file):
             if len(row) == 3:
@@ -144,11 +144,11 @@ def _lines(record: Path) -> Iterator[tuple[str, str]]:
 
 
 def changes(folder: Path, part: Mapping[str, Any], deep: bool) -> Iterator[Change]:
-    """What differs in `folder` from the record that `part` names.
+    """The differences of `folder` from the record that `part` names.
 
     Args:
-        folder: The folder.
-        part: As `write_record` described it.
+        folder: The directory.
+        part: The part, from `describe`.
         deep: Also read every file and compare its SHA-256.
     """
     found = entries(folder)
@@ -171,7 +171,7 @@ def read_record(part: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is another one.
+        ValueError: Its digest differs.
     """
     packed = Path(part["record"]).read_bytes()
     if hashlib.sha256(packed).hexdigest() != part["record_sha256"]:
@@ -223,7 +223,7 @@ def sha256(path: Path) -> str:
 
 
 def packages(folder: Path, names: Iterable[str]) -> list[str]:
-    """The Python packages of the environment `folder` that brought the files `names`; ``*`` for those of none."""
+    """The Python packages in the environment `folder` that installed the files `names`; ``*`` for those of none."""
     wanted, owners = {_source(name) for name in names}, set()
     for record in folder.glob(_WHEELS):
         site, own = record.parent.parent.relative_to(folder), f"{record.parent.relative_to(folder)}/"
@@ -236,6 +236,6 @@ def packages(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def _source(name: str) -> str:
-    """The source that byte code was compiled from; other files are their own."""
+    """The source of byte code; any other file itself."""
     folder, _, file = name.rpartition("__pycache__/")
     return f"{folder}{file.partition('.')[0]}.py" if file.endswith(".pyc") and folder else name

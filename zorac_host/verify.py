@@ -1,7 +1,7 @@
-"""Compare the host with the document that says what it should be, and say what differs.
+"""Compare the host with its document, the desired state, and report what differs.
 
-The document is written when everything is applied, as the last step. A run that begins takes its inputs off it, so that
-one that is killed leaves nothing that could be taken for a finished one.
+The document is written as the last step, when everything is applied. A run first removes the inputs from it, so that a
+killed run does not look finished.
 """
 
 import json
@@ -20,14 +20,14 @@ _LIMIT_BYTES = 16 * 2**20
 
 
 class Unusable(Fault):
-    """There is no document to compare with, or to record; the message says why."""
+    """There is no document to compare with, or it cannot be recorded; the message says why."""
 
 
 def read() -> dict[str, Any]:
-    """The document that was applied to this host.
+    """The document applied last to this host.
 
     Raises:
-        Unusable: There is none, it is damaged, of another schema, or another host's.
+        Unusable: It is missing, damaged, of another schema, or another host's.
     """
     try:
         with DOCUMENT.open() as file:
@@ -42,7 +42,7 @@ def read() -> dict[str, Any]:
 
 
 def parsed(text: str, name: str) -> dict[str, Any]:
-    """The document in `text`, which a person knows by `name`.
+    """Parse the document `text`, called `name` in messages.
 
     Raises:
         Unusable: It is damaged, or of another schema.
@@ -62,18 +62,18 @@ def parsed(text: str, name: str) -> dict[str, Any]:
 
 
 def machine_id() -> str:
-    """What tells this installation from any other."""
+    """The id of this installation."""
     return Path("/etc/machine-id").read_text().strip()
 
 
 def apply(document: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
-    """Record that this host was brought to `document`, as the last step of doing so, and say what still differs.
+    """Record `document` as applied, as the last step, and return what still differs.
 
-    With differences left the inputs are not recorded: the next run has to look at everything.
+    With differences left, the inputs are not recorded: the next run compares everything.
 
     Args:
-        document: Of the folders with many files it names the records; here they are read, or made.
-        check: Only say what differs from it.
+        document: The document. It names the records of directories with many files, which are read or created here.
+        check: Only return the differences.
     """
     parts = [_described(part, create=not check) for part in document["parts"]]
     found = differences(parts, deep=False)
@@ -96,12 +96,12 @@ def _described(part: Mapping[str, Any], create: bool) -> dict[str, Any]:
 
 
 def note(document: Mapping[str, Any], **what: object) -> None:
-    """Record more of the document that was applied: other inputs, or why the engine has to be started again."""
+    """Add to the applied document: other inputs, or why the engine needs a restart."""
     store.write(DOCUMENT, json.dumps({**document, **what}) + "\n", 0o600)
 
 
 def differences(parts: list[dict[str, Any]], deep: bool) -> list[Difference]:
-    """Everything that is not as `parts` say, in their order."""
+    """All differences from `parts`, in their order."""
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for part in parts:
         by_kind.setdefault(str(part.get("kind")), []).append(part)
@@ -120,16 +120,16 @@ def differences(parts: list[dict[str, Any]], deep: bool) -> list[Difference]:
 
 
 def look(deep: bool, reply: bool, whole: bool = False) -> dict[str, Any]:
-    """What the host answers when it is asked whether it is what was asked for.
+    """Compare this host with its document.
 
     Args:
         deep: Also read every byte of engine and model.
-        reply: Also ask the engine for a real reply.
-        whole: Answer with the document, too.
+        reply: Also send a request to the engine.
+        whole: Include the document in the answer.
 
     Returns:
-        ``inputs``, the digest of what was applied, empty if nothing was; ``unusable``, why there is nothing to compare
-        with; ``pending``, the activation under way; ``differences``; ``reply`` with its ``failure`` and ``seconds``.
+        ``inputs``, the digest of what was applied, empty for none; ``unusable``, why there is nothing to compare with;
+        ``pending``, the activation in progress; ``differences``; ``reply`` with its ``failure`` and ``seconds``.
     """
     answer: dict[str, Any] = {"inputs": "", "unusable": "", "pending": store.pending() or None, "differences": []}
     try:
@@ -139,7 +139,7 @@ def look(deep: bool, reply: bool, whole: bool = False) -> dict[str, Any]:
     answer |= {"inputs": document.get("inputs", ""), "tool": document.get("tool", ""), "at": document.get("at")}
     if whole:
         answer["document"] = document
-    # The reply is waited for while files are looked at.
+    # the request runs while files are compared
     with ThreadPoolExecutor(1) as beside:
         replied = beside.submit(_reply) if reply else None
         with lock.held(shared=True):
@@ -151,12 +151,12 @@ def look(deep: bool, reply: bool, whole: bool = False) -> dict[str, Any]:
 
 
 def outdated(document: Mapping[str, Any]) -> list[Difference]:
-    """That the engine's process was started from what has been put back since."""
+    """The difference of an engine that was started before something was restored."""
     reason, now = document.get("restart"), store.current()
     if not reason or now is None:
         return []
     if service.shown(now.unit).get("InvocationID") != reason["invocation"]:
-        return []  # it was started again
+        return []  # it was restarted meanwhile
     owner = next((part["owner"] for part in document["parts"] if part["kind"] == "generation"), "")
     return [Difference(owner, "generation", str(now.number), "process", "started as it was deployed", reason["why"])]
 

@@ -1,7 +1,7 @@
-"""Tell a live engine from one that only says so, restart it, and know when to give up.
+"""Detect an engine that hangs, restart it, and roll back if that does not help.
 
-A look is short and keeps what it saw: a timer starts one every minute. Times are the kernel's own count since the boot,
-so that a clock that jumps means nothing.
+A timer starts a short check every minute, which stores its state. Times are in the kernel's clock since boot, which
+does not jump.
 """
 
 import time
@@ -14,23 +14,23 @@ from zorac_host.service import Failure
 from zorac_host.store import Generation
 
 _BACK_OFF_SECONDS = 60.0
-# Ends that systemd makes good by starting it again, one by one.
+# Ends after which systemd restarts the engine, one by one.
 _ENDS, _ENDS_SECONDS = 3, 3600.0
-# As many in a row help nobody: what is broken needs a person.
+# So many in a row need a user.
 _LIMIT = 5
-# What was restarted that often, and fails again, is left for the generation that was good before.
+# After so many restarts, the next failure is rolled back.
 _PATIENCE = 2
-# An engine that has served for so long was not helped in vain.
+# After serving so long, a restart counts as successful.
 _FORGET_SECONDS = 6 * 3600.0
 
 
 def look(idle_seconds: float, stall_seconds: float, answer_seconds: float) -> str:
-    """Look once, and act. What was found, in words.
+    """Check once, and act. Return a message.
 
     Args:
-        idle_seconds: How long an engine may do nothing before it is asked for a token.
-        stall_seconds: How long an engine with requests may go without a token before it counts as hung.
-        answer_seconds: How long it may take to answer us.
+        idle_seconds: How long an engine may be idle before it gets a test request.
+        stall_seconds: How long an engine with requests may generate no token before it counts as hung.
+        answer_seconds: The limit for an answer.
     """
     target = store.current()
     if target is None or store.pending():
@@ -44,12 +44,12 @@ def look(idle_seconds: float, stall_seconds: float, answer_seconds: float) -> st
     if not reason:
         try:
             found = _alive(target, kept, now, idle_seconds, stall_seconds, answer_seconds)
-        except proof.KeyRefused as refused:  # it lives, and a restart is for a person to want
+        except proof.KeyRefused as refused:  # the engine works, and the user decides about a restart
             doubt = f"{refused}. Restart it with: zorac-deploy up"
             store.set_watch({**kept, "doubt": doubt})
             return f"check failed: {doubt}"
         except Failure as failure:
-            if not kept["doubt"]:  # once may be chance
+            if not kept["doubt"]:  # the first failure may be chance
                 store.set_watch({**kept, "doubt": str(failure)})
                 return f"check failed: {failure}"
             reason = str(failure)
@@ -58,21 +58,21 @@ def look(idle_seconds: float, stall_seconds: float, answer_seconds: float) -> st
     if kept["helped"] and now - kept["helped"][-1] > _FORGET_SECONDS:
         kept["helped"] = []
     start = unit.get("InvocationID", "")
-    if start != kept.get("start"):  # by systemd, a person or the boot: an activation reads by itself
+    if start != kept.get("start"):  # started by systemd, a user or the boot: an activation reads the log itself
         _keep_logged(target)
     store.set_watch({**kept, "start": start, "doubt": "", "gave_up": ""})
     return found
 
 
 def _keep_logged(target: Generation) -> None:
-    """Keep what the engine that runs now logged of its start, if the journal still has it."""
+    """Store what the running engine logged at its start, if the journal still has it."""
     logged = engine_log.read(service.journal(target.unit, "").splitlines())
     if logged:
         store.add_to_outcome(target.number, {"engine": logged})
 
 
 def _kept() -> dict[str, Any]:
-    """What the last look kept; after a boot the count of seconds begins anew, and so does this."""
+    """The state of the last check; a new boot resets it, with the kernel's clock."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     kept = store.watch()
     if kept.get("boot") != boot:
@@ -90,12 +90,15 @@ def _kept() -> dict[str, Any]:
 
 
 def _ended(kept: dict[str, Any], now: float, unit: Mapping[str, str]) -> str:
-    """Why an engine that ends needs help; empty if it does not end, or not often."""
+    """Why an engine that keeps ending needs help; empty if it does not."""
     if unit.get("ActiveState") == "failed":
         return "the engine failed repeatedly, and systemd gave up"
-    if unit.get("ActiveState") in ("inactive", "deactivating"):  # by hand: systemd still counts what was before
+    if unit.get("ActiveState") in (
+        "inactive",
+        "deactivating",
+    ):  # by hand: systemd still counts earlier restarts
         return ""
-    ends = int(unit.get("NRestarts") or 0)  # since the last activation, or since a person started it anew
+    ends = int(unit.get("NRestarts") or 0)  # since the last activation, or a user's start
     recent = [each for each in kept["ends"] if now - each[0] < _ENDS_SECONDS and each[1] <= ends] or [[now, ends]]
     kept["ends"] = recent if ends == recent[-1][1] else [*recent, [now, ends]]
     count = ends - recent[0][1]
@@ -110,7 +113,7 @@ def _alive(
     stall_seconds: float,
     answer_seconds: float,
 ) -> str:
-    """What shows that the engine lives. Raises Failure if it does not."""
+    """The sign of life of the engine. Raises Failure without one."""
     seen = proof.progress(target.about, answer_seconds)
     busy, tokens = seen if seen else (False, None)
     if tokens is not None and tokens != kept["tokens"]:
@@ -129,7 +132,7 @@ def _alive(
 
 
 def _help(target: Generation, kept: dict[str, Any], now: float, reason: str) -> str:
-    """Start the engine again; if that does not help, or not for long, go back to the last good generation."""
+    """Restart the engine; if that does not help, or not for long, roll back to the last good generation."""
     helped = kept["helped"]
     if len(helped) >= _LIMIT:
         store.set_watch({**kept, "gave_up": reason})
