@@ -1,7 +1,7 @@
-"""What is on the disk: generations, the link to the current one, what became of each, and the activation under way.
+"""The files of the host program: generations, the link to the current one, results, and the activation in progress.
 
-A generation is a folder that never changes. What became of it is kept elsewhere, for that does change. Every file is
-written whole under another name, forced to the disk, and renamed: a power cut leaves the old one or the new one.
+A generation is a directory that never changes. Its results are stored elsewhere, because they do change. Every file is
+written under another name, forced to the disk, and renamed: after a power cut there is the old or the new one.
 """
 
 import json
@@ -26,11 +26,11 @@ _WATCH = STATE / "watchdog.json"
 
 @dataclass(frozen=True)
 class Generation:
-    """One generation.
+    """A generation.
 
     Attributes:
-        number: Its number, never given twice.
-        about: What it serves and with what: ``generation.json``.
+        number: Its number, never reused.
+        about: What it serves, and its versions: ``generation.json``.
     """
 
     number: int
@@ -38,7 +38,7 @@ class Generation:
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The directory of its files."""
         return ETC / "generations" / str(self.number)
 
     @property
@@ -48,7 +48,7 @@ class Generation:
 
     @property
     def journal(self) -> Path:
-        """What the engine said when it last failed to start."""
+        """The engine's log of its last failed start."""
         return STATE / "generations" / f"{self.number}.journal"
 
 
@@ -60,13 +60,13 @@ def generations() -> list[Generation]:
 
 
 def generation(number: int) -> Generation | None:
-    """The generation `number`, if there is one."""
+    """The generation `number`; None if it does not exist."""
     about = read_json(ETC / "generations" / str(number) / "generation.json")
     return Generation(number, about) if about else None
 
 
 def current() -> Generation | None:
-    """The generation that the link leads to."""
+    """The target of the link to the current generation."""
     try:
         return generation(int(CURRENT.readlink().name))
     except (OSError, ValueError):
@@ -74,15 +74,15 @@ def current() -> Generation | None:
 
 
 def units() -> set[str]:
-    """The systemd units of all generations: one for each kind of engine."""
+    """The systemd units of all generations: one per kind of engine."""
     return {each.unit for each in generations()}
 
 
 def key() -> str:
-    """The API key that is in force.
+    """The current API key.
 
     Raises:
-        ValueError: A client cannot send it. The message does not contain it.
+        ValueError: A client cannot send it. The message does not quote it.
         OSError: It cannot be read.
     """
     found = KEY_FILE.read_bytes().strip()
@@ -94,7 +94,7 @@ def key() -> str:
 class Flip:
     """The change of the link and the unit, prepared while the old engine still serves.
 
-    What may fail for want of space is done here; what is left for `now` are renames.
+    What may fail for lack of space is done here; only renames are left for `now`.
     """
 
     def __init__(self, target: Generation) -> None:
@@ -107,7 +107,7 @@ class Flip:
             write(self._unit, text, 0o644)
 
     def now(self, units: Iterable[str] = ()) -> None:
-        """Let the target be the current generation, with its unit the only one of `units` that there is."""
+        """Make the target the current generation, and its unit the only one of `units` that exists."""
         self._unit.rename(UNITS / self._target.unit)
         for other in set(units) - {self._target.unit}:
             (UNITS / other).unlink(missing_ok=True)
@@ -117,48 +117,48 @@ class Flip:
 
 
 class KeyChange:
-    """A change of the API key, which is part of the activation under way.
+    """A change of the API key, as part of an activation.
 
-    Its files say how far it is, wherever it is cut off: first the new key has a name of its own, then the old one is
-    kept under another, then the new one is renamed into force.
+    Its files show the progress after an interruption: first the new key is stored under its own name, then the old one
+    under another, then the new one is renamed into place.
     """
 
     def __init__(self) -> None:
         self._new, self._old = (KEY_FILE.with_name(f".api-key.{each}") for each in ("new", "old"))
 
     def take(self, staged: Path) -> None:
-        """Have the key in the file `staged` be the new one."""
+        """Make the file `staged` the new key."""
         staged.chmod(0o600)
         staged.rename(self._new)
         _sync(ETC)
 
     def is_ahead(self) -> bool:
-        """Whether the key has to be changed yet."""
+        """Whether the change is still to do."""
         return self._new.exists()
 
     def is_made(self) -> bool:
-        """Whether the key was changed, and the one of before is known."""
+        """Whether the key was changed, and the old one is stored."""
         return self._old.exists() and not self._new.exists()
 
     def prepare(self) -> None:
-        """Keep the key in force, for the way back."""
+        """Store the current key for a rollback."""
         if self.is_ahead() and KEY_FILE.exists():
             write(self._old, KEY_FILE.read_text(), 0o600)
 
     def make(self) -> None:
-        """Put the new key in force, if that is ahead."""
+        """Rename the new key into place, if that is still to do."""
         if self.is_ahead():
             self._new.rename(KEY_FILE)
             _sync(ETC)
 
     def undo(self) -> None:
-        """Put the key of before in force again, if it was changed."""
+        """Restore the old key, if it was changed."""
         if self.is_made():
             self._old.rename(KEY_FILE)
             _sync(ETC)
 
     def forget(self) -> None:
-        """Keep no other key than the one in force."""
+        """Remove every key except the current one."""
         self._old.unlink(missing_ok=True)
         self._new.unlink(missing_ok=True)
 
@@ -171,29 +171,29 @@ def tidy() -> None:
 
 
 def forget_current(unit: str) -> None:
-    """Have no current generation, as before the first one."""
+    """Have no current generation, as before the first activation."""
     for path in (CURRENT, UNITS / unit):
         path.unlink(missing_ok=True)
 
 
 def outcome(number: int) -> dict[str, Any]:
-    """What became of the generation `number`; empty if it was never activated."""
+    """The result of the generation `number`; empty if it was never activated."""
     return read_json(STATE / "generations" / f"{number}.json")
 
 
 def set_outcome(number: int, what: Mapping[str, Any]) -> None:
-    """Keep what became of the generation `number`, and that it was the last of all to be activated."""
+    """Store the result of the generation `number`, and its place as the last activation."""
     order = 1 + max((outcome(each.number).get("order", 0) for each in generations()), default=0)
     write_json(STATE / "generations" / f"{number}.json", {**what, "order": order})
 
 
 def add_to_outcome(number: int, what: Mapping[str, Any]) -> None:
-    """Keep more of what became of the generation `number`, without having it be the last to be activated."""
+    """Add to the result of the generation `number` without changing its place among the activations."""
     write_json(STATE / "generations" / f"{number}.json", {**outcome(number), **what})
 
 
 def last_good(besides: int) -> Generation | None:
-    """The generation that was last proved, other than `besides`."""
+    """The generation that was verified last, except `besides`."""
     proved = [each for each in generations() if each.number != besides and _proved(each)]
     return max(proved, key=lambda each: int(outcome(each.number)["order"]), default=None)
 
@@ -203,48 +203,48 @@ def _proved(each: Generation) -> bool:
 
 
 def pending() -> dict[str, Any]:
-    """The activation under way; empty if there is none."""
+    """The activation in progress; empty for none."""
     return read_json(_PENDING)
 
 
 def set_pending(what: Mapping[str, Any]) -> None:
-    """Begin an activation, or keep how far it is."""
+    """Record the start or the progress of an activation."""
     write_json(_PENDING, what)
 
 
 def end_pending() -> None:
-    """End the activation. What the watchdog counted belongs to what was before."""
+    """End the activation, and reset the watchdog's counts."""
     _PENDING.unlink(missing_ok=True)
     _sync(STATE)
 
 
 def watch() -> dict[str, Any]:
-    """What the watchdog keeps between two looks."""
+    """The watchdog's stored state."""
     return read_json(_WATCH)
 
 
 def set_watch(what: Mapping[str, Any]) -> None:
-    """Keep what the watchdog has counted."""
+    """Store the watchdog's state."""
     write_json(_WATCH, what)
 
 
 def collect(keep: int, check: bool = False) -> dict[str, Any]:
-    """Remove all generations but the current one, the `keep` that were proved last, and the newest.
+    """Remove all generations except the current one, the `keep` that were verified last, and the newest.
 
-    What only removed generations need goes with them: engines and models are shared between generations.
+    Engines and models that only removed generations use are removed with them.
 
     Args:
-        keep: How many proved generations are kept, beside the current one.
-        check: Only say what would be removed.
+        keep: How many verified generations stay, beside the current one.
+        check: Only return what would be removed.
 
     Returns:
-        The numbers, the paths and the bytes that were removed.
+        The numbers, the paths and the bytes removed.
     """
     everything, running = generations(), current()
     good = {each.number: int(outcome(each.number)["order"]) for each in everything if _proved(each)}
     if running:
         good.pop(running.number, None)
-    # The newest keeps its place even if it failed: numbers are given by counting on from it.
+    # The newest stays even if it failed: the next number follows from it.
     kept = {*sorted(good, key=lambda number: -good[number])[:keep], *[each.number for each in everything[-1:]]}
     kept |= {running.number} if running else set()
     removed = [each for each in everything if each.number not in kept]
@@ -258,7 +258,7 @@ def collect(keep: int, check: bool = False) -> dict[str, Any]:
                 shutil.rmtree(path)
             else:
                 Path(path).unlink(missing_ok=True)
-        # Last, so that what was cut off is found again by the generations that name it.
+        # last: after an interruption, the generations still name the rest
         for each in removed:
             shutil.rmtree(each.folder)
             for rest in (each.journal, each.journal.with_suffix(".json")):
@@ -267,7 +267,7 @@ def collect(keep: int, check: bool = False) -> dict[str, Any]:
 
 
 def _freed(paths: Iterable[Path]) -> int:
-    """What removing `paths` frees, in bytes: a file counts when all of its names go."""
+    """The bytes freed by removing `paths`: a file counts if all of its links go."""
     names: Counter[tuple[int, int]] = Counter()
     files: dict[tuple[int, int], os.stat_result] = {}
     for path in paths:
@@ -280,7 +280,7 @@ def _freed(paths: Iterable[Path]) -> int:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in the file; empty if there is no such file, or none that can be read."""
+    """The object in the file; empty if it is missing or unreadable."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -289,12 +289,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, what: Mapping[str, Any]) -> None:
-    """Have `what` in the file, whole."""
+    """Write `what` to the file as JSON, atomically."""
     write(path, json.dumps(what, indent=2) + "\n", 0o644)
 
 
 def write(path: Path, content: str | bytes, mode: int) -> None:
-    """Have `content` in the file, whole or not at all."""
+    """Write `content` to the file, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
     scratch.unlink(missing_ok=True)
