@@ -1,4 +1,4 @@
-"""Ask the host program. It runs from memory, for it may not be installed yet, or may be another version."""
+"""Run the host program. It is sent to the host, because the installed one may be missing or of another version."""
 
 import shlex
 from typing import Any
@@ -7,7 +7,7 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
-    """The action `ask_host`: run the program, or the one installed as ``program``, with the words ``argv``.
+    """The action `ask_host`: run the program, or the installed one ``program``, with the arguments ``argv``.
 
     The result has its ``answer``, or its refusal.
     """
@@ -15,8 +15,8 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
     _VALID_ARGS = frozenset(("argv", "program"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send the program, built here, to the host's Python by its standard input; or run the one that is there."""
-        from zorac_deploy import actions, zipapp  # here, for `require_package` explains its absence
+        """Send the program, built here, to the host's Python on standard input; or run the installed one."""
+        from zorac_deploy import actions, zipapp  # here: `require_package` reports a missing package
 
         result: dict[str, Any] = super().run(tmp, task_vars)
         program, words = self._task.args.get("program"), list(map(str, self._task.args["argv"]))

@@ -1,4 +1,4 @@
-"""Record what a host should be; see `zorac_deploy.actions.desired_state`."""
+"""Record a host's desired state; see `zorac_deploy.actions.desired_state`."""
 
 import json
 import shlex
@@ -8,13 +8,13 @@ from ansible.plugins.action import ActionBase
 
 
 class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
-    """The action `desired_state`: validate the document, and have the program of the host record it."""
+    """The action `desired_state`: validate the document, and have the host program record it."""
 
     _VALID_ARGS = frozenset(("program", "host", "profile", "inputs", "parts", "plan"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Record the document, or with --check only compare it with what is recorded."""
-        from zorac_deploy import actions  # here, for `require_package` explains its absence
+        """Record the document, or with --check only compare it."""
+        from zorac_deploy import actions  # here: `require_package` reports a missing package
 
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
@@ -23,7 +23,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
         if "document" not in described:
             return {**result, **described}
         done = self._low_level_execute_command(shlex.join(words), in_data=json.dumps(described["document"]).encode())
-        if done["rc"] != 0 and self._task.check_mode:  # before the first deployment there is no program
+        if done["rc"] != 0 and self._task.check_mode:  # before the first deployment there is no host program
             return {**result, "changed": True, "ansible_facts": {"desired_state_document": described["document"]}}
         told = actions.host_answer(done, str(arguments["host"]))
         if "answer" not in told:

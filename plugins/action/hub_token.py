@@ -1,4 +1,4 @@
-"""Read the token for the hub; see `zorac_deploy.actions.hub_token`."""
+"""Read the hub token; see `zorac_deploy.actions.hub_token`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
     _requires_connection = False
 
     def run(self, *_: object, **__: object) -> dict[str, Any]:
-        """Do it, and return the task's result."""
-        from zorac_deploy import actions  # here, for `require_package` explains its absence
+        """Run the action."""
+        from zorac_deploy import actions  # here: `require_package` reports a missing package
 
         return actions.hub_token(self._task.args)

@@ -1,4 +1,4 @@
-"""Refuse: end a host's run with a message and the id of the refusal, which has an exit code of its own."""
+"""End a host's run with a refusal: a message, and an id that has its own exit code."""
 
 from typing import Any
 
@@ -13,6 +13,6 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
 
     def run(self, *_: object, **__: object) -> dict[str, Any]:
         """Fail with the refusal."""
-        from zorac_deploy import actions  # here, for `require_package` explains its absence
+        from zorac_deploy import actions  # here: `require_package` reports a missing package
 
         return actions.refuse(self._task.args)

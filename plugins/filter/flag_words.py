@@ -1,13 +1,13 @@
-"""Ansible filter: the words of a command line for flags by name."""
+"""Ansible filter: convert flags to command line arguments."""
 
 import json
 from collections.abc import Callable, Mapping
 
 
 def flag_words(flags: Mapping[str, object]) -> list[str]:
-    """The flags as words, in the order of their names, so that the same settings are the same generation.
+    """The flags as arguments, sorted by name, so that the same settings give the same generation.
 
-    One that is null or false is left out, one that is true has no value, and a list or a mapping is JSON.
+    A flag that is null or false is omitted, one that is true has no value, and a list or a mapping is JSON.
     """
     words = []
     for name, value in sorted(flags.items()):
@@ -23,5 +23,5 @@ class FilterModule:
     """The filter by name."""
 
     def filters(self) -> dict[str, Callable[..., object]]:
-        """Every filter of this file."""
+        """The filters of this file."""
         return {"flag_words": flag_words}

@@ -1,4 +1,4 @@
-"""Ansible filters that write values into a systemd unit so that the process gets exactly what was given.
+"""Ansible filters that quote values for a systemd unit.
 
 See systemd.syntax(7) for quotes and backslashes, systemd.unit(5) for ``%`` and systemd.service(5) for ``$``.
 """
@@ -10,19 +10,19 @@ from ansible.errors import AnsibleFilterError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FLAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-# Control characters, line ends, halves of pairs, and what is no character: systemd drops a line that has one.
+# Control characters, line ends, surrogates and noncharacters: systemd ignores a line with one of them.
 _UNFIT = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0-\ufdef"
     + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
     + "]"
 )
-# What stands for a folder in the files of a generation.
+# The placeholder for the generation's directory in its files.
 _PLACE = re.compile("@(GENERATION|CREDENTIALS)@")
 _PLAIN = re.compile(r"[A-Za-z0-9_@%:,./=$+-]+")
 
 
 def unit_text(value: object) -> str:
-    """The rest of a line that systemd takes as it is, such as Description."""
+    """Quote the value of a plain setting, such as Description."""
     text = str(value)
     fault = _fault(text)
     if fault:
@@ -31,7 +31,7 @@ def unit_text(value: object) -> str:
 
 
 def unit_word(value: object) -> str:
-    """One word, in quotes if it needs them."""
+    """Quote one argument, if needed."""
     text = unit_text(value)
     if _PLAIN.fullmatch(text):
         return text
@@ -39,15 +39,15 @@ def unit_word(value: object) -> str:
 
 
 def unit_command(words: Sequence[object]) -> str:
-    """A command line for ExecStart: its program and the arguments, in which nothing stands for a variable."""
+    """Quote a command line for ExecStart, without variable substitution."""
     program, *arguments = words
     return " ".join([unit_word(program), *(unit_word(str(each).replace("$", "$$")) for each in arguments)])
 
 
 def unit_faults(settings: Mapping[str, object]) -> list[str]:
-    """What a unit cannot hold of `settings`, a message for each.
+    """Return a message for each value of `settings` that a unit cannot have.
 
-    Names in a setting that ends in ``environment`` are those of variables, and in one that ends in ``flags`` of flags.
+    Names in a setting that ends in ``environment`` are variables, and in one that ends in ``flags`` flags.
     """
     return list(_faults(settings))
 
@@ -72,7 +72,7 @@ def _faults(settings: Mapping[str, object]) -> Iterator[str]:
 
 
 def _texts(place: str, value: object) -> Iterator[tuple[str, str]]:
-    """Every text in `value`, with its place."""
+    """Yield every text in `value`, with its path."""
     if isinstance(value, Mapping):
         for name, each in value.items():
             yield from _texts(f"{place}.{_shown(str(name))}", each)
@@ -96,5 +96,5 @@ class FilterModule:
     """The filters by name."""
 
     def filters(self) -> dict[str, Callable[..., object]]:
-        """Every filter of this file."""
+        """The filters of this file."""
         return {each.__name__: each for each in (unit_text, unit_word, unit_command, unit_faults)}

@@ -53,7 +53,7 @@ _PLACE = "@GENERATION@"
 
 
 def main() -> None:
-    """Have the generation, and say its number."""
+    """Create the generation if needed, and return its number."""
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "required": True},
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def _damaged(folder: Path, files: dict[str, str]) -> list[str]:
-    """The files in `folder` that are not as they were written."""
+    """The files in `folder` that differ from what was written."""
     return [
         name
         for name, text in files.items()
@@ -105,9 +105,9 @@ def _damaged(folder: Path, files: dict[str, str]) -> list[str]:
 
 
 def _write(parent: Path, number: int, files: dict[str, str]) -> None:
-    """Write the folder whole or not at all, and force it to the disk."""
+    """Write the directory, completely or not at all, and force it to the disk."""
     parent.mkdir(parents=True, exist_ok=True)
-    parent.chmod(0o755)  # whatever the umask of root: the engine's user reads it
+    parent.chmod(0o755)  # independent of root's umask: the engine's user reads it
     for leftover in parent.glob("*.partial"):
         shutil.rmtree(leftover)
     scratch, folder = parent / f"{number}.partial", parent / str(number)
@@ -125,7 +125,7 @@ def _write(parent: Path, number: int, files: dict[str, str]) -> None:
 
 
 def _write_file(path: Path, text: str) -> None:
-    """Have the text in the file, whole, readable for all and writable for nobody."""
+    """Write the file, world-readable and read-only."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w") as file:
         file.write(text)
@@ -151,7 +151,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _diff(current: Path, files: dict[str, str], about: dict[str, Any]) -> list[dict[str, str]]:
-    """What differs between the current generation and the wanted one, a file at a time."""
+    """The differences between the current and the new generation, by file."""
     now = current.resolve()
     found = {name: _text(now / name).replace(str(now), _PLACE) for name in files}
     described = {name: value for name, value in _about(now).items() if name not in ("number", "created", "digest")}
@@ -165,7 +165,7 @@ def _diff(current: Path, files: dict[str, str], about: dict[str, Any]) -> list[d
 
 
 def _identity(about: dict[str, Any]) -> dict[str, Any]:
-    """What makes a generation another one: all but what only tells where its files came from or what they lead to."""
+    """The values whose change makes a new generation: all but the files' origin and derived values."""
     return {name: value for name, value in about.items() if name not in ("plan", "model_source")}
 
 

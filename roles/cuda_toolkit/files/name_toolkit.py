@@ -1,6 +1,6 @@
-"""Find the CUDA compiler among the packages of this Python's environment, prove that it compiles, and link to it.
+"""Find the CUDA compiler in this Python's environment, test it, and link to it.
 
-Usage, with the engine's own Python: ``name_toolkit.py LINK COMPUTE…``. LINK then leads to the folder for CUDA_HOME.
+Usage, with the engine's own Python: ``name_toolkit.py LINK COMPUTE…``. LINK becomes the path for CUDA_HOME.
 """
 
 import importlib.util
@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# With a header of the runtime and one of the C++ library: kernels that are compiled while the engine runs use both.
+# It includes a header of the runtime and one of the C++ library: kernels compiled at run time use both.
 _KERNEL = """
 #include <cuda_runtime.h>
 #include <cuda/std/array>
@@ -18,7 +18,7 @@ __global__ void twice(float *values) { values[threadIdx.x] *= 2; }
 
 
 def toolkit() -> Path:
-    """The folder with ``bin/nvcc``, as NVIDIA's packages for CUDA 13 lay it out."""
+    """The directory with ``bin/nvcc``, in the layout of NVIDIA's packages for CUDA 13."""
     package = importlib.util.find_spec("nvidia")
     for place in package.submodule_search_locations if package and package.submodule_search_locations else ():
         for compiler in Path(place).glob("cu*/bin/nvcc"):
@@ -27,7 +27,7 @@ def toolkit() -> Path:
 
 
 def compile_kernel(home: Path, compute: str) -> None:
-    """Compile a kernel for `compute`, as in ``8.9``, or end with what the compiler said."""
+    """Compile a kernel for `compute`, such as ``8.9``, or end with the compiler's error."""
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "kernel.cu"
         source.write_text(_KERNEL)
@@ -39,7 +39,7 @@ def compile_kernel(home: Path, compute: str) -> None:
 
 
 def main() -> None:
-    """Find, prove, link."""
+    """Find the compiler, test it, and link to it."""
     link, *computes = sys.argv[1:]
     home = toolkit()
     for compute in computes:

@@ -1,6 +1,6 @@
-"""An ASGI middleware: without the API key, only the health check answers. vLLM's own check guards ``/v1`` alone.
+"""ASGI middleware: without the API key, only the health check answers. vLLM's own check covers only ``/v1``.
 
-What it does not know is refused: a route that a later vLLM adds stays closed until it is listed here.
+Unknown routes are refused: a route that a later vLLM adds stays closed until it is listed here.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HEALTH = "/health"
-# What whoever has the key may use. Not what changes the engine: /sleep, /pause, /scale_elastic_ep and the like.
+# The routes for a client with the key. Routes that control the engine are missing: /sleep, /pause, /scale_elastic_ep.
 _PREFIX = "/v1/"
 _PATHS = frozenset({_HEALTH, "/load", "/metrics", "/openapi.json", "/tokenize", "/detokenize", "/version"})
 
 
 class RequireKey:
-    """Passes on what has the key and a listed path, and the bare health check."""
+    """Passes on requests with the key and a listed path, and the plain health check."""
 
     def __init__(self, app: App) -> None:
         key = os.environ["VLLM_API_KEY"]
@@ -31,7 +31,7 @@ class RequireKey:
         self._app, self._key = app, hashlib.sha256(key.encode()).digest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Judge one request or connection by its own path, method and key."""
+        """Decide on one request or connection by its path, method and key."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -50,12 +50,12 @@ class RequireKey:
         if len(given) != 1:
             return False
         scheme, _, key = given[0].partition(b" ")
-        # Of equal length whatever was given, and compared in constant time.
+        # Digests have the same length for any input, and are compared in constant time.
         return hmac.compare_digest(hashlib.sha256(key).digest(), self._key) and scheme.lower() == b"bearer"
 
 
 def _route(scope: Scope) -> str:
-    """The path that the routes are looked up by, as Starlette does it."""
+    """The path for routing, as Starlette computes it."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     rest = path.removeprefix(root)
     return rest if rest.startswith("/") else path

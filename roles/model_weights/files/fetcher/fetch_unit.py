@@ -1,9 +1,9 @@
-"""Have a model fetched by a systemd unit that outlives whoever asked for it, and say how far it is.
+"""Run a model's download in its own systemd unit, which outlives the caller, and report the progress.
 
 Usage: ``fetch_unit.py start JOB`` or ``fetch_unit.py status JOB``; each prints one line of JSON. JOB is a file as
-model_fetch.py describes it, and says besides:
-    group: The group that may read the model.
-    token_file: A file with the token for the hub, if there is one. It becomes a credential of the unit, and is removed.
+model_fetch.py describes it, with further keys:
+    group: The group that can read the model.
+    token_file: A file with the hub token, if any. It becomes a credential of the unit, and is removed.
     unit: The unit's name.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _FETCH = Path(__file__).with_name("model_fetch.py")
-# It writes as root, for nobody else may change a model, but it may do nothing else that root may.
+# The unit writes as root, because no other user may change a model; the sandboxing removes root's other rights.
 _SANDBOX = (
     "UMask=0027",
     "CapabilityBoundingSet=",
@@ -41,7 +41,7 @@ _SANDBOX = (
 
 
 def start(job_file: Path) -> bool:
-    """Have the job done by a unit of its own, and say whether it was begun: it may be under way already."""
+    """Start the unit, unless it runs already; return whether it was started."""
     job = json.loads(job_file.read_text())
     token = Path(job["token_file"])
     try:
@@ -64,9 +64,9 @@ def start(job_file: Path) -> bool:
 
 
 def status(job_file: Path) -> dict[str, Any]:
-    """How far the job is, and whether anybody is at it; its state is ``none`` before the unit has said a word."""
+    """The progress of the job, and whether its unit runs; the state is ``none`` before the unit reports."""
     job = json.loads(job_file.read_text())
-    active = _is_active(job["unit"])  # first: if it has ended, what it said last is on the disk
+    active = _is_active(job["unit"])  # first: if the unit has ended, its last report is on disk
     try:
         told = json.loads(Path(job["progress"]).read_text())
     except FileNotFoundError:
@@ -79,7 +79,7 @@ def _is_active(unit: str) -> bool:
 
 
 def main() -> None:
-    """Do what the first word says with the job that the second one names."""
+    """Run the command of the first argument with the job of the second."""
     word, job_file = sys.argv[1], Path(sys.argv[2])
     print(json.dumps({"changed": start(job_file)} if word == "start" else status(job_file)))
 

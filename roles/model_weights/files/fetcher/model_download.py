@@ -1,7 +1,7 @@
-"""Download what a job of model_fetch.py still lacks, once, with the client of the Hugging Face hub.
+"""Download the missing files of a job of model_fetch.py, once, with the Hugging Face hub's client.
 
-Each file is collected under another name, compared with its SHA-256, forced to the disk, and then named. What is there
-of a file is used again. Prints dots as signs of life, and at the end what came of it as one line of JSON.
+Each file is written under another name, verified by its SHA-256, forced to the disk, and renamed. Partial files are
+resumed. Prints dots while bytes arrive, and at the end the result as one line of JSON.
 Usage: ``model_download.py JOB FOLDER``. The token, if there is one, is the systemd credential ``hub-token``.
 """
 
@@ -26,7 +26,7 @@ _PASSING = (408, 416, 429, 500, 502, 503, 504)
 
 
 class Again(Exception):
-    """It may go better the next time, after a while."""
+    """A later try may succeed."""
 
     def __init__(self, why: str, wait_seconds: float = 0) -> None:
         super().__init__(why)
@@ -34,20 +34,20 @@ class Again(Exception):
 
 
 class Refusal(Exception):
-    """It would not go better the next time. The second argument is the refusal's id."""
+    """No try will succeed. The second argument is the refusal's id."""
 
 
 class Download:
-    """All files of one model."""
+    """The download of all files of one model."""
 
     def __init__(self, job: dict[str, Any], folder: Path, token: str | None) -> None:
         self._job, self._folder, self._token = job, folder, token
 
     def run(self) -> None:
-        """Have all files, the largest first.
+        """Download all files, the largest first.
 
         Raises:
-            Again, Refusal: What befell the first that failed. The others stay as far as they are.
+            Again, Refusal: The first failure. The other files keep their progress.
         """
         files = self._job["manifest"]["files"]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -60,7 +60,7 @@ class Download:
         _end({"outcome": "done"})
 
     def _have(self, name: str) -> None:
-        """Have the file, whole and proved."""
+        """Download and verify one file."""
         file, path = self._job["manifest"]["files"][name], self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and _sha256(path) == file["sha256"]:
@@ -82,7 +82,7 @@ class Download:
         )
 
     def _get(self, url: str, part: Path, file: dict[str, Any]) -> None:
-        """Bring the rest of `part`."""
+        """Download the rest of `part`."""
         have = part.stat().st_size if part.exists() else 0
         if have > file["size"]:
             part.unlink()
@@ -102,7 +102,7 @@ class Download:
         timeout = self._job["stall_seconds"]
         with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=timeout) as response:
             if response.status_code == 416:
-                part.unlink()  # what is here is more than there is there
+                part.unlink()  # it is larger than the file
             hf_raise_for_status(response)
             with part.open("ab" if response.status_code == 206 else "wb") as target:
                 for chunk in response.iter_raw():
@@ -113,7 +113,7 @@ class Download:
             raise Again(f"{url} ended too early")
 
     def _get_by_xet(self, part: Path, size: int, data: Any, headers: dict[str, str]) -> None:
-        """The hub's own faster way. It fills a file in no order, so what it leaves half done is of no use."""
+        """Download with the hub's faster protocol. It writes in no order, so an interrupted file cannot be resumed."""
         scratch = part.with_name(f"{part.name}.xet")
         scratch.unlink(missing_ok=True)
         xet_get(incomplete_path=scratch, xet_file_data=data, headers=headers, expected_size=size)
@@ -121,7 +121,7 @@ class Download:
 
 
 def _outcome(fault: BaseException | None, source: str) -> dict[str, Any]:
-    """What `fault` means for the job."""
+    """Convert an error to `Again` or `Refusal`."""
     match fault:
         case Refusal():
             message, refusal = fault.args
@@ -139,9 +139,9 @@ def _outcome(fault: BaseException | None, source: str) -> dict[str, Any]:
 
 
 def _answered(fault: HfHubHTTPError, source: str) -> dict[str, Any]:
-    """What an answer means that is no file."""
+    """The meaning of an error response."""
     status, url = fault.response.status_code, fault.response.url
-    # The store behind the hub says 403 when the address that the hub gave has expired. The next one is fresh.
+    # The hub's storage answers 403 when the address from the hub has expired. The next address is new.
     strange = status in (401, 403) and fault.response.history
     if status in _PASSING or strange:
         after = fault.response.headers.get("Retry-After", "")
@@ -173,16 +173,16 @@ def _sha256(path: Path) -> str:
 
 
 def _end(outcome: dict[str, Any]) -> None:
-    """Say what came of it, and end at once, whatever the other threads are at: what they have is on the disk."""
+    """Report the result and end at once: the other threads' progress is on disk."""
     print(json.dumps(outcome), flush=True)
     os._exit(0)
 
 
 def main() -> None:
-    """Do it."""
+    """Run the download."""
     print(".", flush=True)
     folder = Path(sys.argv[2])
-    # One at a time: whoever was started before, and was left alone, has to be done with the folder.
+    # One at a time: an earlier process may still use the directory.
     fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
     credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / "hub-token"
     token = credential.read_text().strip() if credential.is_file() else None

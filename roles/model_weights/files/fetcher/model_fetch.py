@@ -1,21 +1,22 @@
-"""Fetch a model into a folder that appears when it is whole, whatever breaks meanwhile.
+"""Download a model into a directory that appears when it is complete, despite interruptions.
 
-Runs on the host as a unit of its own, see fetch_unit.py, and needs nothing but Python. The download is
-model_download.py's, in a process that is watched: one that stands still is killed, and another goes on where it was.
+It runs on the host in its own unit, see fetch_unit.py, and needs only Python. model_download.py downloads, in a
+watched child process: one without progress is killed, and another resumes.
 Usage: ``model_fetch.py JOB``.
 
 JOB is a JSON file:
-    path: The folder that appears.
-    replaced: The new name of a damaged folder at `path`, once the other is whole; empty leaves a folder there alone.
-    manifest: What is fetched: ``source``, ``bytes``, and ``files`` with ``size`` and ``sha256``. Kept in the folder.
-    urls: Where each file is.
-    hub: Whether that is a Hugging Face hub.
-    python: The Python of the download, which has huggingface_hub.
-    environment: Variables of the download.
-    progress: A file for how far it is.
-    stall_seconds: How long nothing may come before a try is given up.
-    tries: How often nothing new may come before all is given up.
-    pause_seconds: How long to wait after the first time that nothing new came; it doubles each time.
+    path: The final directory.
+    replaced: The new name for a damaged directory at `path`, once the download is complete; empty keeps a directory
+        there.
+    manifest: The files: ``source``, ``bytes``, and ``files`` with ``size`` and ``sha256``. Stored in the directory.
+    urls: The address of each file.
+    hub: Whether the addresses are of a Hugging Face hub.
+    python: The Python for the download, with huggingface_hub.
+    environment: Environment variables for the download.
+    progress: The file for the progress.
+    stall_seconds: How long a try may go without progress.
+    tries: How many tries in a row may go without progress.
+    pause_seconds: The pause after the first try without progress; it doubles each time.
 """
 
 import collections
@@ -35,16 +36,16 @@ from typing import Any
 RECORD = ".zorac-deploy.json"
 _DOWNLOAD = Path(__file__).with_name("model_download.py")
 _LONGEST_PAUSE_SECONDS = 60
-_START_SECONDS = 60  # for Python to load the client, on a busy machine
+_START_SECONDS = 60  # for Python to import the client, on a busy machine
 _GIB, _MIB = 2**30, 2**20
 
 
 class Refusal(Exception):
-    """It cannot be fetched, and trying again would not help. The second argument is the refusal's id."""
+    """The download cannot succeed. The second argument is the refusal's id."""
 
 
 class Fetch:
-    """One model on its way."""
+    """The download of one model."""
 
     def __init__(self, job_file: Path) -> None:
         self._job_file = job_file
@@ -56,10 +57,10 @@ class Fetch:
         self._seen: collections.deque[tuple[float, int]] = collections.deque(maxlen=10)
 
     def run(self) -> None:
-        """Have the folder, whole.
+        """Download the directory.
 
         Raises:
-            Refusal: It cannot be had.
+            Refusal: The download cannot succeed.
         """
         if self._job.get("replaced") or not self._path.exists():
             self._prepare()
@@ -68,11 +69,11 @@ class Fetch:
         self._tell("done", "complete")
 
     def refuse(self, message: str, refusal: str) -> None:
-        """Leave word why it was given up."""
+        """Report why the download ended."""
         self._tell("refused", message, refusal)
 
     def _prepare(self) -> None:
-        """Have the folder that it is collected in, with nothing strange in it, and room for the rest."""
+        """Create the partial directory, remove unknown files from it, and require space for the rest."""
         for name in self._manifest["files"]:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or any(part[0] == "." for part in path.parts):
@@ -96,7 +97,7 @@ class Fetch:
         return name in self._manifest["files"]
 
     def _have(self) -> int:
-        """The bytes that are there; of a file with holes, those that are not holes."""
+        """The bytes present; of a sparse file, the allocated ones."""
         found = 0
         for path in self._partial.rglob("*"):
             try:
@@ -125,12 +126,12 @@ class Fetch:
                     f"{now / _GIB:.1f} GiB are stored. Re-run the command to resume.",
                     "model-unreachable",
                 )
-            # What was cut off after something new had come goes on at once.
+            # An interrupted try with progress is repeated without a pause.
             patience = min(self._job["pause_seconds"] * 2 ** (failures - 1), _LONGEST_PAUSE_SECONDS) if failures else 0
             self._wait(outcome.get("wait_seconds") or patience, outcome["message"])
 
     def _attempt(self) -> dict[str, Any]:
-        """Let the download run once, and say what came of it."""
+        """Run one download, and return its result."""
         environment = {
             "PATH": "/usr/bin:/bin",
             "HF_HOME": str(self._partial / ".hub"),
@@ -156,7 +157,7 @@ class Fetch:
             return {"outcome": "again", "message": f"the download ended with exit code {child.returncode}"}
 
     def _watched(self, child: subprocess.Popen[bytes]) -> bytes | None:
-        """What `child` says until its end; None if it stands still: neither a word from it nor a byte on the disk."""
+        """The output of `child`; None if it stalls: no output and no bytes on disk."""
         assert child.stdout is not None  # noqa: S101 - a pipe was asked for
         look = time.monotonic()
         said, have, alive = b"", -1, look + _START_SECONDS
@@ -184,7 +185,7 @@ class Fetch:
             time.sleep(min(left, 1))
 
     def _publish(self) -> None:
-        """Give the folder its name. All files in it were compared with their SHA-256 and forced to the disk."""
+        """Rename the directory into place. All its files are verified and forced to the disk."""
         shutil.rmtree(self._partial / ".hub", ignore_errors=True)
         there = {str(path.relative_to(self._partial)) for path in self._partial.rglob("*") if not path.is_dir()}
         if there != {*self._manifest["files"], RECORD}:
@@ -216,7 +217,7 @@ class Fetch:
 
 
 def _write(path: Path, text: str) -> None:
-    """Have `text` in the file, whole or not at all."""
+    """Write `text` to the file, completely or not at all."""
     scratch = path.with_name(f".{path.name.removeprefix('.')}.new")
     with scratch.open("w") as file:
         file.write(text)
@@ -234,7 +235,7 @@ def _sync(folder: Path) -> None:
 
 
 def main() -> None:
-    """Do the job."""
+    """Run the job."""
     fetch = Fetch(Path(sys.argv[1]))
     try:
         fetch.run()
@@ -242,7 +243,7 @@ def main() -> None:
         message, refusal = fault.args if isinstance(fault, Refusal) else (str(fault), "")
         if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
             message, refusal = f"{fault}. Free some space, then re-run the command.", "model-no-space"
-        with contextlib.suppress(OSError):  # a disk that is full takes no last words
+        with contextlib.suppress(OSError):  # a full disk takes no report
             fetch.refuse(message, refusal)
         if refusal:
             print(json.dumps({"refusal": {"id": refusal, "message": message}}))
