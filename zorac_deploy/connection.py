@@ -128,12 +128,18 @@ class Connection:
             return list(words)
         return [*self._ssh(), shlex.join(words)]
 
-    def run(self, *words: str, root: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run `words` on the host, and return the result for any exit code. A command that prints too much is ended."""
+    def run(self, *words: str, root: bool = True, given: bytes = b"") -> subprocess.CompletedProcess[str]:
+        """Run `words` on the host, and return the result for any exit code. A command that prints too much is ended.
+
+        Args:
+            words: The command.
+            root: Run it as root.
+            given: Its standard input.
+        """
         password = f"{self.sudo_password}\n" if root and self.sudo_password is not None else ""
         command = self.command(*words, root=root)
         try:
-            return _captured(command, password)
+            return _captured(command, password.encode() + given)
         except FileNotFoundError:  # on this machine, without a shell in between that would report it
             return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: command not found")
 
@@ -304,7 +310,7 @@ class Connection:
         return ZoracDeployError(f"a command on {name} failed with exit code {code}: {said[-500:]}")
 
 
-def _captured(command: list[str], given: str) -> subprocess.CompletedProcess[str]:
+def _captured(command: list[str], given: bytes) -> subprocess.CompletedProcess[str]:
     """Run `command` with `given` as standard input; its output is limited."""
     printed: dict[str, bytes] = {}
 
@@ -327,7 +333,7 @@ def _captured(command: list[str], given: str) -> subprocess.CompletedProcess[str
         beside.start()
         try:
             with contextlib.suppress(BrokenPipeError), process.stdin:
-                process.stdin.write(given.encode())
+                process.stdin.write(given)
             read("stdout", process.stdout)
             beside.join()
             code = process.wait()

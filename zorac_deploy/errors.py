@@ -366,6 +366,21 @@ REFUSALS: dict[str, Kind] = {
         "A file system has no space for all that goes there.",
         "Free some space, or set another directory.",
     ),
+    "log-unreadable": Kind(
+        95,
+        "The log or support bundle cannot be read, or is not text.",
+        "Use a log in plain text, or a bundle of `support-bundle`.",
+    ),
+    "rule-invalid": Kind(
+        96,
+        "A rule of your own for the doctor is not valid.",
+        "Correct the rule that the message names, or move it away.",
+    ),
+    "bundle-unwritable": Kind(
+        97,
+        "The support bundle cannot be written.",
+        "Use another file with `--output`.",
+    ),
     "drift-left": Kind(
         99,
         "The host still differs after the deployment.",

@@ -18,6 +18,7 @@ main()
 _PACKAGE = Path(zorac_host.__file__).parent
 _SHEBANG = b"#!/usr/bin/python3 -I\n"
 _MAIN = "from zorac_host.cli import main\n\nmain()\n"
+_KINDS = ("*.py", "*.json")
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip archive
 
 
@@ -27,7 +28,7 @@ def build(package: Path = _PACKAGE) -> bytes:
     Names are sorted, times are fixed, and nothing is compressed, because compressors differ. It has no byte code, which
     is for one version of Python only, and seldom the host's.
     """
-    texts = {f"zorac_host/{path.name}": path.read_bytes() for path in package.glob("*.py")}
+    texts = {f"zorac_host/{path.name}": path.read_bytes() for kind in _KINDS for path in package.glob(kind)}
     texts["__main__.py"] = _MAIN.encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

@@ -107,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     word = words.add_parser("gpus", help="print the NVIDIA GPUs and the driver")
     word.set_defaults(do=_gpus)
 
+    word = words.add_parser("examine", help="run the probes of the whole host, for the doctor")
+    word.set_defaults(do=_examine)
+
     word = words.add_parser("manifest", help="print the manifest of a model")
     word.add_argument("model", type=Path)
     word.add_argument("--pickle", action="store_true")
@@ -216,6 +219,12 @@ def _gpus(_: argparse.Namespace) -> None:
     from zorac_host import nvidia_probe
 
     print(json.dumps(nvidia_probe.probe(Path("/"))))
+
+
+def _examine(_: argparse.Namespace) -> None:
+    from zorac_host import examine
+
+    print(json.dumps(examine.look()))
 
 
 def _manifest(given: argparse.Namespace) -> None:

@@ -49,7 +49,7 @@ def require(host: str, port: int, units: Collection[str] = ()) -> None:
     else:
         return
     listeners = list(_listeners(address, port))
-    foreign = [_described(name, pid) for name, pid in listeners if _unit(pid) not in units]
+    foreign = [_described(name, pid) for name, pid in listeners if unit_of(pid) not in units]
     if listeners and not foreign:
         return
     owners = " and ".join(dict.fromkeys(foreign)) or "an unknown process"
@@ -101,7 +101,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return (found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None) or found
 
 
-def _unit(pid: int) -> str:
+def unit_of(pid: int) -> str:
     """The systemd unit of a process; empty if it has none."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
@@ -114,7 +114,7 @@ def _unit(pid: int) -> str:
 def _described(name: str, pid: int) -> str:
     if not pid:
         return "an unknown process"
-    unit = _unit(pid)
+    unit = unit_of(pid)
     return f"{name} (process {pid}{f' of {unit}, which zorac-deploy did not create' if unit else ''})"
 
 

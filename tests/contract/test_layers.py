@@ -31,6 +31,7 @@ _ORDER = [
     "convergence",
     "deployment",
     "client",
+    "doctor",
     "models",
     "quantize",
     "bundle",

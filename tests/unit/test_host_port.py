@@ -62,7 +62,7 @@ def test_another_address_is_in_nobodys_way(listening, theirs, ours):
 
 
 def test_what_our_own_unit_holds_will_be_free_and_what_is_not_in_the_way_does_not_count(listening, monkeypatch):
-    monkeypatch.setattr(port, "_unit", lambda _: "vllm.service")
+    monkeypatch.setattr(port, "unit_of", lambda _: "vllm.service")
     port.require(_ALL, listening("127.0.0.1"), ["vllm.service"])
     shown = (
         'LISTEN 0 128 127.0.0.1:{0} 0.0.0.0:* users:(("python",pid=7,fd=3))\n'
@@ -70,7 +70,7 @@ def test_what_our_own_unit_holds_will_be_free_and_what_is_not_in_the_way_does_no
     )
     number = listening("127.0.0.1")
     monkeypatch.setattr(port, "_run", lambda *_: shown.format(number))
-    monkeypatch.setattr(port, "_unit", lambda pid: {7: "vllm.service", 8: "nginx.service"}[pid])
+    monkeypatch.setattr(port, "unit_of", lambda pid: {7: "vllm.service", 8: "nginx.service"}[pid])
     port.require("127.0.0.1", number, ["vllm.service"])
     with refuses("port-taken", rf"^port {number} of 0.0.0.0 is in use by nginx \(process 8 of nginx.service, "):
         port.require(_ALL, number, ["vllm.service"])

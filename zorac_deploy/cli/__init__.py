@@ -28,6 +28,8 @@ _COMMANDS = {
     "chat": "Chat with the model on HOST",
     "smoke": "Check that HOST answers, for scripts",
     "logs": "Print the engine's journal",
+    "doctor": "Find what is wrong, and what cures it",
+    "support-bundle": "Collect what a helper needs, without secrets",
     "fit": "Check whether MODEL fits a GPU, without one",
     "client-config": "Print the client settings for Zorac",
     "tunnel": "Open a tunnel to HOST's endpoint",

@@ -1,0 +1,127 @@
+"""`zorac-deploy doctor`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from zorac_deploy.cli.common import HostOptions, host_options, json_option, output, session, words
+from zorac_deploy.cli.terminal import clean, marked
+from zorac_deploy.doctor import log as logs
+from zorac_deploy.doctor import rules
+
+if TYPE_CHECKING:
+    from zorac_deploy.connection import Connection
+    from zorac_deploy.doctor.trouble import Trouble
+
+# The rows of a finding, and what each is called.
+_ROWS = (
+    ("evidence", "evidence"),
+    ("fix", "fix"),
+    ("avoid", "not_to_advise"),
+    ("decide by", "second_signal"),
+)
+
+
+@click.command()
+@host_options
+@click.option("--log", "path", metavar="FILE|-", help="Diagnose a log: a file, or - for standard input.")
+@click.option("--bundle", metavar="FILE", help="Diagnose what `support-bundle` collected.")
+@click.option("--rules", "list_rules", is_flag=True, help="List the rules, with your own.")
+@click.option("--fix", is_flag=True, help="Offer the safe cures one by one, and look again.")
+@json_option("Print the findings as a JSON list.")
+def doctor(path: str | None, bundle: str | None, list_rules: bool, fix: bool, as_json: bool, **host: object) -> None:
+    """Find what is wrong on HOST, and the command that cures it.
+
+    It looks at disks, packages, the driver, the GPUs, the engine's unit, port and log, what was deployed, what a client
+    sees, and Zorac's settings here, in one call that changes nothing. HOST may be one that zorac-deploy never deployed.
+    The exit code is 0 whatever is found.
+
+    With --log it reads a log without a host: of vLLM, llama.cpp, the kernel, apt, dkms or systemd, or of several of
+    them. Of several starts the last that failed counts. What fits no rule gives no finding.
+
+    \b
+    Examples:
+      zorac-deploy doctor tower
+      zorac-deploy doctor --host me@192.168.1.50 --profile headless
+      journalctl -u vllm -b --no-pager | zorac-deploy doctor --log -
+    """
+    if fix and as_json:
+        raise click.UsageError("--fix asks you, and --json is for programs: leave one of them out.")
+    if list_rules:
+        _list(as_json)
+    elif path:
+        found = [finding.summary() for finding in logs.diagnose(path, [rule.rule() for rule in rules.all_rules()])]
+        _print(found, "nothing found: no line of this log fits a rule.", as_json)
+    elif bundle:
+        _unpack(bundle, as_json)
+    else:
+        _examine(words(host), fix, as_json)
+
+
+def _examine(options: HostOptions, fix: bool, as_json: bool) -> None:
+    from zorac_deploy.doctor import host as hosts
+
+    known = [rule.rule() for rule in rules.all_rules()]
+    with session(options, check=False) as opened:
+        name = options.again() or opened.name
+        _, found = hosts.look(opened.connection, known, name)
+        checked = f"nothing is wrong with {opened.name}. Checked: {', '.join(hosts.CHECKED)}."
+        _print([trouble.summary() for trouble in found], checked, as_json)
+        if fix and _cure(opened.connection, found):
+            _, found = hosts.look(opened.connection, known, name)
+            _print([trouble.summary() for trouble in found], checked, as_json)
+
+
+def _unpack(path: str, as_json: bool) -> None:
+    from zorac_deploy.doctor import bundle
+    from zorac_deploy.doctor import host as hosts
+
+    found = hosts.diagnose(bundle.read(path), [rule.rule() for rule in rules.all_rules()], "HOST")
+    _print([trouble.summary() for trouble in found], "nothing is wrong with the host of this bundle.", as_json)
+
+
+def _cure(connection: Connection, found: Sequence[Trouble]) -> bool:
+    """Offer every safe cure; whether one was tried."""
+    tried = False
+    for trouble in found:
+        for command in trouble.safe:
+            if click.confirm(clean(f"{trouble.cause} Run on {connection.target.name}: {command}?"), default=False):
+                done = connection.run("sh", "-c", command)
+                tried = True
+                if done.returncode != 0:
+                    output.print(f"it failed: {(done.stderr or done.stdout).strip()[-500:]}", soft_wrap=True)
+    return tried
+
+
+def _print(found: Sequence[dict[str, Any]], nothing: str, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif not found:
+        output.print(nothing, soft_wrap=True)
+    for number, finding in enumerate(() if as_json else found, 1):
+        kind = f"({finding['id']}, {finding['confidence']:.0%})"
+        output.print(marked("[bold]{}. {}[/] [dim]{}[/]", number, finding["cause"], kind), soft_wrap=True)
+        for name, key in _ROWS:
+            lines = str(finding.get(key, "")).replace("\n", "\n" + " " * 14)
+            if lines:
+                output.print(marked("   [bold]{}[/]  {}", f"{name:<9}", lines), soft_wrap=True)
+
+
+def _list(as_json: bool) -> None:
+    found = rules.all_rules()
+    if as_json:
+        listed = [rule.model_dump(mode="json", exclude_none=True, exclude={"fixtures"}) for rule in found]
+        click.echo(json.dumps(listed, indent=2))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("id", "severity", "what is wrong", "holds for"):
+        table.add_column(name)
+    for rule in found:
+        table.add_row(rule.id, rule.severity, rule.title, rule.versions)
+    output.print(table)
+    output.print(f"{len(found)} rules. Your own go into {rules.user_folder()}, a file each.", soft_wrap=True)

@@ -1,0 +1,204 @@
+"""Checks of the engine: its port, what was deployed, its unit, and what a client sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from zorac_deploy.doctor.trouble import Facts, Trouble, part, rows
+
+_KV_FULL = 0.98
+# What the check of the unit tells better than the comparison with what was deployed.
+_OF_THE_UNIT = ("loaded", "state", "at boot", "daemon-reload", "unit file")
+
+
+def port(facts: Facts, _name: str) -> Iterator[Trouble]:
+    """Whether another process is on the engine's port."""
+    about, own = part(facts, "about"), part(facts, "unit").get("Id")
+    for listener in rows(facts, "listeners"):
+        if listener["unit"] != own:
+            owner, process = listener["unit"], f"{listener['name']} (process {listener['pid']}"
+            stop = f"systemctl stop {owner}" if str(owner).endswith(".service") else f"kill {listener['pid']}"
+            yield Trouble(
+                "address_in_use",
+                "fault",
+                f"Another process is on port {about['port']}, which the engine wants.",
+                f"{process}{f' of {owner}' if owner else ''}) listens on port {about['port']}",
+                f"sudo {stop}\nsudo systemctl restart {own}",
+                "Do not end processes by name (pkill).",
+            )
+
+
+def drift(facts: Facts, name: str) -> Iterator[Trouble]:
+    """What the host's own verification finds."""
+    found = part(facts, "verification")
+    pending = found.get("pending")
+    if pending:
+        yield Trouble(
+            "activation_running",
+            "warning",
+            f"Generation {pending.get('target')} is being activated for {pending.get('by')}.",
+            "an activation is recorded",
+            f"zorac-deploy status {name}   # on your machine, in a minute",
+        )
+    unit_ = part(facts, "unit")
+    differences = [
+        each
+        for each in found.get("differences", ())
+        if not (
+            each.get("kind") == "unit" and each.get("part") == unit_.get("Id") and each.get("aspect") in _OF_THE_UNIT
+        )
+        and not (each.get("kind") == "generation" and (pending or unit_.get("ActiveState") != "active"))
+    ]
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for each in differences:
+        groups.setdefault(_owner(each), []).append(each)
+    titles = {
+        "engine_damaged": "The engine's files are not what was installed.",
+        "model_damaged": "The model's files are not what was deployed.",
+        "drift": "The host is not as it was deployed.",
+    }
+    for kind, parts in groups.items():
+        shown = "; ".join(map(_shown, parts[:3]))
+        more = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
+        yield Trouble(
+            kind,
+            "fault" if kind != "drift" else "warning",
+            titles[kind],
+            shown + more,
+            f"zorac-deploy up {name}   # on your machine: it restores what differs",
+            "Do not repair the files by hand.",
+        )
+    gave_up = part(facts, "status").get("watchdog", {}).get("gave_up")
+    if gave_up:
+        yield Trouble(
+            "watchdog_gave_up",
+            "fault",
+            "The watchdog restarted the engine, rolled back, and gave up.",
+            str(gave_up),
+            f"zorac-deploy generations {name}   # on your machine: what was tried, and why it failed",
+        )
+
+
+def _owner(difference: Mapping[str, Any]) -> str:
+    """Which of three findings a difference belongs to: a damaged engine, a damaged model, or another drift."""
+    owners = {"engine": "engine_damaged", "model_weights": "model_damaged"}
+    return owners.get(str(difference.get("owner")), "drift") if difference.get("kind") in ("tree", "link") else "drift"
+
+
+def _shown(difference: Mapping[str, Any]) -> str:
+    found, expected = difference["found"] or "nothing", difference["expected"] or "as installed"
+    return f"{difference['part']}: {difference['aspect']} is {found}, {expected} is wanted"
+
+
+def unit(facts: Facts, name: str) -> Iterator[Trouble]:
+    """The engine's unit: masked, not found, failed, off, or changed without a reload."""
+    found = part(facts, "unit")
+    units = rows(facts, "units")
+    pending = part(facts, "status").get("pending")
+    if not found or pending:
+        return
+    own, deployed = found["Id"], bool(part(facts, "about").get("number"))
+    state, sub = found.get("ActiveState"), found.get("SubState")
+    if found.get("LoadState") == "masked" or any(
+        each.get("LoadState") == "masked" and each["Id"] == own for each in units
+    ):
+        again = f"zorac-deploy up {name}   # on your machine" if deployed else f"sudo systemctl start {own}"
+        yield Trouble(
+            "unit_masked",
+            "fault",
+            f"{own} is masked: systemd may not start it.",
+            f"LoadState=masked, {found.get('FragmentPath') or '/dev/null'}",
+            f"sudo systemctl unmask {own}\n{again}",
+        )
+    elif found.get("LoadState") == "not-found":
+        yield Trouble(
+            "unit_missing",
+            "fault",
+            f"{own} has no unit file.",
+            "LoadState=not-found",
+            f"zorac-deploy up {name}   # on your machine",
+        )
+    elif state == "failed" or (state == "activating" and int(found.get("NRestarts") or 0) > 0):
+        yield Trouble(
+            "unit_failed",
+            "fault",
+            f"{own} does not stay up: {found.get('Result')}, exit status {found.get('ExecMainStatus')}.",
+            f"ActiveState={state}, SubState={sub}, NRestarts={found.get('NRestarts')}",
+            f"journalctl -u {own} -b -n 50   # the cause, unless another finding names it\n"
+            f"sudo systemctl reset-failed {own}\nsudo systemctl start {own}",
+            confidence=0.65,
+            safe=(f"systemctl reset-failed {own} && systemctl start {own}",),
+        )
+    elif state == "inactive":
+        yield Trouble(
+            "unit_stopped",
+            "fault",
+            f"{own} is stopped.",
+            f"ActiveState=inactive, UnitFileState={found.get('UnitFileState')}",
+            f"sudo systemctl enable --now {own}",
+            safe=(f"systemctl enable --now {own}",),
+        )
+    elif found.get("UnitFileState") == "disabled":
+        yield Trouble(
+            "unit_disabled",
+            "warning",
+            f"{own} runs, and does not start at the next boot.",
+            "UnitFileState=disabled",
+            f"sudo systemctl enable {own}",
+            safe=(f"systemctl enable {own}",),
+        )
+    if found.get("NeedDaemonReload") == "yes":
+        yield Trouble(
+            "daemon_reload_needed",
+            "warning",
+            f"The files of {own} were changed, and systemd does not know it yet.",
+            "NeedDaemonReload=yes",
+            f"sudo systemctl daemon-reload\nsudo systemctl restart {own}",
+            safe=(f"systemctl daemon-reload && systemctl restart {own}",),
+        )
+
+
+def endpoint(facts: Facts, name: str) -> Iterator[Trouble]:
+    """What a client sees, and how the engine is loaded."""
+    found, about, unit_ = part(facts, "endpoint"), part(facts, "about"), part(facts, "unit")
+    if not found or unit_.get("ActiveState") != "active":
+        return
+    if found["health"] != 200:
+        yield Trouble(
+            "endpoint_silent",
+            "fault",
+            f"The engine's unit is active, and its port {about['port']} does not answer.",
+            f"GET /health: {found['health'] or 'no answer'}",
+            f"journalctl -u {unit_['Id']} -b -n 50\nsudo systemctl restart {unit_['Id']}",
+            confidence=0.8,
+        )
+        return
+    if about.get("number") and found["models"] == 401:
+        yield Trouble(
+            "api_key_401",
+            "fault",
+            "The engine does not take the key that is stored on the host.",
+            "GET /v1/models with the key of /etc/zorac-deploy/api-key: 401",
+            f"sudo systemctl restart {unit_['Id']}",
+            "Do not remove the key from the server.",
+            safe=(f"systemctl restart {unit_['Id']}",),
+        )
+    if found["open"] == 200 and about.get("host") not in ("127.0.0.1", "::1", "localhost", None):
+        yield Trouble(
+            "endpoint_open",
+            "warning",
+            "The endpoint answers on the network without a key.",
+            f"GET /v1/models without a key on {about['host']}:{about['port']}: 200",
+            f"zorac-deploy up {name}   # on your machine: it sets a key; or --api-key in the unit",
+        )
+    numbers = found.get("metrics", {})
+    running, waiting = numbers.get("num_requests_running", 0), numbers.get("num_requests_waiting", 0)
+    if numbers.get("kv_cache_usage_perc", 0) >= _KV_FULL and waiting:
+        yield Trouble(
+            "kv_cache_full",
+            "warning",
+            "The KV cache is full, and requests wait for it.",
+            f"{running:.0f} requests run and {waiting:.0f} wait",
+            f"zorac-deploy up {name} --context N   # on your machine: a shorter context, or fewer clients at a time",
+        )

@@ -1,0 +1,33 @@
+"""All checks of a host, in the order of the chain: what is before is the cause of what comes after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from zorac_deploy.doctor.check_engine import drift, endpoint, port, unit
+from zorac_deploy.doctor.check_gpu import driver, gpu_health, memory
+from zorac_deploy.doctor.check_system import disks, packages
+from zorac_deploy.doctor.trouble import Facts, Trouble
+
+_CHECKS: tuple[Callable[[Facts, str], Iterator[Trouble]], ...] = (
+    disks,
+    packages,
+    driver,
+    gpu_health,
+    port,
+    memory,
+    drift,
+    unit,
+    endpoint,
+)
+
+
+def all_of(facts: Facts, name: str) -> Iterator[Trouble]:
+    """All that is wrong, in the order of the chain.
+
+    Args:
+        facts: What the probes found, by their names.
+        name: How the host is named on a command line.
+    """
+    for check in _CHECKS:
+        yield from check(facts, name)

@@ -1,0 +1,93 @@
+"""Examine a host in one call, and tell what is wrong on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from zorac_deploy import zipapp
+from zorac_deploy.connection import Connection
+from zorac_deploy.doctor import checks, zorac
+from zorac_deploy.doctor.rules import Linear
+from zorac_deploy.doctor.trouble import Trouble, answers
+from zorac_deploy.errors import ZoracDeployError
+from zorac_host import diagnosis
+
+# What is looked at, for a person.
+CHECKED = (
+    "disks",
+    "packages",
+    "driver",
+    "GPU health and memory",
+    "port",
+    "what was deployed",
+    "unit",
+    "logs of the engine and the kernel",
+    "endpoint",
+    "Zorac's settings",
+)
+# A finding of a log that a look at the host has answered: it is told only if that look agrees.
+_LOOKED_AT = {
+    "address_in_use": "port",
+    "disk_full": "disks",
+    "dpkg_locked": "packages",
+    "apt_held_broken": "packages",
+    "driver_library_mismatch": "driver",
+    "api_key_401": "client",
+    "model_name_404": "client",
+}
+
+
+def examine(connection: Connection) -> dict[str, Any]:
+    """What the probes find on the connection's host, by their names. The program runs from memory; nothing is changed.
+
+    Raises:
+        ZoracDeployError: The host cannot be reached, or has no Python that runs it.
+    """
+    command = ("/usr/bin/python3", "-I", "-c", zipapp.LOADER, "examine")
+    done = connection.run(*command, given=zipapp.build())
+    if done.returncode != 0:
+        connection.check()
+        name, said = connection.target.name, done.stderr.strip()
+        if done.returncode == 127:
+            raise ZoracDeployError(
+                f"{name} has no /usr/bin/python3, and doctor needs one. Type there: sudo apt-get install python3"
+            )
+        raise ZoracDeployError(f"the look at {name} failed: {said[-500:] or f'exit code {done.returncode}'}")
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+def look(connection: Connection, rules: Iterable[diagnosis.Rule], name: str) -> tuple[dict[str, Any], list[Trouble]]:
+    """What the probes find on the connection's host, and what is wrong: on it, and in Zorac's settings here."""
+    facts = examine(connection)
+    found = [*diagnose(facts, rules, name), *zorac.troubles(connection, facts, name)]
+    return facts, sorted(found, key=lambda trouble: trouble.rank)
+
+
+def diagnose(facts: dict[str, Any], rules: Iterable[diagnosis.Rule], name: str) -> list[Trouble]:
+    """What is wrong on a host, the worst first: what the probes show, and what its logs show beside that.
+
+    Args:
+        facts: What `examine` returned.
+        rules: The rules for logs.
+        name: How the host is named on a command line.
+    """
+    found = list(checks.all_of(facts, name))
+    known = {trouble.id for trouble in found}
+    system = str(facts.get("system", {}).get("id", "")) if isinstance(facts.get("system"), dict) else ""
+    logged = of_logs(facts, rules, system)
+    found += [Trouble.of(each) for each in logged if each.id not in known and each.id not in _LOOKED_AT]
+    return sorted(found, key=lambda trouble: trouble.rank)
+
+
+def of_logs(facts: dict[str, Any], rules: Iterable[diagnosis.Rule], system: str) -> list[diagnosis.Finding]:
+    """What the host's own logs show. The engine's counts only while the engine does not answer."""
+    reading = diagnosis.Diagnosis(rules, Linear(), system)
+    serves = answers(facts)
+    for log in ("kernel_log", "engine_log"):
+        text = facts.get(log)
+        for line in text.splitlines() if isinstance(text, str) and not (serves and log == "engine_log") else ():
+            reading.feed(line)
+    return reading.findings()

@@ -1,0 +1,74 @@
+"""Whether the settings of the chat client Zorac on this machine fit what a host serves."""
+
+import hashlib
+import json
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from zorac_deploy import client
+from zorac_deploy.connection import Connection
+from zorac_deploy.doctor.trouble import Trouble
+
+
+def troubles(connection: Connection, facts: Mapping[str, Any], name: str) -> Iterator[Trouble]:
+    """What in Zorac's settings does not fit; nothing where Zorac is not used here, or talks to another server.
+
+    Args:
+        connection: The host.
+        facts: What its probes found.
+        name: How the host is named on a command line.
+    """
+    about, endpoint = facts.get("about") or {}, facts.get("endpoint") or {}
+    held = _settings()
+    if not held or not about.get("port") or not _same_server(connection, held, about):
+        return
+    cure = f"zorac-deploy client-config {name} --write   # on your machine"
+    served = endpoint.get("served") or []
+    if held.get("VLLM_MODEL") and served and held["VLLM_MODEL"] not in served:
+        yield Trouble(
+            "model_name_404",
+            "fault",
+            "Zorac asks for a model that the host does not serve.",
+            f"Zorac: {held['VLLM_MODEL']}; the host: {', '.join(served)}",
+            cure,
+            "Do not load the model again.",
+        )
+    digest = hashlib.sha256(str(held.get("VLLM_API_KEY", "EMPTY")).encode()).hexdigest()
+    if endpoint.get("key_sha256") and endpoint["key_sha256"] != digest:
+        yield Trouble(
+            "api_key_401",
+            "fault",
+            "Zorac has another API key than the host.",
+            f"VLLM_API_KEY in {client.config_file()} is not the host's",
+            cure,
+            "Do not remove the key from the server.",
+        )
+    tokens = [str(held.get(key, "")) for key in ("MAX_INPUT_TOKENS", "MAX_OUTPUT_TOKENS")]
+    context = about.get("max_model_len")
+    if context and all(value.isdecimal() for value in tokens) and sum(map(int, tokens)) > context:
+        yield Trouble(
+            "context_overflow",
+            "fault",
+            "Zorac may send longer conversations than the host takes. It answers 400 then.",
+            f"{' + '.join(tokens)} tokens in Zorac's settings, {context} on the host",
+            cure,
+        )
+
+
+def _settings() -> Mapping[str, Any]:
+    try:
+        held = json.loads(client.config_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _same_server(connection: Connection, held: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+    """Whether Zorac's address is the host's: by its own address, or through a tunnel on this machine."""
+    try:
+        address = urllib.parse.urlsplit(str(held.get("VLLM_BASE_URL", "http://localhost:8000/v1")))
+        port = address.port or 80
+    except ValueError:
+        return False
+    return port == about["port"] and address.hostname in ("localhost", "127.0.0.1", "::1", connection.target.address)

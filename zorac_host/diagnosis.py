@@ -1,0 +1,365 @@
+"""Find the causes of a failure in the lines of a log, by rules.
+
+The controller reads logs of any size with this, with RE2 for the patterns; the host reads the journal of a failed start
+with Python's own `re`. The rules are the same data on both sides.
+"""
+
+import json
+import pkgutil
+import platform
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+# Finds which of the patterns that it was made from match a line.
+Matcher = Callable[[str], Iterable[int]]
+
+
+class Match(Protocol):
+    """Where a pattern matched."""
+
+    def groupdict(self) -> Mapping[str, str | None]:
+        """The named groups."""
+
+
+class Regular(Protocol):
+    """A compiled pattern."""
+
+    def search(self, line: str) -> Match | None:
+        """Where it matches `line` first."""
+
+
+class Engine(Protocol):
+    """What compiles patterns, upper and lower case alike."""
+
+    def compile(self, text: str) -> Regular:
+        """One pattern."""
+
+    def matcher(self, texts: list[str]) -> Matcher:
+        """Many patterns, to be searched at once."""
+
+
+_EVIDENCE_LIMIT = 500
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# A value from a log goes into a command only if a shell takes it as one plain word.
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*\Z")
+# From the one on, a finding stands for itself; below the other, it is told only where nothing else is known.
+_STRONG, _WEAK = 0.7, 0.5
+RULES = "rules.json"  # written by scripts/reference from the controller's YAML
+_JOURNAL_LINES, _LINE_LIMIT = 300, 1000
+_QUIET = re.compile(r"\b(INFO|DEBUG)\b")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A text that shows a cause.
+
+    Attributes:
+        match: The regular expression; it is searched in one line, upper and lower case alike.
+        unless: Where this matches the same line, it does not count.
+        needs: It counts only if another line of the same start matches this.
+        confidence: From 0 to 1.
+        consequence: Whether the line only reports that something failed, so that any other finding goes before it.
+        also: Other rules that the same line may belong to, with their confidence.
+        cause: What it means, where that is not what the rule says; the same for the three below.
+        fix: By distribution: `any`, `debian`, `ubuntu`.
+        not_to_advise: What does not help, or does harm.
+        second_signal: What decides between this and other causes.
+    """
+
+    match: str
+    unless: str = ""
+    needs: str = ""
+    confidence: float = 0.9
+    consequence: bool = False
+    also: Mapping[str, float] = field(default_factory=dict)
+    cause: str = ""
+    fix: Mapping[str, str] = field(default_factory=dict)
+    not_to_advise: str = ""
+    second_signal: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One class of failures.
+
+    Attributes:
+        id: Its name.
+        severity: `fault`, or `warning` for what works but not well.
+        scope: Whose next start makes an older finding history: `engine`, `boot` or `packages`.
+        cause: What it means, in plain words.
+        fix: By distribution, see `Pattern`.
+        not_to_advise: What does not help, or does harm.
+        second_signal: What decides between this and other causes.
+        probe: The name of the look at a host that reads the second signal.
+        unless: Where this matches a line, no pattern of the rule counts.
+        ended_by: A later line that matches this shows that the fault is over.
+        after: Rules whose finding goes before this one's, for they are its cause.
+        patterns: What shows it.
+    """
+
+    id: str
+    severity: str
+    scope: str
+    cause: str
+    fix: Mapping[str, str]
+    not_to_advise: str
+    second_signal: str
+    patterns: tuple[Pattern, ...]
+    probe: str = ""
+    unless: str = ""
+    ended_by: str = ""
+    after: tuple[str, ...] = ()
+
+    @staticmethod
+    def parse(data: Mapping[str, Any]) -> "Rule":
+        """The rule in `data`, as JSON has it."""
+        patterns = tuple(Pattern(**pattern) for pattern in data["patterns"])
+        return Rule(**{**data, "patterns": patterns, "after": tuple(data.get("after", ()))})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A cause that was found, see `Rule`. `evidence` is the line that shows it."""
+
+    id: str
+    cause: str
+    evidence: str
+    fix: str
+    not_to_advise: str
+    second_signal: str
+    confidence: float
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return dict(self.__dict__)
+
+
+@dataclass
+class _Seen:
+    """The first line that a pattern matched, its place in the log, and the values that it holds."""
+
+    line: str
+    place: int
+    values: Mapping[str, str]
+
+
+@dataclass
+class _Segment:
+    """What was seen in one start: per pattern, and the lines that patterns need."""
+
+    seen: dict[int, _Seen] = field(default_factory=dict)
+    needs: set[int] = field(default_factory=set)
+    failed: bool = False
+
+
+# What begins a start, per scope. The second of an engine counts only where the first is not in the log: it is printed
+# some seconds into the start, after warnings that belong to it.
+_STARTS = {
+    "engine": (
+        r"systemd\[1\]: Start(ing|ed) .{0,80}(vllm|llama|engine)|Scheduled restart job, restart counter",
+        r"vLLM API server version|\bbuild: \d+ \([0-9a-f]+\) with |srv  llama_server: initializing",
+    ),
+    "boot": (r"^-- (Boot \w+|Reboot) --|kernel: Linux version \d|^\[ +0\.0+\] Linux version \d", ""),
+    "packages": (r"^Log started: \d|^Start-Date: \d", ""),
+}
+
+
+class Diagnosis:
+    """Reads lines, one after another, and tells the findings at the end. The last start that failed counts.
+
+    Its memory does not grow with the log.
+    """
+
+    def __init__(self, rules: Iterable[Rule], engine: Engine, system: str = "") -> None:
+        """Prepare to read.
+
+        Args:
+            rules: What to look for.
+            engine: Compiles their patterns.
+            system: `debian` or `ubuntu`, for the right cure; empty where it is not known.
+        """
+        self._rules = list(rules)
+        self._system = system
+        self._patterns = [(rule, pattern) for rule in self._rules for pattern in rule.patterns]
+        unless = {text for rule, pattern in self._patterns for text in (rule.unless, pattern.unless) if text}
+        self._unless = {text: engine.compile(text) for text in unless}
+        self._regular = [engine.compile(pattern.match) for _, pattern in self._patterns]
+        texts: list[str] = []
+        self._jobs: list[tuple[str, int]] = []
+        for number, (_, pattern) in enumerate(self._patterns):
+            texts.append(pattern.match)
+            self._jobs.append(("match", number))
+            if pattern.needs:
+                texts.append(pattern.needs)
+                self._jobs.append(("needs", number))
+        for number, rule in enumerate(self._rules):
+            if rule.ended_by:
+                texts.append(rule.ended_by)
+                self._jobs.append(("ended", number))
+        for scope, markers in _STARTS.items():
+            for number, marker in enumerate(markers):
+                if marker:
+                    texts.append(marker)
+                    self._jobs.append((scope, number))
+        self._match = engine.matcher(texts)
+        self._now = {scope: _Segment() for scope in _STARTS}
+        self._failed: dict[str, _Segment] = {}
+        self._begun: dict[str, bool] = dict.fromkeys(_STARTS, False)
+        self._place = 0
+
+    def feed(self, line: str) -> bool:
+        """Read the next line; whether it says anything."""
+        self._place += 1
+        jobs = [self._jobs[number] for number in self._match(line)]
+        # A line may end an earlier start, or fault, and show the next one.
+        for kind, number in sorted(jobs, key=lambda job: job[0] not in _STARTS):
+            if kind in _STARTS:
+                self._start(kind, number)
+            elif kind == "match":
+                self._note(number, line)
+            elif kind == "needs":
+                self._now[self._patterns[number][0].scope].needs.add(number)
+            else:
+                self._end(self._rules[number])
+        return any(kind != "needs" for kind, _ in jobs)
+
+    def findings(self) -> list[Finding]:
+        """What was found, the likeliest cause first."""
+        found = [item for scope in _STARTS for item in self._of(scope)]
+        if any(_sure(pattern) for _, pattern, _ in found):
+            found = [item for item in found if item[1].confidence >= _WEAK]
+        best: dict[str, tuple[tuple[Any, ...], Finding]] = {}
+        ids = {rule.id for rule, pattern, _ in found if not pattern.consequence}
+        for rule, pattern, seen in sorted(found, key=lambda item: (-item[1].confidence, item[2].place)):
+            if rule.id not in best:
+                rank = (
+                    pattern.consequence,
+                    bool(ids & {*rule.after}),
+                    rule.severity == "warning",
+                    pattern.confidence < _STRONG,
+                    seen.place,
+                )
+                best[rule.id] = rank, self._finding(rule, pattern, seen)
+        findings = [finding for _, finding in sorted(best.values(), key=lambda item: item[0])]
+        return findings + [each for each in self._also(found) if each.id not in best]
+
+    def _note(self, number: int, line: str) -> None:
+        rule, pattern = self._patterns[number]
+        for unless in (pattern.unless, rule.unless):
+            if unless and self._unless[unless].search(line):
+                return
+        segment = self._now[rule.scope]
+        segment.failed |= rule.severity == "fault"
+        if number not in segment.seen:
+            hit = self._regular[number].search(line)
+            values = {name: value for name, value in (hit.groupdict() if hit else {}).items() if value}
+            segment.seen[number] = _Seen(line.strip()[:_EVIDENCE_LIMIT], self._place, values)
+
+    def _end(self, rule: Rule) -> None:
+        segment = self._now[rule.scope]
+        for number in [number for number in segment.seen if self._patterns[number][0] is rule]:
+            del segment.seen[number]
+        segment.failed = any(self._patterns[number][0].severity == "fault" for number in segment.seen)
+
+    def _start(self, scope: str, number: int) -> None:
+        if number == 0 or self._begun[scope]:
+            if self._now[scope].failed:
+                self._failed[scope] = self._now[scope]
+            self._now[scope] = _Segment()
+        self._begun[scope] = number != 0
+
+    def _of(self, scope: str) -> Iterator[tuple[Rule, Pattern, _Seen]]:
+        """What the last start that failed shows, and what the last one warns of."""
+        now = self._now[scope]
+        segments = [now] if now.failed or scope not in self._failed else [self._failed[scope], now]
+        for segment in segments:
+            for number, seen in segment.seen.items():
+                rule, pattern = self._patterns[number]
+                if not pattern.needs or number in segment.needs:
+                    yield rule, pattern, seen
+
+    def _also(self, found: list[tuple[Rule, Pattern, _Seen]]) -> list[Finding]:
+        """The other causes that the same lines may have. Where a line tells one for sure, it has no others."""
+        sure = any(_sure(pattern) for _, pattern, _ in found)
+        rules = {rule.id: rule for rule in self._rules}
+        more: dict[str, Finding] = {}
+        for _, pattern, seen in [] if sure else found:
+            for name, confidence in pattern.also.items():
+                other = Pattern("", confidence=confidence)
+                if name in rules and name not in more:
+                    more[name] = self._finding(rules[name], other, seen)
+        return sorted(more.values(), key=lambda finding: -finding.confidence)
+
+    def _finding(self, rule: Rule, pattern: Pattern, seen: _Seen) -> Finding:
+        return Finding(
+            id=rule.id,
+            cause=_filled(pattern.cause or rule.cause, seen.values, str),
+            evidence=seen.line,
+            fix=_filled(cure(pattern.fix or rule.fix, self._system), seen.values, _plain),
+            not_to_advise=pattern.not_to_advise or rule.not_to_advise,
+            second_signal=pattern.second_signal or rule.second_signal,
+            confidence=pattern.confidence,
+        )
+
+
+def _sure(pattern: Pattern) -> bool:
+    return pattern.confidence >= _STRONG and not pattern.consequence
+
+
+def cure(fix: Mapping[str, str], system: str) -> str:
+    """The cure for a system: what holds for any and what is its own. Where the system is not known, all of them."""
+    own = {"debian": "Debian", "ubuntu": "Ubuntu"}
+    parts = [fix["any"]] if fix.get("any") else []
+    if system in own:
+        return "\n".join([*([fix[system]] if fix.get(system) else []), *parts])
+    return "\n".join([*(f"{name}: {fix[key]}" for key, name in own.items() if fix.get(key)), *parts])
+
+
+def _filled(text: str, values: Mapping[str, str], check: Callable[[str], str]) -> str:
+    """`text` with the values of the line in their places; a place without one keeps its name."""
+    return _PLACEHOLDER.sub(lambda hit: check(values[hit[1]]) if hit[1] in values else hit[0], text)
+
+
+def _plain(value: str) -> str:
+    return value if _PLAIN.match(value) else "VALUE"
+
+
+class Plain:
+    """Python's own regular expressions, one after another."""
+
+    def compile(self, text: str) -> Regular:
+        """One pattern."""
+        return re.compile(text, re.IGNORECASE)
+
+    def matcher(self, texts: list[str]) -> Matcher:
+        """Many patterns."""
+        compiled = [self.compile(text) for text in texts]
+        return lambda line: [number for number, pattern in enumerate(compiled) if pattern.search(line)]
+
+
+def packed() -> list[Rule]:
+    """The rules that are packed into this program."""
+    return [Rule.parse(data) for data in json.loads(pkgutil.get_data("zorac_host", RULES) or b"[]")]
+
+
+def of_journal(text: str) -> list[Finding]:
+    """What the journal of an engine's failed start on this host shows. Warnings are not the cause of a failure.
+
+    Python's own regular expressions take milliseconds for a line, so what the engine only informs of is left out.
+    """
+    loud = [line for line in text.splitlines() if not _QUIET.search(line)]
+    system = platform.freedesktop_os_release().get("ID", "")
+    diagnosis = Diagnosis([rule for rule in packed() if rule.severity == "fault"], Plain(), system)
+    for line in list(dict.fromkeys(loud))[-_JOURNAL_LINES:]:
+        diagnosis.feed(line[:_LINE_LIMIT])
+    return diagnosis.findings()
+
+
+def brief(found: list[Finding]) -> list[str]:
+    """The likeliest cause in a few lines; none where only consequences, or nothing, are known."""
+    if not found or found[0].confidence < _STRONG:
+        return []
+    first = found[0]
+    return [first.evidence, f"cause: {first.cause}", *(f"type: {step}" for step in first.fix.splitlines())]
