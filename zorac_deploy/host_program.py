@@ -46,6 +46,7 @@ class Outcome(_Told):
     cause: str = ""
     back_failure: str = ""
     lines: tuple[str, ...] = ()
+    diagnosis: tuple[dict[str, Any], ...] = ()
     engine: dict[str, Any] = {}
     order: int = 0
     seconds: dict[str, float] = {}

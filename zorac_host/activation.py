@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zorac_host import Fault, engine_log, foreign, lock, proof, service, store
+from zorac_host import Fault, diagnosis, engine_log, foreign, lock, proof, service, store
 from zorac_host.refusal import Refusal
 from zorac_host.service import Failure
 from zorac_host.store import Generation
@@ -26,6 +26,7 @@ _ATTEMPTS = 3
 _TICK_SECONDS = 0.2
 _GONE_SECONDS = 10.0
 _SPACE_BYTES = 64 * 2**20
+_TOLD = 3
 _WEIGHTS = ("*.safetensors", "*.gguf")
 
 
@@ -220,6 +221,8 @@ def run() -> bool:
         service.systemctl("daemon-reload")
         _try(lambda: foreign.restore(target.unit))
     _try(key.undo)  # the rollback may not have reached it
+    if target and record["failure"] and course.cursor:  # now, for it takes seconds
+        _try(lambda: record.update(_diagnosed(target)))
     if target:
         same = went_back and previous is not None and previous.number == target.number
         _end(record, target, "proved" if same else "failed", course)
@@ -310,6 +313,7 @@ def _end(record: dict[str, Any], target: Generation, state: str, course: _Course
                 "back_failure": record.get("back_failure", ""),
                 "cause": record.get("cause", ""),
                 "lines": record.get("lines", []),
+                "diagnosis": record.get("diagnosis", []),
                 "engine": record.get("engine", {}),
                 "seconds": course.seconds,
             },
@@ -362,6 +366,13 @@ def _keep_journal(target: Generation, course: _Course) -> list[str]:
     text = _journal(target, course)
     _try(lambda: store.write(target.journal, text, 0o640))
     return service.decisive(text)
+
+
+def _diagnosed(target: Generation) -> dict[str, Any]:
+    """The likely causes of a failed start, by its journal, and the best of them as the lines that matter."""
+    found = diagnosis.of_journal(target.journal.read_text(errors="replace"))
+    told = {"diagnosis": [finding.summary() for finding in found[:_TOLD]]}
+    return {**told, "lines": lines} if (lines := diagnosis.brief(found)) else told
 
 
 def _journal(target: Generation, course: _Course) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zorac_host import activation, engine_log, proof, service, store
+from zorac_host import activation, diagnosis, engine_log, proof, service, store
 from zorac_host.service import Failure
 from zorac_host.store import Generation
 
@@ -131,15 +131,23 @@ def _alive(
     return "the engine is idle and answers"
 
 
+def _explained(target: Generation, reason: str) -> str:
+    """The reason with the cause that the journal shows, if it shows one."""
+    shown = diagnosis.brief(diagnosis.of_journal(service.journal(target.unit, "")))
+    return f"{reason}. Its journal shows: {'; '.join(shown)}" if shown else reason
+
+
 def _help(target: Generation, kept: dict[str, Any], now: float, reason: str) -> str:
     """Restart the engine; if that does not help, or not for long, roll back to the last good generation."""
     helped = kept["helped"]
     if len(helped) >= _LIMIT:
+        reason = kept["gave_up"] or _explained(target, reason)
         store.set_watch({**kept, "gave_up": reason})
         return f"gave up after {_LIMIT} restarts: {reason}"
     wait = _BACK_OFF_SECONDS * 2 ** len(helped)
     if helped and now - helped[-1] < wait:
         return f"waits {wait:.0f} s after the last restart: {reason}"
+    reason = _explained(target, reason)
     store.set_watch({**kept, "helped": [*helped, now], "ends": [[now, 0]], "tokens": None, "moved": now, "doubt": ""})
     good = store.last_good(target.number) if len(helped) >= _PATIENCE else None
     if good:

@@ -444,3 +444,24 @@ def test_a_lock_that_is_a_fifo_is_refused_at_once(disk):
     os.mkfifo(disk / "run/activation.lock")
     with refuses("lock-unsafe", "activation.lock is p"):
         activate(1)
+
+
+def test_the_cause_of_a_failed_start_is_told_with_its_cure_and_recorded(host):
+    assert activate(1)
+    host.broken.add(2)
+    host.lines = "INFO loading\nERROR [core.py:7] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
+    activate(2)
+    told = store.outcome(2)
+    assert [each["id"] for each in told["diagnosis"]] == ["cuda_oom"]
+    evidence, cause, *steps = told["lines"]
+    assert "CUDA out of memory" in evidence
+    assert cause.startswith("cause: ")
+    assert all(step.startswith("type: ") for step in steps)
+
+
+def test_what_fits_no_rule_is_told_by_its_own_lines(host):
+    host.broken.add(1)
+    host.lines = "ERROR something that nobody has seen before\n"
+    assert not activate(1)
+    assert store.outcome(1)["diagnosis"] == []
+    assert store.outcome(1)["lines"] == ["ERROR something that nobody has seen before"]

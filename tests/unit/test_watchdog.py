@@ -208,3 +208,10 @@ def test_without_a_generation_there_is_nothing_to_look_at(host):
     store.forget_current("vllm.service")
     assert host.later(9999, state="failed") == "nothing to check"
     assert host.restarted == []
+
+
+def test_what_the_journal_shows_stands_in_the_reason(host):
+    host.journal = "ERROR torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
+    said = [host.later(60, ends=ends) for ends in range(5)]
+    assert any("Its journal shows: ERROR torch.OutOfMemoryError" in each for each in said)
+    assert host.restarted
