@@ -35,7 +35,9 @@ class Look:
         return not self.reasons
 
 
-def look(connection: Connection, asked: Inputs, whole: bool = False, deep: bool = False) -> Look:
+def look(
+    connection: Connection, asked: Inputs, whole: bool = False, deep: bool = False, downgrade: bool = False
+) -> Look:
     """Ask the host, in one call, to compare itself with `asked` and to send a request to its engine.
 
     Args:
@@ -43,6 +45,7 @@ def look(connection: Connection, asked: Inputs, whole: bool = False, deep: bool 
         asked: The inputs of the desired state.
         whole: Include the document in the answer.
         deep: Read every byte of engine and model.
+        downgrade: Accept a host that a newer version deployed.
 
     Raises:
         HostProgramUnusable: A newer version deployed the host.
@@ -56,6 +59,8 @@ def look(connection: Connection, asked: Inputs, whole: bool = False, deep: bool 
         if fault.newer:
             raise
         return Look(None, ("the host program has another version or is damaged, and will be replaced",))
+    if host_program.is_newer(verified.tool) and not downgrade:
+        raise host_program.newer(connection.target.name, verified.tool)
     return Look(verified, tuple(_other(asked, verified)), tuple(_drift(verified)))
 
 

@@ -6,8 +6,10 @@ The program may be missing, older, newer, damaged or another one: each case has 
 import json
 from typing import Any, TypeVar
 
+from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from zorac_deploy import __version__
 from zorac_deploy.connection import Connection
 from zorac_deploy.desired import Verification
 from zorac_deploy.errors import HostProgramUnusable, NotDeployed, ZoracDeployError, refused
@@ -174,12 +176,41 @@ def _version(connection: Connection) -> _Version | None:
         return None
 
 
+def is_newer(version: str) -> bool:
+    """Whether the host's `version` of zorac-deploy is later than this one. What is no version is not."""
+    try:
+        return Version(version) > Version(__version__)
+    except InvalidVersion:
+        return False
+
+
+def newer(name: str, version: str) -> HostProgramUnusable:
+    """The error for the host `name`, which a later `version` of zorac-deploy deployed."""
+    return HostProgramUnusable(
+        f"{name} was deployed by zorac-deploy {version}, which is newer than this one ({__version__}). "
+        "Upgrade zorac-deploy on this machine. To deploy this older version: zorac-deploy up --full, and the same host "
+        "options.",
+        newer=True,
+    )
+
+
+def require_not_newer(connection: Connection) -> None:
+    """Require that no later version of zorac-deploy deployed the connection's host.
+
+    Raises:
+        HostProgramUnusable: One did.
+    """
+    version = _version(connection)
+    if version and is_newer(version.version):
+        raise newer(connection.target.name, version.version)
+
+
 def _unusable(connection: Connection, found: str) -> HostProgramUnusable:
     """The error for a program that answered `found`, with its version if known."""
     name, version = connection.target.name, _version(connection)
-    if version and version.protocol > PROTOCOL:
+    if version and (version.protocol > PROTOCOL or is_newer(version.version)):
         return HostProgramUnusable(
-            f"{name} was deployed by zorac-deploy {version.version}, which is newer than this one. "
+            f"{name} was deployed by zorac-deploy {version.version}, which is newer than this one ({__version__}). "
             f"It answered: {found}. Upgrade zorac-deploy on this machine.",
             newer=True,
         )

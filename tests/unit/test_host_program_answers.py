@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from zorac_deploy import convergence, host_program, zipapp
+from zorac_deploy import __version__, convergence, host_program, zipapp
 from zorac_deploy.connection import Connection
 from zorac_deploy.errors import HostProgramUnusable, NotDeployed, Refused, ZoracDeployError
 from zorac_deploy.inputs import Inputs
@@ -201,3 +201,26 @@ def test_an_older_program_is_a_reason_and_a_newer_one_an_error():
     assert not convergence.look(Host("", 2, "invalid choice"), Inputs(DIGEST)).converged
     with pytest.raises(HostProgramUnusable):
         convergence.look(Host("", 2, "invalid choice", '{"version": "9.0", "protocol": 9}'), Inputs(DIGEST))
+
+
+def test_a_host_that_a_newer_version_deployed_is_not_downgraded_by_the_way():
+    with pytest.raises(
+        HostProgramUnusable, match=r"deployed by zorac-deploy 9\.0, which is newer.*up --full"
+    ) as caught:
+        look(tool="9.0", inputs="2" * 64)
+    assert caught.value.newer
+    with pytest.raises(HostProgramUnusable):
+        look(tool="9.0")  # the digest never is the same, but nothing is left to chance
+    newer = Host(json.dumps({**CONVERGED, "tool": "9.0", "inputs": "2" * 64}))
+    assert not convergence.look(newer, Inputs(DIGEST), downgrade=True).converged
+
+
+@pytest.mark.parametrize("tool", ["", "0.0.1", __version__, "not a version"])
+def test_an_older_or_the_same_version_is_no_obstacle(tool):
+    assert look(tool=tool).converged
+    host_program.require_not_newer(Host("{}", version=json.dumps({"version": tool, "protocol": 1})))
+
+
+def test_switch_asks_for_the_version_before_anything():
+    with pytest.raises(HostProgramUnusable, match=r"deployed by zorac-deploy 9\.0"):
+        host_program.require_not_newer(Host("{}", version='{"version": "9.0", "protocol": 1}'))

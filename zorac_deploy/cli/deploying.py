@@ -200,7 +200,7 @@ def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: b
     """
     began, wanted = time.monotonic(), asked(opened)
     progress.doing("", "Compare the host with the inventory")
-    seen = convergence.look(opened.connection, wanted, deep=deep)
+    seen = convergence.look(opened.connection, wanted, deep=deep, downgrade=full)
     for reason in seen.reasons:
         progress.say("differs", reason)
     restored, now = ((), seen) if full else convergence.restore(opened.connection, wanted, seen, deep)

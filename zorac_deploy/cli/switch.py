@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zorac_deploy import client, deployment, inventory, scratch
+from zorac_deploy import client, deployment, host_program, inventory, scratch
 from zorac_deploy.cli import completing, deploying
 from zorac_deploy.cli.common import (
     Session,
@@ -61,6 +61,7 @@ def switch(
         session(words(host), deploying.variables(None, context)) as opened,
         scratch.folder() as folder,
     ):
+        host_program.require_not_newer(opened.connection)
         before = deployment.read(opened.connection)
         source = folder / "inventory.yml"
         source.write_text(inventory.switched(opened.inventory, opened.name, profile_name), encoding="utf-8")
