@@ -91,7 +91,7 @@ def _asking() -> Callable[[], str]:
         event.current_buffer.insert_text("\n")
 
     prompt = PromptSession[str](key_bindings=keys)
-    return lambda: prompt.prompt([("bold ansicyan", "you> ")], prompt_continuation="...> ")
+    return lambda: prompt.prompt([("bold ansicyan", "you> ")], prompt_continuation="...> ", reserve_space_for_menu=0)
 
 
 def _say(endpoint: talk.Endpoint, messages: list[talk.Message], max_tokens: int) -> str:
