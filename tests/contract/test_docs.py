@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -110,6 +111,19 @@ def test_links_in_the_documents_lead_somewhere():
     for page in [*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md"), *_ROOT.glob("roles/*/README.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_ruff_checks_every_file_that_is_python():
+    listed = subprocess.run(["git", "ls-files"], cwd=_ROOT, capture_output=True, text=True, check=True).stdout.split()
+    python = {name for name in listed if (_ROOT / name).is_file() and _is_python(_ROOT / name)}
+    done = subprocess.run(["ruff", "check", "--show-files", "."], cwd=_ROOT, capture_output=True, text=True, check=True)
+    assert python - {str(Path(path).relative_to(_ROOT)) for path in done.stdout.splitlines()} == set()
+
+
+def _is_python(path):
+    with path.open("rb") as file:
+        first = file.readline(100)
+    return path.suffix == ".py" or (first.startswith(b"#!") and b"python" in first)
 
 
 def test_the_playbooks_run_without_the_cli(tmp_path):
