@@ -13,7 +13,7 @@ def safetensors(data_bytes=64, header=None):
 
 @pytest.fixture
 def model_folder(tmp_path):
-    """A model folder that is whole."""
+    """A complete model directory."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llama"}')

@@ -1,4 +1,4 @@
-"""Fetch from a hub as a host does: the real programs of the role, with the real client, on this machine."""
+"""Download from a hub as a host does: the role's real programs with the real client, on this machine."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ _PROGRAM = content.role_file("model_weights", "fetcher") / "model_fetch.py"
 
 
 def job(folder: Path, hub: Hub, *, web: bool = False, **changes: object) -> Path:
-    """Write the job of fetching what `hub` has now into ``folder/models/model``."""
+    """Write the job to download what `hub` has now into ``folder/models/model``."""
     files = hub.revisions[hub.head]
     base = f"{hub.endpoint}/web/{hub.repo}" if web else f"{hub.endpoint}/{hub.repo}/resolve/{hub.head}"
     described = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
@@ -41,17 +41,17 @@ def job(folder: Path, hub: Hub, *, web: bool = False, **changes: object) -> Path
 
 
 def command(job_file: Path) -> list[str]:
-    """The words that do the job."""
+    """The command that runs the job."""
     return [sys.executable, str(_PROGRAM), str(job_file)]
 
 
 def begin(job_file: Path, **kwargs: object) -> subprocess.Popen[str]:
-    """Let the program do the job."""
+    """Start the job."""
     return subprocess.Popen(command(job_file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)  # type: ignore[call-overload, no-any-return]
 
 
 def fetch(job_file: Path, **kwargs: object) -> str:
-    """Have the job done; empty if all went well, else the refusal with its id, or what the program said."""
+    """Run the job; empty if it succeeded, else the refusal with its id, or the program's output."""
     process = begin(job_file, **kwargs)
     answer, said = process.communicate()
     refusal = errors.refused(answer)
@@ -61,12 +61,12 @@ def fetch(job_file: Path, **kwargs: object) -> str:
 
 
 def target(folder: Path) -> Path:
-    """The folder that appears."""
+    """The final directory."""
     return folder / "models" / "model"
 
 
 def published(folder: Path) -> dict[str, bytes] | None:
-    """What is under the model's name, but for our record; None if nothing is."""
+    """The files under the model's name, except our record; None if it does not exist."""
     if not target(folder).exists():
         return None
     paths = (path for path in target(folder).rglob("*") if path.is_file() and path.name != ".zorac-deploy.json")

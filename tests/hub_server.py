@@ -1,7 +1,7 @@
-"""A stand-in for a Hugging Face hub: it speaks the hub's protocol as the real client uses it, and misbehaves on demand.
+"""A fake Hugging Face hub: it implements the hub's protocol as far as the real client uses it, and faults on demand.
 
-Large files are stored elsewhere, as the hub does it: ``resolve`` leads to another origin, which refuses tokens.
-``/web/ORG/NAME/`` is the same model as a plain folder with a manifest.
+Large files are stored elsewhere, as on the hub: ``resolve`` redirects to another origin, which refuses tokens.
+``/web/ORG/NAME/`` is the same model as a plain directory with a manifest.
 By hand: ``python -m tests.hub_server FOLDER ORG/NAME [--port N] [--mib-per-second N]``.
 """
 
@@ -24,13 +24,13 @@ _LARGE = (".safetensors", ".gguf", ".bin")
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one request.
+    """A fault of one request.
 
     Attributes:
-        status: Answer this instead; 0 answers as usual.
-        headers: And say this.
-        after: Send so many bytes and then break off; None sends all.
-        how: How it breaks off: ``cut`` the connection, ``stall``, end as if that were all (``short``), or go on with
+        status: Answer with this status; 0 answers normally.
+        headers: Further headers.
+        after: Send so many bytes and then stop; None sends all.
+        how: How it stops: ``cut`` the connection, ``stall``, end as if that were all (``short``), or continue with
             ``wrong`` bytes.
     """
 
@@ -54,10 +54,10 @@ class Hub(http.server.ThreadingHTTPServer):
     """A hub with one repository. Use it as a context.
 
     Attributes:
-        fault: Asked before each answer, with the method and the path; None lets it pass.
+        fault: Called before each answer, with the method and the path; None answers normally.
         asked: Every request, as method and path.
-        listed: What is said of each model that a search finds, this one or others.
-        token: What has to be shown to read files; empty for nothing.
+        listed: The entries of search results, this model or others.
+        token: The token required to read files; empty for none.
     """
 
     daemon_threads = True
@@ -74,7 +74,7 @@ class Hub(http.server.ThreadingHTTPServer):
         self.commit(files)
 
     def commit(self, files: Mapping[str, bytes]) -> str:
-        """Let `files` be the main branch."""
+        """Make `files` the main branch."""
         self.head = commit(files)
         self.revisions[self.head] = dict(files)
         return self.head
@@ -98,7 +98,7 @@ class Hub(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *_: object) -> None:
-        """A client that went away is no news."""
+        """A client that disconnected is expected."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -173,7 +173,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(b"", fault, known, 302)
 
     def _stored(self, digest: str, fault: Fault) -> None:
-        if "Authorization" in self.headers:  # as the real store does, which wants the signature in the address alone
+        if "Authorization" in self.headers:  # as the real store does, which wants the signature only in the address
             self._send(b"{}", Fault(), status=400)
             return
         everything = (data for files in self.server.revisions.values() for data in files.values())
@@ -216,7 +216,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        with contextlib.suppress(OSError):  # whoever asked has gone
+        with contextlib.suppress(OSError):  # the client has disconnected
             self._write(data, fault)
 
     def _write(self, data: bytes, fault: Fault) -> None:

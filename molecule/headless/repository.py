@@ -1,9 +1,9 @@
-"""Make a package repository of NVIDIA's layout on this host, with stand-ins for its packages.
+"""Create a package repository in NVIDIA's layout on this host, with fake packages.
 
 Usage: ``repository.py FOLDER``.
 
-The packages have the real ones' names and a real kernel module that DKMS builds, which does nothing. nvidia-smi is a
-program that answers like the real one for one card: "no driver" until the next boot, "mismatch" after an upgrade.
+The packages have the real names, and a real kernel module that DKMS builds, which does nothing. nvidia-smi is a
+program that answers like the real one for one GPU: "no driver" until the next boot, "mismatch" after an upgrade.
 """
 
 import gzip
@@ -68,7 +68,7 @@ PRERM = "#!/bin/sh\nset -e\ndkms remove -m nvidia -v @VERSION@ --all || true\n"
 
 
 def package(folder: Path, name: str, version: str, depends: str, files: dict[str, str], **scripts: str) -> None:
-    """Build one package into `folder`. @VERSION@ in a file stands for its version."""
+    """Build one package into `folder`. @VERSION@ in a file is replaced by its version."""
     tree = folder / "build" / f"{name}_{version}"
     control = f"Package: {name}\nVersion: {version}-1\nArchitecture: amd64\nMaintainer: nobody\nDescription: stand-in\n"
     for path, text in {
@@ -102,7 +102,7 @@ def driver(folder: Path, version: str, module: str = MODULE) -> None:
 
 
 def index(folder: Path) -> None:
-    """Write what apt reads, signed by a key made for it."""
+    """Write apt's index, signed by a key created for it."""
     text = ""
     for deb in sorted(folder.glob("*.deb")):
         fields = subprocess.run(["dpkg-deb", "--field", deb], check=True, capture_output=True, text=True).stdout

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Ansible inventory of the sandbox host that a molecule scenario made: how to reach it, and nothing else."""
+"""Ansible inventory of a molecule scenario's sandbox host: how to reach it, and nothing else."""
 
 import json
 import os

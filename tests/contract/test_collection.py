@@ -1,4 +1,4 @@
-"""The roles, plugins and playbooks are an Ansible collection, too."""
+"""The roles, plugins and playbooks are also an Ansible collection."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def collection(tmp_path_factory):
     return folder / "ansible_collections/zorac/deploy", ran
 
 
-def test_it_builds_installs_and_finds_all_that_its_playbooks_name(collection):
+def test_the_collection_builds_installs_and_has_all_that_its_playbooks_use(collection):
     root, ran = collection
     assert {path.name for path in root.iterdir()} & {"zorac_deploy", "tests", ".venv", ".git"} == set()
     for playbook in (content.root() / "playbooks").glob("*.yml"):
@@ -75,5 +75,5 @@ def test_an_ansible_without_the_package_is_told_what_to_install(collection, play
     assert "changed=0" in said
 
 
-def test_it_has_the_version_of_the_package():
+def test_the_collection_has_the_packages_version():
     assert yaml.safe_load((content.root() / "galaxy.yml").read_text())["version"] == __version__

@@ -1,4 +1,4 @@
-"""What is written about the code agrees with the code."""
+"""The documentation agrees with the code."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def test_the_reference_is_up_to_date():
     assert done.returncode == 0, done.stderr
 
 
-def test_every_refusal_of_a_role_has_its_exit_code_and_every_code_its_refusal():
+def test_every_refusal_of_a_role_has_an_exit_code_and_every_code_a_refusal():
     tasks = "".join(path.read_text() for path in (_ROOT / "roles").rglob("tasks/*.yml"))
     used = set(re.findall(r"^ +refuse:\n +id: ([a-z-]+)$", tasks, re.MULTILINE))
     folders = [_ROOT / name for name in ("zorac_deploy", "zorac_host", "plugins", "roles")]
@@ -107,7 +107,7 @@ def test_the_compiler_of_an_engine_has_the_version_of_its_headers(engine):
     assert len(set(versions.values())) == 1, versions
 
 
-def test_links_in_the_documents_lead_somewhere():
+def test_links_in_the_documents_are_valid():
     for page in [*_ROOT.glob("*.md"), *_ROOT.glob("docs/**/*.md"), *_ROOT.glob("roles/*/README.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page}: {link}"

@@ -58,7 +58,7 @@ def layer(module):
     return parts[1] if parts[0] == "zorac_deploy" and len(parts) > 1 and parts[1] in _ORDER else None
 
 
-def test_every_module_has_a_place():
+def test_every_module_has_a_layer():
     found = {path.name.removesuffix(".py") for path in _PACKAGE.iterdir() if path.name[0] not in "_."}
     assert found == set(_ORDER)
 
@@ -96,6 +96,6 @@ def test_roles_name_no_other_role():
         for path in (content.root() / "roles" / role).rglob("*.yml"):
             text = path.read_text().replace(role, "own")
             for other in set(roles) - {role}:
-                # A name that is a word, too, is meant where its variables are read or it is imported.
+                # A name that is also a common word counts where its variables are read or it is imported.
                 named = other if "_" in other else rf"{{{{[^}}]*(?<![\w.'])_*{other}_\w|(?:name|role): {other}\b"
                 assert not re.search(named, text), f"{path} names {other}"

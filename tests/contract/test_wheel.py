@@ -1,4 +1,4 @@
-"""The wheel carries all that the checkout has: sdist, wheel from the sdist, a clean environment, another folder."""
+"""The wheel has all files of the checkout: sdist, wheel from the sdist, a clean environment, another directory."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ _ROOT = content.root()
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The folder of commands of an environment that holds zorac-deploy from its wheel and nothing of the checkout."""
+    """The ``bin`` directory of an environment with zorac-deploy from its wheel and nothing of the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
 
     def ran(*command):
@@ -37,18 +37,18 @@ def run(installed, *arguments, cwd):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_help_works_from_another_folder(installed, tmp_path):
+def test_help_works_from_another_directory(installed, tmp_path):
     done = run(installed, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Examples:" in done.stdout
 
 
 def files(folder):
-    """The files below `folder`, but for the byte code that Python leaves there."""
+    """The files below `folder`, except Python's byte code."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
 
 
-def test_the_wheel_carries_playbooks_roles_inventory_and_templates(installed):
+def test_the_wheel_has_playbooks_roles_inventory_and_templates(installed):
     (shipped,) = installed.parent.glob("lib/python*/site-packages/zorac_deploy/_content")
     for part in ("playbooks", "roles", "inventory", "templates", "docs"):
         assert files(_ROOT / part) == files(shipped / part)

@@ -7,7 +7,7 @@ from zorac_deploy.sandbox import host
 
 @pytest.fixture
 def run(tmp_path):
-    """Run zorac-deploy as a person does, from a folder that is not the checkout."""
+    """Run zorac-deploy as a user does, from a directory that is not the checkout."""
 
     def ran(*arguments, **kwargs):
         return subprocess.run(
@@ -19,7 +19,7 @@ def run(tmp_path):
 
 @pytest.fixture(scope="session")
 def offline():
-    """A host with systemd that reaches nothing but this machine: enough to look and to refuse."""
+    """A host with systemd that reaches only this machine: enough for facts and refusals."""
     yield host.up("test-offline", network="isolated")
     host.down("test-offline")
 

@@ -1,4 +1,4 @@
-"""A bundle serves a host that reaches nothing, from a machine that reaches nothing but the host."""
+"""A bundle deploys an offline host, from a machine that reaches only the host."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def served():
 
 @pytest.fixture
 def cut_off(tmp_path, served):
-    """Run zorac-deploy in the network of the isolated host, with a cache of its own."""
+    """Run zorac-deploy in the network of the isolated host, with its own cache."""
 
     def ran(*arguments):
         inside = ["ip", "netns", "exec", host._namespace(served.name)]
@@ -39,7 +39,7 @@ def cut_off(tmp_path, served):
     return ran
 
 
-def test_a_host_without_a_network_is_deployed_from_a_bundle_and_left_as_it_was(run, cut_off, served, inside, tmp_path):
+def test_an_offline_host_is_deployed_from_a_bundle_and_removed_without_a_trace(run, cut_off, served, inside, tmp_path):
     folder = tmp_path / "bundle"
     words = ["--engine", "cpu-0.32.0", "--system", "debian12", "--model", model.ensure(), "--part-size", "200M"]
     made = run("bundle", "create", *words, "--output", folder)
@@ -71,7 +71,7 @@ def test_a_host_without_a_network_is_deployed_from_a_bundle_and_left_as_it_was(r
 
 
 def _without_versions(lines):
-    """The lines of a snapshot. What was there before is upgraded where a package of the bundle asks for that."""
+    """The lines of a snapshot without versions: a package of the bundle may require an upgrade."""
     return {line.partition("\t")[0] for line in lines}
 
 
@@ -87,7 +87,7 @@ _RIGHT = wheels.engine("cpu-0.32.0").model_dump()
         ({"engine": {**_RIGHT, "lock_sha256": "0" * 64}}, "whose lock of cpu-0.32.0 differs"),
     ],
 )
-def test_a_bundle_that_is_not_for_the_host_is_refused(run, offline, inside, model_folder, tmp_path, changes, says):
+def test_a_bundle_for_another_system_is_refused(run, offline, inside, model_folder, tmp_path, changes, says):
     files = {f"model/M/{path.name}": path.read_bytes() for path in model_folder.iterdir()}
     right = {"engine": _RIGHT, "packages": ["libnuma1", "python3-venv"]}
     folder = bundle(tmp_path / "bundle", files, **right | changes)

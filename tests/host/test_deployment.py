@@ -1,4 +1,4 @@
-"""One deployment with a real engine, through what a person does to it: stop it half way, go on, use it, remove it."""
+"""One deployment with a real engine, as a user handles it: interrupt it, continue, use it, remove it."""
 
 import json
 import re
@@ -16,8 +16,8 @@ from zorac_deploy.sandbox import host, model
 
 pytestmark = pytest.mark.host
 
-# What a host holds: every file with its owner and mode, every user, package and unit. Left out: what the host itself
-# writes all the time (logs, temporary files, apt's lists and caches, the linker's cache), and the shared uv cache.
+# The state of a host: every file with its owner and mode, every user, package and unit. Left out: what the host itself
+# writes continuously (logs, temporary files, apt's lists and caches, the linker's cache), and the shared uv cache.
 _SNAPSHOT = """
 find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log \
   -o -path /var/cache/apt -o -path /var/lib/apt -o -path /var/cache/ldconfig -o -path /var/lib/systemd \
@@ -37,7 +37,7 @@ def served():
 
 @pytest.fixture
 def snapshot_folder(tmp_path):
-    """The model as a hub's cache has it: links to blobs, and beside them what is no part of a model."""
+    """The model in a hub's cache: links to blobs, and files that are not part of a model."""
     whole = model.ensure()
     cache = tmp_path / f"models--zorac--{whole.name}"
     folder = cache / "snapshots" / ("0" * 40)
@@ -59,7 +59,7 @@ def inventory(served, snapshot_folder, tmp_path):
     return source
 
 
-# A unit of the engine's name, as a person may have made it before.
+# A unit with the engine's name, as a user may have created it before.
 _HAND_MADE = """
 cd /etc/systemd/system
 mkdir vllm.service.d
@@ -75,16 +75,16 @@ def snapshot(served):
     return subprocess.run(command, input=_SNAPSHOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inventory, snapshot_folder, tmp_path):
+def test_a_deployment_from_up_to_down(run, inside, served, inventory, snapshot_folder, tmp_path):
     inside(served, f"sudo sh -c {shlex.quote(_HAND_MADE)}")
     before = snapshot(served)
 
-    # A unit that somebody else made is not replaced without leave.
+    # A foreign unit is not replaced without the option.
     refusal = run("plan", "--inventory", inventory)
     assert refusal.returncode == 92, refusal.stdout + refusal.stderr
     assert "/etc/systemd/system/vllm.service.d/leaked.conf" in refusal.stderr.replace("\n", "")
 
-    # Ctrl-C in the middle of the engine's installation.
+    # Ctrl-C during the engine's installation.
     process = subprocess.Popen(
         ["zorac-deploy", "up", "--replace-unit", "--inventory", str(inventory)],
         cwd=tmp_path,
@@ -96,7 +96,7 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
         if "Ensure the engine's virtual environment exists" in line:
             break
 
-    # While it runs, a second one is refused, and told who is at work.
+    # While it runs, a second run is refused, and names the first.
     second = run("up", "--inventory", inventory)
     assert second.returncode == 14, second.stderr
     assert re.search(
@@ -108,7 +108,7 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
     assert process.returncode == 130, rest
     assert "re-run the command to continue" in rest.replace("\n", " ")
 
-    # The same command goes on and converges; once more changes nothing, and says so.
+    # The same command continues and converges; once more changes nothing, and says so.
     first = run("up", "--replace-unit", "--inventory", inventory)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "tokens/s" in first.stdout
@@ -133,7 +133,7 @@ def test_a_deployment_from_its_first_step_to_its_last(run, inside, served, inven
 
 
 def _repaired(run, inside, served, inventory, snapshot_folder):
-    """A model that was kept is made readable again, and what an earlier version copied with it is removed."""
+    """A stored model is made readable again, and what an earlier version copied with it is removed."""
     names = "sudo sh -c 'cd /var/lib/zorac-deploy/models/SmolLM2-135M-Instruct-*/ && find . -printf \"%P %m %u %g\\n\"'"
     before = sorted(inside(served, names).splitlines())
     assert ".git" not in str(before)
@@ -150,7 +150,7 @@ def _repaired(run, inside, served, inventory, snapshot_folder):
 
 
 def _tunnelled(inventory, tmp_path, key):
-    """The endpoint on a port of this machine, twice, for the first tunnel must leave nothing in the way."""
+    """The endpoint on a port of this machine, twice: the first tunnel has to free it."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     for _ in range(2):
@@ -184,7 +184,7 @@ def _used(run, inside, served, inventory, tmp_path):
     _tunnelled(inventory, tmp_path, zorac["VLLM_API_KEY"])
 
     reply = run("chat", "-m", "What is the capital of France?", "--max-tokens", 60, "--inventory", inventory)
-    assert len(reply.stdout) > 20, reply.stderr  # a real reply; what a small model says is its own affair
+    assert len(reply.stdout) > 20, reply.stderr  # a real reply; a small model's content does not matter
     talk = run("chat", "--max-tokens", 20, "--inventory", inventory, input="My name is Ada.\n/new\nSay hello.\n/quit\n")
     assert talk.returncode == 0, talk.stderr
 
@@ -193,14 +193,14 @@ def _used(run, inside, served, inventory, tmp_path):
     key = inside(served, "sudo cat /etc/zorac-deploy/api-key").strip()
     assert key not in journal
 
-    # An engine that is killed is brought back, and a client is told meanwhile.
+    # A killed engine is restarted, and a client gets an error meanwhile.
     inside(served, "sudo systemctl kill --signal=KILL vllm")
     time.sleep(1)
     broken = run("status", "--json", "--inventory", inventory)
     assert broken.returncode == 41
     assert not json.loads(broken.stdout)["healthy"]
 
-    # An sshd that allows one session at a time, which the holder of the lock has: ssh warns and connects anew.
+    # An sshd that allows one session at a time, which the lock's holder uses: ssh warns and opens a new connection.
     inside(served, "echo MaxSessions 1 | sudo tee /etc/ssh/sshd_config.d/one.conf && sudo systemctl reload ssh")
     unknown = run("rollback", "99", "--inventory", inventory)
     assert unknown.returncode == 33, unknown.stdout + unknown.stderr
@@ -212,7 +212,7 @@ def _used(run, inside, served, inventory, tmp_path):
     assert long.returncode == 38, long.stdout + long.stderr
     assert "max_model_len (999999) is greater than" in long.stderr.replace("\n", " ")
 
-    # A setting that only vLLM knows to refuse is reported with its words, as soon as it has said them, and undone.
+    # A setting that only vLLM refuses is reported with its message as soon as it is logged, and rolled back.
     source = tmp_path / "wrong.yml"
     flags = "vllm_service_extra_flags: {nonsense: 1}"
     source.write_text(inventory.read_text().replace("vllm_port:", f"{flags}\n      vllm_port:"))

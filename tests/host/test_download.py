@@ -1,4 +1,4 @@
-"""A host that fetches a model by itself, from a hub that wants a token, and what a person does with models there."""
+"""A host downloads a model by itself, from a hub that requires a token, and a user manages the models there."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def fetching():
     host.down("test-download")
 
 
-def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetching, tmp_path, monkeypatch):
+def test_a_model_is_downloaded_with_an_interruption_used_and_removed(run, inside, fetching, tmp_path, monkeypatch):
     sandbox, hub = fetching
     monkeypatch.setenv("ZORAC_DEPLOY_INVENTORY", str(sandbox.inventory))
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
@@ -44,7 +44,7 @@ def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetchi
     assert gated.returncode == 35, gated.stdout + gated.stderr
     monkeypatch.setenv("HF_TOKEN", _TOKEN)
 
-    # Ctrl-C while a third is there: the host goes on by itself, and the token is nowhere to be seen.
+    # Ctrl-C after a third: the host continues by itself, and the token is stored nowhere.
     hub.fault = lambda _, path: Fault(after=_SIZE // 3, how="stall") if path.startswith("/store/") else None
     process = subprocess.Popen(
         ["zorac-deploy", "model", "pull", _SOURCE], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ
@@ -63,7 +63,7 @@ def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetchi
     listed = json.loads(run("model", "list", "--json").stdout)["models"]
     assert [(each["name"], each["partial"], each["fetching"]) for each in listed] == [("small", True, True)]
 
-    # Killed, as by a reboot: the same words go on where it was.
+    # Killed, as by a reboot: the same command resumes.
     inside(sandbox, "sudo", "systemctl", "kill", "--signal=KILL", "'zorac-deploy-fetch-*'")
     hub.fault, asked = (lambda *_: None), len(hub.asked)
     again = run("model", "pull", _SOURCE)
@@ -77,7 +77,7 @@ def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetchi
     assert found["generations"] == []
     modes = inside(sandbox, "sudo", "find", found["path"], "-printf", "'%U:%g:%m\\n'").split()
     assert set(modes) == {"0:vllm:750", "0:vllm:640"}
-    # By standard input: sudo writes the words that it is given into the journal.
+    # On standard input: sudo writes its arguments into the journal.
     looking = f"grep -rl {_TOKEN} /run /etc /opt /var; journalctl | grep {_TOKEN}"
     command = host.ssh_command(sandbox, "sudo", "sh")
     left = subprocess.run(command, input=looking, capture_output=True, text=True, check=False).stdout
@@ -91,7 +91,7 @@ def test_a_model_is_fetched_through_a_break_used_and_removed(run, inside, fetchi
     assert damaged.returncode == 27
     assert "model.safetensors" in damaged.stderr
 
-    # The newest, of the hub that the inventory names.
+    # The newest, from the hub that the inventory names.
     hub.commit({**_FILES, "tokenizer.json": b'{"version": "2"}'})
     monkeypatch.delenv("HF_ENDPOINT")
     source = tmp_path / "inventory.yml"

@@ -27,7 +27,7 @@ def opened(offline):
         yield made
 
 
-def test_a_killed_holder_leaves_no_lock(offline, opened):
+def test_a_killed_holder_releases_the_lock(offline, opened):
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLDER, str(offline.inventory)],
         stdin=subprocess.DEVNULL,
@@ -49,8 +49,8 @@ def test_a_killed_holder_leaves_no_lock(offline, opened):
     pytest.fail("the lock outlived its holder")
 
 
-def test_a_user_of_the_host_can_neither_hold_the_lock_nor_be_in_its_way(opened, offline, inside):
-    # Where the lock was once, anybody may make a file. `inside` is a user without root's rights.
+def test_another_user_can_neither_hold_nor_block_the_lock(opened, offline, inside):
+    # In a directory writable for all, any user may create the lock's file. `inside` is a user without root's rights.
     inside(offline, "mkfifo /run/lock/zorac-deploy.lock /run/lock/zorac-deploy-activation.lock")
     try:
         with opened.lock("a test"):

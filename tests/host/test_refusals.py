@@ -1,6 +1,6 @@
-"""What cannot work is refused with its own exit code, and nothing is changed: the whole way through the command line.
+"""What cannot work is refused with its own exit code, and changes nothing: through the whole command line.
 
-What each role refuses is in molecule/refusals; here is how a refusal reaches the person, and what SSH can do wrong.
+molecule/refusals tests each role's refusals; here are how a refusal is reported, and the failures of SSH.
 """
 
 import re
@@ -33,7 +33,7 @@ def refused(outcome, code, says):
     assert "Traceback" not in outcome.stderr
 
 
-def test_a_foreign_port_holder_is_named(run, inventory, offline, inside):
+def test_a_port_in_use_is_refused_and_its_process_named(run, inventory, offline, inside):
     inside(offline, "sudo systemd-run --quiet --unit=squatter python3 -m http.server --bind 127.0.0.1 8123")
     inside(offline, "timeout 20 sh -c 'until ss --no-header -ltn sport = :8123 | grep -q 8123; do sleep 0.2; done'")
     outcome = run("up", "--inventory", inventory(vllm_port=8123))
@@ -41,7 +41,7 @@ def test_a_foreign_port_holder_is_named(run, inventory, offline, inside):
     refused(outcome, 29, r"port 8123 of 127.0.0.1 is in use by python3 \(process \d+ of squatter.service")
 
 
-def test_a_port_that_a_service_cannot_listen_on(run, inventory):
+def test_a_privileged_port_is_refused(run, inventory):
     refused(run("up", "--inventory", inventory(vllm_port=22)), 39, "vllm_port is 22.*cannot listen below 1024")
 
 
@@ -62,7 +62,7 @@ def test_an_unsupported_distribution(run, inventory):
 
 @pytest.fixture
 def with_card(offline, tmp_path):
-    """Write an inventory in which the offline host has the profile of a card."""
+    """Write an inventory in which the offline host has a GPU profile."""
 
     def written(settings=""):
         source = tmp_path / "headless.yml"
@@ -73,13 +73,13 @@ def with_card(offline, tmp_path):
     return written
 
 
-def test_a_card_profile_on_a_host_without_a_card(run, with_card):
+def test_a_gpu_profile_on_a_host_without_a_gpu(run, with_card):
     outcome = run("up", "--inventory", with_card())
     refused(outcome, 60, "no NVIDIA GPU found on the PCI bus")
 
 
 @pytest.mark.parametrize("server", ["auto", "vllm", "llama_cpp"])
-def test_removing_asks_nothing_of_a_card(run, with_card, server):
+def test_down_needs_no_gpu(run, with_card, server):
     outcome = run("down", "--yes", "--inventory", with_card(f"model_server: {server}"))
     assert outcome.returncode == 0, outcome.stderr
     assert "nothing to remove" in outcome.stdout
@@ -104,21 +104,21 @@ def _other_key(folder):
     return (folder / "hostkey.pub").read_text().split()[1]
 
 
-def test_a_user_who_may_not_become_root(run, inventory, offline, inside):
+def test_a_user_without_sudo_rights(run, inventory, offline, inside):
     inside(offline, "id plain 2>/dev/null || sudo useradd --create-home --shell /bin/bash plain")
     inside(offline, "sudo cp -r /home/admin/.ssh /home/plain/ && sudo chown -R plain: /home/plain/.ssh")
     outcome = run("up", "--inventory", inventory(ansible_user="plain"))
     refused(outcome, 13, "cannot become root.*--ask-become-pass")
 
 
-def test_a_user_whose_sudo_wants_a_password(run, inventory, offline, inside):
+def test_a_user_whose_sudo_needs_a_password(run, inventory, offline, inside):
     inside(offline, "id asked 2>/dev/null || sudo useradd --create-home --shell /bin/bash --groups sudo asked")
     inside(offline, "echo asked:opensesame | sudo chpasswd")
     inside(offline, "sudo cp -r /home/admin/.ssh /home/asked/ && sudo chown -R asked: /home/asked/.ssh")
     source = inventory(ansible_user="asked", vllm_port=22)
     refused(run("up", "--inventory", source), 13, "password is required")
     refused(run("up", "-K", "--inventory", source, input="wrong\n"), 13, "cannot become root")
-    # With the right one it gets as far as the port that a service cannot have.
+    # With the right one, it continues to the port that a service cannot use.
     refused(run("up", "-K", "--inventory", source, input="opensesame\n"), 39, "cannot listen below 1024")
 
 
@@ -132,7 +132,7 @@ def test_a_user_whose_sudo_wants_a_password(run, inventory, offline, inside):
         ("groupadd vllm", "group vllm"),
     ],
 )
-def test_an_account_of_the_engines_name_is_left_alone(run, inventory, offline, inside, made, named):
+def test_an_account_with_the_engines_name_is_not_changed(run, inventory, offline, inside, made, named):
     accounts = "getent passwd vllm zorac-vllm; getent group vllm zorac-vllm; true"
     inside(offline, f"sudo {made}")
     before = inside(offline, accounts)
@@ -142,7 +142,7 @@ def test_an_account_of_the_engines_name_is_left_alone(run, inventory, offline, i
                 run(*verb, "--inventory", inventory()), 93, re.escape(f"has a {named} that zorac-deploy did not create")
             )
         assert run("down", "--yes", "--inventory", inventory()).returncode == 0
-        # With a free name it gets further.
+        # With a free name it continues.
         refused(run("up", "--inventory", inventory(engine_user="zorac-vllm", engine_required_gib=9e6)), 23, "needs")
         assert inside(offline, accounts) == before
     finally:
@@ -159,7 +159,7 @@ def test_check_shows_what_would_change_and_changes_nothing(run, inventory, offli
     assert inside(offline, "ls -d /etc/zorac-deploy /opt/zorac-deploy 2>/dev/null; id vllm 2>/dev/null; true") == ""
 
 
-def test_nothing_deployed_is_said_so(run, inventory):
+def test_nothing_deployed_is_reported(run, inventory):
     source = inventory()
     for verb in ("status", "smoke", "chat"):
         refused(

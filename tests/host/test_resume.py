@@ -1,4 +1,4 @@
-"""The unit that goes on after a reboot, as a real systemd runs it."""
+"""The unit that continues after a reboot, in a real systemd."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ _UNIT = "/etc/systemd/system/zorac-deploy-resume"
 
 
 class There:
-    """A connection by which root's files are written on the sandbox rather than on this machine."""
+    """A connection that writes root's files on the sandbox instead of on this machine."""
 
     def __init__(self, sandbox):
         self._sandbox = sandbox

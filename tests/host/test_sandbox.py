@@ -1,4 +1,4 @@
-"""Throwaway hosts are real, separate, and leave nothing behind."""
+"""Sandbox hosts are real, separate, and leave nothing behind."""
 
 import subprocess
 import time
@@ -12,23 +12,23 @@ from zorac_deploy.sandbox import host
 pytestmark = pytest.mark.host
 
 
-def test_an_isolated_host_runs_systemd_and_reaches_nothing(offline, inside):
+def test_an_isolated_host_runs_systemd_and_has_no_network(offline, inside):
     assert inside(offline, "cat /proc/1/comm").strip() == "systemd"
     assert inside(offline, "sudo systemctl is-system-running").strip() == "running"
     assert inside(offline, "getent hosts deb.debian.org || echo none").strip() == "none"
 
 
-def test_up_of_a_running_host_is_that_host(offline):
+def test_up_of_a_running_sandbox_returns_it(offline):
     assert host.up(offline.name, network="isolated") == offline
 
 
-def test_a_reboot_is_a_reboot(offline, inside):
+def test_a_reboot_boots_the_same_host(offline, inside):
     look = "cat /proc/sys/kernel/random/boot_id; sudo systemctl show --property=UserspaceTimestamp"
     before = inside(offline, look)
     inside(offline, "sudo systemd-run --on-active=0.2 systemctl reboot 2>/dev/null")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        # On its way down it cuts connections off.
+        # A host that shuts down closes its connections.
         after = subprocess.run(host.ssh_command(offline, look), capture_output=True, text=True, check=False)
         if after.returncode == 0 and after.stdout != before:
             host._wait_for_ssh(offline, host._BOOTED)
@@ -37,7 +37,7 @@ def test_a_reboot_is_a_reboot(offline, inside):
     pytest.fail("the host did not reboot")
 
 
-def test_a_reset_is_another_boot_of_the_same_host(inside):
+def test_a_reset_boots_the_same_host(inside):
     made = host.up("test-reset", network="isolated")
     inside(made, "touch kept")
     before = inside(made, "cat /proc/sys/kernel/random/boot_id")
@@ -47,7 +47,7 @@ def test_a_reset_is_another_boot_of_the_same_host(inside):
     host.down("test-reset")
 
 
-def test_removing_leaves_nothing():
+def test_down_leaves_nothing_behind():
     made = host.up("test-brief", network="isolated")
     assert host._processes_of("test-brief")
     assert host.down("test-brief")
@@ -58,6 +58,6 @@ def test_removing_leaves_nothing():
 
 
 @pytest.mark.parametrize("name", ["", "../evil", "UPPER", "a b", "-x", "x" * 60])
-def test_a_name_must_be_a_host_name(name):
+def test_an_invalid_host_name_is_refused(name):
     with pytest.raises(SandboxError, match="is no name for a host"):
         host.up(name)

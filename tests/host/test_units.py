@@ -1,4 +1,4 @@
-"""What systemd makes of the values in an engine's unit: nothing. The process gets what was given."""
+"""systemd changes no value in an engine's unit: the process gets what was given."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.host
 
 _PYTHON = "/usr/bin/python3"
 _TELL = "import json,os,sys;print(json.dumps([sys.argv[1:],dict(os.environ)]))"
-# What a review of the project sent, and what systemd's manual pages warn of.
+# From a review of the project, and from the warnings in systemd's manual pages.
 _KNOWN = [
     "50%h",
     "%%",
@@ -38,7 +38,7 @@ _KNOWN = [
 
 
 def drawn():
-    """Many random variables and arguments, the same ones at every run."""
+    """Many random variables and arguments, the same ones in every run."""
     found = []
 
     @settings(
@@ -54,7 +54,7 @@ def drawn():
     return {**variables, **known}, [*_KNOWN, *(value for _, each in found for value in each)]
 
 
-def test_the_process_gets_what_was_given(offline, inside):
+def test_the_process_gets_the_given_values(offline, inside):
     environment, arguments = drawn()
     assert len(environment) > 100
     assert len(arguments) > 100
@@ -76,7 +76,7 @@ def test_the_process_gets_what_was_given(offline, inside):
         engine_service_profile='my "own" 50%n',
         engine_service_user="root",
     )
-    # Run to its end, and told what it was given; the key and the wait for an answer are not there.
+    # Run to its end; without the key and the wait for an answer.
     left_out = ("ExecStartPost=", "LoadCredential=", "Type=", "Restart=", "User=", "Group=", "#")
     lines = [line for line in unit.splitlines() if not line.startswith(left_out)]
     at = lines.index("[Service]") + 1

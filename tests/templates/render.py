@@ -1,4 +1,4 @@
-"""Render what a role would, as Ansible renders it, without a host."""
+"""Render a role's templates with Ansible, without a host."""
 
 import yaml
 from ansible.parsing.dataloader import DataLoader
@@ -9,7 +9,7 @@ from zorac_deploy import content
 
 
 def render(role, expression, **variables):
-    """What `expression` is in `role`, with the role's defaults and vars, and `variables` above them."""
+    """The value of `expression` in `role`, with the role's defaults and vars, overridden by `variables`."""
     folder = content.root() / "roles" / role
     add_all_plugin_dirs(str(folder))
     known = {"ansible_managed": "Ansible managed"}
@@ -20,7 +20,7 @@ def render(role, expression, **variables):
 
 
 def render_file(role, template, **variables):
-    """The text of the file that the template of `role` makes."""
+    """The text of the file from the role's template."""
     return render(role, (content.root() / "roles" / role / "templates" / template).read_text(), **variables)
 
 

@@ -1,4 +1,4 @@
-"""The unit of the engine_service role, rendered as Ansible renders it, without a host."""
+"""The unit of the engine_service role, rendered by Ansible without a host."""
 
 import pytest
 from ansible.errors import AnsibleError
@@ -24,7 +24,7 @@ def unit():
     return rendered
 
 
-def test_it_names_no_key_and_is_hardened(unit):
+def test_the_unit_has_no_key_and_is_sandboxed(unit):
     lines = unit()
     assert "LoadCredential=api-key:/etc/zorac-deploy/api-key" in lines
     assert not any("API_KEY" in line for line in lines)
@@ -32,13 +32,13 @@ def test_it_names_no_key_and_is_hardened(unit):
         assert line in lines
 
 
-def test_a_gpu_is_a_list_of_devices_in_the_same_unit(unit):
+def test_a_gpu_adds_only_devices_to_the_unit(unit):
     without, with_gpu = unit(), unit(engine_service_devices=["/dev/nvidiactl"])
     assert set(without) - set(with_gpu) == {"PrivateDevices=yes"}
     assert set(with_gpu) - set(without) == {"DeviceAllow=/dev/nvidiactl rw"}
 
 
-def test_two_engines_have_the_same_walls(unit):
+def test_both_engines_have_the_same_sandboxing(unit):
     def walls(lines):
         return lines[lines.index("ProtectSystem=strict") :]
 
@@ -55,21 +55,21 @@ def test_what_systemd_would_expand_or_unquote_is_escaped(unit):
         assert f"Environment={line}" in lines
 
 
-def test_a_path_with_spaces_is_one_word(unit):
+def test_a_path_with_spaces_is_one_argument(unit):
     lines = unit(engine_service_engine_path="/opt/my engines/e", engine_service_path=["/opt/cu da/50%"])
     assert 'ExecStartPost="/opt/my engines/e/bin/python" @GENERATION@/engine-ready 127.0.0.1 8000' in lines
     assert any(line.startswith('Environment="PATH=/opt/my engines/e/bin:/opt/cu da/50%%:/usr/') for line in lines)
 
 
 @pytest.mark.parametrize("value", ["a\nUser=root", "\x1b[31m", "\u2028", "\x85"])
-def test_a_line_end_is_never_written(unit, value):
+def test_a_line_end_is_refused(unit, value):
     with pytest.raises(AnsibleError, match="which a systemd unit cannot hold"):
         unit({**_PROGRAM, "environment": {"A": value}})
     with pytest.raises(AnsibleError, match="which a systemd unit cannot hold"):
         unit(engine_service_profile=value)
 
 
-def test_stopping_leaves_running_requests_their_time(unit):
+def test_stopping_waits_for_running_requests(unit):
     assert "TimeoutStopSec=50" in unit()
 
 
@@ -80,7 +80,7 @@ def test_the_unit_names_only_files_of_its_own_generation(unit):
 
 
 @pytest.mark.parametrize("key", ["", None, "sk-1", 12345, "a" * 1024, "!~:,{}\"'%\\"])
-def test_a_key_that_can_be_sent_is_taken(key):
+def test_a_key_that_can_be_sent_is_accepted(key):
     assert render("engine_service", "{{ __engine_service_key_sendable }}", engine_service_api_key=key) is True
 
 

@@ -1,4 +1,4 @@
-"""gpu-ready.service: what is set at every boot is given back when the unit stops."""
+"""gpu-ready.service: the settings of every boot are reset when the unit stops."""
 
 from tests.templates.render import render_file
 
@@ -13,18 +13,18 @@ def lines(**changes):
     return [line for line in unit.splitlines() if "--id=" in line]
 
 
-def test_without_wishes_no_card_is_touched():
+def test_without_settings_no_gpu_is_changed():
     assert lines() == []
 
 
-def test_a_limit_is_for_the_card_that_is_named_and_goes_back_to_its_default():
+def test_a_limit_is_for_the_named_gpu_and_reset_to_its_default():
     assert lines(gpu_ready_power_limits_watts={"GPU-1": 350}) == [
         "ExecStart=nvidia-smi --id=GPU-1 --power-limit=350",
         "ExecStop=nvidia-smi --id=GPU-1 --power-limit=450.0",
     ]
 
 
-def test_a_card_of_its_own_goes_before_all():
+def test_a_gpus_own_limit_overrides_the_general_one():
     limits = {"all": 300, "0000:02:00.0": 250}
     starts = [line for line in lines(gpu_ready_power_limits_watts=limits) if line.startswith("ExecStart")]
     assert starts == [
@@ -33,7 +33,7 @@ def test_a_card_of_its_own_goes_before_all():
     ]
 
 
-def test_a_card_can_be_left_out():
+def test_a_gpu_can_be_excluded():
     assert [line for line in lines(gpu_ready_power_limits_watts={"all": 300, "GPU-1": None}) if "GPU-1" in line] == []
 
 

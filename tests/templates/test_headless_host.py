@@ -1,4 +1,4 @@
-"""When the headless_host role takes a desktop away: only where it is a burden to a card that computes."""
+"""When the headless_host role stops a desktop: only if it uses a GPU that computes."""
 
 import pytest
 
@@ -12,12 +12,12 @@ CARD, OTHER = "0000:01:00.0", "0000:00:02.0"
     [
         ("off", [CARD], True),
         ("off", [CARD, OTHER], True),
-        ("off", [OTHER], False),  # its monitor hangs on another card
-        ("off", [], True),  # nobody looks at it, and it may sit on any card
+        ("off", [OTHER], False),  # its monitor is connected to another GPU
+        ("off", [], True),  # without a monitor, it may use any GPU
         ("kept", [CARD], False),
     ],
 )
-def test_a_desktop_is_unwanted(desktop, monitors, unwanted):
+def test_when_a_desktop_is_stopped(desktop, monitors, unwanted):
     found = render(
         "headless_host",
         "{{ __headless_host_unwanted }}",

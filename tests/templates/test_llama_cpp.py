@@ -1,4 +1,4 @@
-"""What the llama_cpp role hands to llama-server and to its build, rendered as Ansible renders it, without a host."""
+"""The llama_cpp role's arguments for llama-server and its build, rendered by Ansible without a host."""
 
 from tests.templates.render import render
 
@@ -14,7 +14,7 @@ def test_flags_have_dashes_in_the_order_of_their_names():
     assert found == ["--ctx-size", "4096", "--jinja", "--model", "/m/a b.gguf"]
 
 
-def test_what_is_null_or_false_is_left_out():
+def test_null_and_false_are_omitted():
     assert words(ctx_size=None, jinja=False, n_gpu_layers=0) == ["--n-gpu-layers", "0"]
 
 
@@ -28,14 +28,14 @@ def settings(compute):
     return render("llama_cpp", "{{ __llama_cpp_settings }}", **known)
 
 
-def test_a_card_is_built_for_and_a_processor_is_not_asked_for_cuda():
+def test_a_gpu_needs_cuda_and_a_cpu_does_not():
     assert not any("CUDA" in each for each in settings([]))
     cuda = settings(["9.0", "8.9", "9.0"])
     assert "cmake.define.CMAKE_CUDA_ARCHITECTURES=89;90" in cuda
     assert f"cmake.define.CMAKE_INSTALL_RPATH={_PATH}/cuda/lib" in cuda
 
 
-def test_nothing_is_fetched_while_it_is_built():
+def test_the_build_downloads_nothing():
     assert {"cmake.define.LLAMA_USE_PREBUILT_UI=OFF", "cmake.define.LLAMA_OPENSSL=OFF"} <= set(settings([]))
 
 

@@ -1,4 +1,4 @@
-"""The files of the nvidia_driver role, rendered as Ansible does. tests/unit/test_driver.py has the decisions."""
+"""The files of the nvidia_driver role, rendered by Ansible. tests/unit/test_driver.py has the decisions."""
 
 import pytest
 
@@ -22,12 +22,12 @@ def host(system, **changes):
 @pytest.mark.parametrize(
     ("system", "repository"), [("Debian 12", "debian12"), ("Debian 13", "debian13"), ("Ubuntu 24.04", "ubuntu2404")]
 )
-def test_the_repository_is_the_systems_own(system, repository):
+def test_the_repository_is_for_the_system(system, repository):
     url = render("nvidia_driver", "{{ nvidia_driver_repository_url }}", **host(system))
     assert url == f"https://developer.download.nvidia.com/compute/cuda/repos/{repository}/x86_64/"
 
 
-def test_the_plan_is_made_from_the_roles_settings():
+def test_the_plan_uses_the_roles_settings():
     plan = render("nvidia_driver", "{{ __nvidia_driver_plan }}", **host("Debian 13", nvidia_driver_branch=590))
     assert plan["packages"] == ["nvidia-kernel-open-dkms", "nvidia-driver-cuda", "nvidia-persistenced"]
     assert plan["versioned"][0] == "nvidia-kernel-open-dkms=590.*"

@@ -1,4 +1,4 @@
-"""The files of the vllm_service role, rendered as Ansible renders them, without a host."""
+"""The files of the vllm_service role, rendered by Ansible without a host."""
 
 import yaml
 from ansible.template import trust_as_template
@@ -16,7 +16,7 @@ _FLAGS = {
 }
 
 
-def test_the_settings_are_flags_with_dashes_and_leave_out_what_is_null():
+def test_the_settings_are_flags_with_dashes_and_null_is_omitted():
     settings = yaml.safe_load(render_file("vllm_service", "vllm.yaml.j2", vllm_service_flags=_FLAGS))
     assert settings["max-model-len"] == 32768
     assert settings["enforce-eager"] is False
@@ -24,7 +24,7 @@ def test_the_settings_are_flags_with_dashes_and_leave_out_what_is_null():
     assert "api-key" not in settings
 
 
-def test_a_setting_is_what_the_inventory_makes_of_it_or_its_default():
+def test_a_setting_is_the_inventorys_value_or_its_default():
     flags = render("vllm_service", _TEMPLATE, vllm_port=trust_as_template("{{ 8000 + 1 }}"), vllm_max_num_seqs=4)
     assert (flags["port"], flags["max_num_seqs"]) == (8001, 4)
     assert (flags["host"], flags["cpu_offload_gb"]) == ("127.0.0.1", None)

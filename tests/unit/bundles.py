@@ -1,4 +1,4 @@
-"""Bundles made of small files, without a download, and the machine that they are made on."""
+"""Bundles of small files, without a download, and the machine that creates them."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ FILES = {
 
 
 def bundle(folder, files=FILES, part_size=100, listed=None, **changes):
-    """A bundle of `files` in `folder`, described with `changes`, and with `listed` as what is inside."""
+    """A bundle of `files` in `folder`, described with `changes`, and with `listed` as its content."""
     folder.mkdir()
     with parts.Writer(folder, part_size) as writer, tarfile.open(fileobj=writer, mode="w|") as archive:
         for name, data in files.items():

@@ -9,14 +9,14 @@ from tests.unit.generations import made
 from tests.unit.systemd import FakeSystemd
 from zorac_host import foreign, lock, proof, service, store
 
-# A machine that does other things too is no failure, and what is found is written into the test, not into a folder.
+# A busy machine is not a failure, and examples are written into the test, not into a directory.
 settings.register_profile("ours", deadline=None, database=None)
 settings.load_profile("ours")
 
 
 @pytest.fixture
 def disk(tmp_path, monkeypatch):
-    """A host's disk with no generation on it."""
+    """A host's disk without a generation."""
     for name in ("etc", "state", "units"):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(store, name.upper(), tmp_path / name)
@@ -34,7 +34,7 @@ def disk(tmp_path, monkeypatch):
 
 @pytest.fixture
 def host(disk, monkeypatch):
-    """The fake, under three real generations, of which none was activated."""
+    """The fake, with three real generations, none of them activated."""
     host = FakeSystemd()
     for name in ("systemctl", "shown", "running", "processes", "stop", "start", "wait_until_serving"):
         monkeypatch.setattr(service, name, getattr(host, name))
@@ -44,7 +44,7 @@ def host(disk, monkeypatch):
     monkeypatch.setattr(service, "journal", lambda *_: host.lines)
     monkeypatch.setattr(proof, "prove", host.prove)
     monkeypatch.setattr(lock, "_RUN", disk / "run")
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of disks are made here, and none loses its power
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of disks are created here, and none loses power
     store.KEY_FILE.write_text("old")
     for number in (1, 2, 3):
         made(number)
@@ -53,7 +53,7 @@ def host(disk, monkeypatch):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The user's cache, of this test's own, on a disk that need not be waited for."""
+    """The user's cache, separate for this test, on a disk without syncs."""
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda _: tmp_path / "cache")
     monkeypatch.setattr(os, "fsync", lambda _: None)
     return tmp_path / "cache"
@@ -61,7 +61,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def new_user(tmp_path, monkeypatch):
-    """A user without a past."""
+    """A user without settings and caches."""
     for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -69,6 +69,6 @@ def new_user(tmp_path, monkeypatch):
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """No disk has room."""
+    """A full disk."""
     usage = shutil.disk_usage("/")._replace(free=5)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

@@ -1,4 +1,4 @@
-"""What engines logged while they started, from the folder logs, and what is read from it."""
+"""Logs of engine starts, from the directory logs, and their parsed values."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ READ = {
         "max_model_len": 4096,
         "quantization": "none",
     },
-    "0.10.1.1-two-workers": {  # of which one loaded more, and has less left
+    "0.10.1.1-two-workers": {  # one of them loaded more, and has less left
         "weights_gib": 7.1217,
         "graphs_gib": 0.65,
         "kv_gib": 12.02,
@@ -51,7 +51,7 @@ READ = {
         "kernels": ["MarlinLinearKernel"],
         "attention_backend": "FLASH_ATTN",
     },
-    "0.33.0-awq": {  # weights and what is outside PyTorch come as one number
+    "0.33.0-awq": {  # weights and memory outside PyTorch as one number
         "weights_gib": 9.37,
         "activation_gib": 1.46,
         "non_torch_gib": 1.85,

@@ -1,4 +1,4 @@
-"""Generations as the module `generation` leaves them on a host."""
+"""Generations as the module `generation` creates them on a host."""
 
 import json
 
@@ -9,7 +9,7 @@ OTHER = "llama-cpp.service"
 
 
 def made(number, unit=UNIT, **about):
-    """A generation whose unit names it, with `about` above what every generation has."""
+    """A generation whose unit names it, with `about` beside what every generation has."""
     folder = store.ETC / "generations" / str(number)
     folder.mkdir(parents=True)
     (folder / unit).write_text(f"ZORAC_DEPLOY_GENERATION={folder}\n")
@@ -32,7 +32,7 @@ def made(number, unit=UNIT, **about):
 
 
 def become(generation, state="proved"):
-    """Have the generation be current, with its activation over."""
+    """Make the generation current, with its activation finished."""
     store.Flip(generation).now()
     store.set_outcome(generation.number, {"state": state})
     return generation

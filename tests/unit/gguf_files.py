@@ -1,4 +1,4 @@
-"""GGUF files of models that need not exist, as the format is described: without their tensors' numbers."""
+"""GGUF files of models that need not exist, in the documented format, without the tensors' data."""
 
 import struct
 
@@ -46,7 +46,7 @@ def llama(name="llama", **changes):
 
 
 def file(path, settings, tensors=(("token_embd.weight", (256, 10), 12, 0),), size=None):
-    """A file at `path`, as long as its tensors say, or `size`."""
+    """A file at `path`, as long as its tensors require, or `size`."""
     begun = header(settings, tensors)
     path.write_bytes(begun)
     with path.open("r+b") as made:

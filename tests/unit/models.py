@@ -16,7 +16,7 @@ MISTRAL_SMALL = {
     "torch_dtype": "bfloat16",
 }
 
-# As llmcompressor's AWQ recipe writes it.
+# From llmcompressor's AWQ recipe.
 W4A16 = {
     "quant_method": "compressed-tensors",
     "format": "pack-quantized",
@@ -43,7 +43,7 @@ LLAMA_8B = {
     "max_position_embeddings": 131072,
 }
 
-# As google/gemma-3-27b-it has it: what is left out are the class's defaults.
+# From google/gemma-3-27b-it: settings left out are the class's defaults.
 GEMMA_3 = {
     "architectures": ["Gemma3ForConditionalGeneration"],
     "model_type": "gemma3",

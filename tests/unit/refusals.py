@@ -1,4 +1,4 @@
-"""What is to be refused, with which id."""
+"""Assert refusals by id."""
 
 import contextlib
 
@@ -9,7 +9,7 @@ from zorac_host.refusal import Refusal
 
 @contextlib.contextmanager
 def refuses(refusal, says=None):
-    """Require that a refusal with this id is raised, and a message that the pattern `says` matches somewhere."""
+    """Require that a refusal with this id is raised, and that its message contains the pattern `says`."""
     with pytest.raises(Refusal, match=says) as found:
         yield
     assert found.value.refusal == refusal

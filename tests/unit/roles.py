@@ -1,4 +1,4 @@
-"""Load the small programs that roles bring to a host, and Ansible's plugins."""
+"""Load the programs in the roles' files, and Ansible's plugins."""
 
 import importlib.util
 
@@ -6,7 +6,7 @@ from zorac_deploy import content
 
 
 def program(role, name):
-    """The module `name` of the role's files."""
+    """The module `name` in the role's files."""
     return _loaded(content.root() / "roles" / role / "files" / f"{name}.py")
 
 

@@ -1,4 +1,4 @@
-"""A systemd in memory, for what the host's program does with it."""
+"""A fake systemd in memory, for the host program."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from zorac_host.service import Failure
 
 
 class FakeSystemd:
-    """The engines' units in memory, with what systemd keeps of them: what was loaded, what runs, and whether it serves.
+    """The engines' units in memory, with systemd's state of them: what is loaded, what runs, and whether it serves.
 
-    Two engines at once would not fit on one card: to start a second one is an error here.
+    Two engines at once would not fit on one GPU: starting a second one is an error here.
     """
 
     def __init__(self):
@@ -58,7 +58,7 @@ class FakeSystemd:
             raise Failure("POST /invocations answered 200 without the key, and 401 is needed")
 
     def power_cut(self):
-        """The host boots again: what is enabled is started, from the files that are there."""
+        """The host boots again: enabled units are started from the existing files."""
         self.state, self.runs = "inactive", None
         self.systemctl("daemon-reload")
         for unit in filter(enabled, self.loaded):
@@ -70,7 +70,7 @@ def enabled(unit):
 
 
 def activate(number, restart=False, key=None):
-    """Activate a generation as the command does, with a new key if one is given; whether an engine is proved."""
+    """Activate a generation as the command does, with a new key if given; return whether an engine is verified."""
     activation.begin(number, "me", restart, staged(key) if key else None)
     return activation.run()
 
@@ -82,7 +82,7 @@ def staged(key):
 
 
 def serves(host, number):
-    """Whether the host serves that generation, and is in order."""
+    """Whether the host serves that generation, in a consistent state."""
     assert store.pending() == {}
     assert list(store.ETC.glob(".*")) + list(store.UNITS.glob(".*")) == []
     return (

@@ -1,4 +1,4 @@
-"""The roles' action plugins, in a real run of Ansible on this machine; and what they make of their arguments."""
+"""The roles' action plugins, in a real run of Ansible on this machine, and their arguments."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ FLAGS = {"gpu_memory_utilization": 0.85, "kv_cache_dtype": "fp8", "max_num_seqs"
 
 
 class Unsafe(str):
-    """A text that Ansible does not take for a template."""
+    """A text that Ansible does not render as a template."""
 
 
 yaml.SafeDumper.add_representer(Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text)))
@@ -44,7 +44,7 @@ def planned(folder, **changes):
     )
 
 
-def test_a_plan_comes_with_what_it_was_made_for(folder):
+def test_a_plan_has_its_setup(folder):
     found = planned(folder, flags={**FLAGS, "seed": 7, "swap_space": None}, environment={"A": 1})
     assert found["memory_plan_result"]["verdict"] == "fits"
     assert found["memory_plan_result"]["card"] == {"name": CARD["name"], "compute": "8.9", "count": 1}
@@ -65,7 +65,7 @@ def test_no_memory_is_known_before_a_driver_works(folder, cards):
     assert planned(folder, cards=cards)["skipped"]
 
 
-def test_a_model_that_is_not_known_is_served_with_the_context_that_a_person_gave(folder):
+def test_an_unknown_model_is_served_with_the_users_context(folder):
     (folder / "config.json").write_text('{"model_type": "llama"}')
     assert planned(folder)["refusal"]["id"] == "model-unknown"
     found = planned(folder, max_model_len=4096)
@@ -91,14 +91,14 @@ def test_a_refusal_is_data(folder, changes, refusal, says):
     assert found["msg"] == f"[{refusal}] {found['refusal']['message']}"
 
 
-def test_what_does_not_fit_is_told_with_its_sizes(folder):
+def test_a_model_that_does_not_fit_is_refused_with_its_sizes(folder):
     facts = planned(folder, cards=[{**CARD, "total_mib": 8192}])["ansible_facts"]
     assert facts["memory_plan_result"]["verdict"] == "refused"
     assert "memory_plan_setup" in facts
 
 
 @pytest.mark.parametrize(("flag", "value"), [("cpu_offload_gb", 4.0), ("enable_lora", True), ("max_loras", 4)])
-def test_a_flag_that_takes_memory_nobody_knows_is_never_said_to_fit(folder, flag, value):
+def test_a_flag_with_unknown_memory_never_fits(folder, flag, value):
     assert planned(folder)["memory_plan_result"]["verdict"] == "fits"
     plan = planned(folder, flags={**FLAGS, flag: value})["memory_plan_result"]
     assert plan["verdict"] == "borderline"
@@ -117,7 +117,7 @@ def test_a_flag_that_takes_memory_nobody_knows_is_never_said_to_fit(folder, flag
         ({"model": None}, "vllm_service_flags has no model"),
     ],
 )
-def test_flags_of_vllm_that_cannot_be_are_refused(flags, says):
+def test_invalid_vllm_flags_are_refused(flags, says):
     usual = {"model": "/m", "served_model_name": "m", "port": "8000", "max_num_seqs": None, "swap_space": 8}
     assert actions.check_vllm_flags({"flags": usual}) == {}
     result = actions.check_vllm_flags({"flags": usual | flags})
@@ -143,7 +143,7 @@ def play(tmp_path, monkeypatch):
     return ran
 
 
-def test_a_missing_model_keeps_its_exit_code_whatever_the_terminal_is_told(play, monkeypatch):
+def test_a_missing_model_has_its_exit_code_with_any_callback(play, monkeypatch):
     for setting in ("FORCE_COLOR=1", "CLICOLOR_FORCE=1", "PYTHONWARNINGS=always", "PYTHONDEVMODE=1"):
         monkeypatch.setenv(*setting.split("="))
     with pytest.raises(Refused, match=r"^model not found on this machine: /no/such") as refused:
@@ -151,21 +151,21 @@ def test_a_missing_model_keeps_its_exit_code_whatever_the_terminal_is_told(play,
     assert refused.value.refusal == "model-missing"
 
 
-def test_what_the_role_finds_out_reaches_the_cli(play, folder):
+def test_the_roles_facts_reach_the_cli(play, folder):
     variables = {"memory_plan_model": str(folder), "memory_plan_engine": "cuda-0.26.0", "memory_plan_flags": FLAGS}
     facts = play("memory_plan", memory_plan_cards=[CARD], **variables)
     assert facts["memory_plan_result"]["max_model_len"] == 32768
     assert Setup.load(facts["memory_plan_setup"]).card.name == CARD["name"]
 
 
-def test_a_template_in_a_name_stays_a_name(play, tmp_path, folder):
+def test_a_template_in_a_name_is_not_rendered(play, tmp_path, folder):
     named = folder.rename(tmp_path / "{{ 6 * 7 }}")
     small = [{**CARD, "total_mib": 8192}]
     with pytest.raises(Refused, match=r"^\{\{ 6 \* 7 \}\} does not fit"):
         play("memory_plan", memory_plan_model=Unsafe(named), memory_plan_engine="0.26.0", memory_plan_cards=small)
 
 
-def test_without_the_package_the_first_task_says_what_to_install(monkeypatch):
+def test_without_the_package_the_first_task_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "zorac_deploy.actions", None)
     action = plugin("action", "require_package")
     result = action.ActionModule(*[None] * 6).run()
@@ -174,7 +174,7 @@ def test_without_the_package_the_first_task_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.usefixtures("new_user")
-def test_the_newest_files_come_from_the_hub_of_the_host(monkeypatch):
+def test_a_refresh_uses_the_hosts_hub(monkeypatch):
     files = {"config.json": b'{"model_type": "llama"}', "tokenizer.json": b"{}", "model.safetensors": safetensors()}
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with Hub("org/name", files) as hub:
@@ -188,14 +188,14 @@ def test_the_newest_files_come_from_the_hub_of_the_host(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "org/name", "$HOME", "../up", "-rf", "a\x1b[2J"])
-def test_a_name_that_cannot_be_a_folders_is_refused_before_the_model_is_looked_at(name):
+def test_an_invalid_directory_name_is_refused_before_the_model_is_read(name):
     answer = actions.resolve_model({"source": "/no/such/model", "name": name})
     assert answer["refusal"]["id"] == "settings-invalid"
     assert "Set another name" in answer["msg"]
 
 
 @pytest.mark.parametrize("refresh", [False, True])
-def test_pull_leaves_the_question_for_the_newest_to_the_role(monkeypatch, refresh):
+def test_pull_leaves_the_refresh_to_the_role(monkeypatch, refresh):
     seen = []
 
     def session(_, variables):

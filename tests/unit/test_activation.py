@@ -1,4 +1,4 @@
-"""zorac_host/activation.py: an activation ends with the new engine proved, or with the old one proved again."""
+"""zorac_host/activation.py: an activation ends with the new engine verified, or with the old one verified again."""
 
 import json
 import os
@@ -16,14 +16,14 @@ from zorac_host import activation, proof, service, store
 from zorac_host.refusal import Refusal
 
 
-def test_the_first_is_proved_and_enabled(host):
+def test_the_first_generation_is_verified_and_enabled(host):
     assert activate(1)
     assert serves(host, 1)
     assert set(store.outcome(1)["seconds"]) == {"stop", "memory", "start", "proof", "silent"}
 
 
 @pytest.mark.parametrize("fault", ["broken", "mute"])
-def test_where_the_first_fails_nothing_is_left_enabled(host, fault):
+def test_if_the_first_fails_nothing_is_enabled(host, fault):
     getattr(host, fault).add(1)
     assert not activate(1)
     assert (store.current(), host.runs, enabled(UNIT), store.pending()) == (None, None, False, {})
@@ -32,7 +32,7 @@ def test_where_the_first_fails_nothing_is_left_enabled(host, fault):
     assert store.generation(1).journal.read_text() == host.lines
 
 
-def test_an_engine_of_another_kind_takes_the_units_place_and_back(host):
+def test_an_engine_of_another_kind_replaces_the_unit_and_back(host):
     made(4, unit=OTHER)
     for number in (1, 4, 1, 4):
         assert activate(number)
@@ -40,7 +40,7 @@ def test_an_engine_of_another_kind_takes_the_units_place_and_back(host):
 
 
 @pytest.mark.parametrize("fault", ["broken", "mute"])
-def test_where_an_engine_of_another_kind_fails_the_first_serves_again(host, fault):
+def test_if_an_engine_of_another_kind_fails_the_first_serves_again(host, fault):
     activate(1)
     made(4, unit=OTHER)
     getattr(host, fault).add(4)
@@ -49,7 +49,7 @@ def test_where_an_engine_of_another_kind_fails_the_first_serves_again(host, faul
 
 
 @pytest.mark.parametrize("fault", ["broken", "mute"])
-def test_where_the_second_fails_the_first_serves_again(host, fault):
+def test_if_the_second_fails_the_first_serves_again(host, fault):
     activate(1)
     getattr(host, fault).add(2)
     assert activate(2)
@@ -62,7 +62,7 @@ def test_where_the_second_fails_the_first_serves_again(host, fault):
     )
 
 
-def test_an_engine_that_answers_without_the_key_is_undone(host):
+def test_an_engine_that_answers_without_the_key_is_rolled_back(host):
     activate(1)
     host.open.add(2)
     assert activate(2)
@@ -70,9 +70,9 @@ def test_an_engine_that_answers_without_the_key_is_undone(host):
     assert store.outcome(2)["reason"].startswith("POST /invocations answered 200 without the key")
 
 
-def test_one_that_served_before_may_serve_again_though_routes_of_it_are_open(host):
+def test_a_rollback_accepts_a_generation_with_open_routes(host):
     activate(1)
-    host.open.add(1)  # an earlier zorac-deploy did not look
+    host.open.add(1)  # an earlier zorac-deploy did not check
     host.broken.add(2)
     assert activate(2)
     assert serves(host, 1)
@@ -80,7 +80,7 @@ def test_one_that_served_before_may_serve_again_though_routes_of_it_are_open(hos
     assert serves(host, 1)
 
 
-def test_the_way_back_is_prepared_before_the_engine_is_stopped(host, monkeypatch):
+def test_the_rollback_is_prepared_before_the_engine_is_stopped(host, monkeypatch):
     activate(1)
     prepared = []
     monkeypatch.setattr(service, "stop", lambda *how: (prepared.extend(store.ETC.glob(".*")), host.stop(*how)))
@@ -88,7 +88,7 @@ def test_the_way_back_is_prepared_before_the_engine_is_stopped(host, monkeypatch
     assert {path.name for path in prepared} == {".generation-1", ".generation-2"}
 
 
-def test_one_that_failed_is_not_tried_again_after_a_kill_on_the_way_back(host, monkeypatch):
+def test_a_failed_generation_is_not_retried_after_a_kill_in_the_rollback(host, monkeypatch):
     activate(1)
     host.broken.add(2)
     started = []
@@ -111,7 +111,7 @@ def test_one_that_failed_is_not_tried_again_after_a_kill_on_the_way_back(host, m
 @pytest.mark.parametrize("error", [UnicodeEncodeError("latin-1", "the-key-€", 8, 9, "no"), ValueError("the-key")])
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("known", [1, None])
-def test_an_error_that_nobody_has_foreseen_ends_in_the_way_back(host, monkeypatch, error, back, known):
+def test_an_unexpected_error_is_rolled_back(host, monkeypatch, error, back, known):
     if known:
         activate(known)
     proved = host.prove
@@ -133,7 +133,7 @@ def test_an_error_that_nobody_has_foreseen_ends_in_the_way_back(host, monkeypatc
 
 
 @pytest.mark.parametrize("what", ["unit", "engine_path", "start_timeout_seconds"])
-def test_a_generation_whose_description_lacks_something_ends_in_the_way_back(host, what):
+def test_an_incomplete_description_is_rolled_back(host, what):
     activate(1)
     description = made(4).folder / "generation.json"
     about = json.loads(description.read_text())
@@ -144,7 +144,7 @@ def test_a_generation_whose_description_lacks_something_ends_in_the_way_back(hos
     assert (store.outcome(4)["state"], host.runs) == ("failed", 1)
 
 
-def test_an_activation_that_systemd_gave_up_is_tried_again(host, monkeypatch):
+def test_an_activation_that_systemd_gave_up_is_restarted(host, monkeypatch):
     activation.begin(1, "me")
     words = []
     ticks = iter(range(100))
@@ -161,7 +161,7 @@ def test_an_activation_that_systemd_gave_up_is_tried_again(host, monkeypatch):
     assert words == [("reset-failed", activation.UNIT), ("start", "--no-block", activation.UNIT)]
 
 
-def test_where_both_fail_it_is_said_and_the_first_is_tried_at_boot(host):
+def test_if_both_fail_it_is_reported_and_the_first_starts_at_boot(host):
     activate(1)
     host.broken |= {1, 2}
     assert not activate(2)
@@ -169,7 +169,7 @@ def test_where_both_fail_it_is_said_and_the_first_is_tried_at_boot(host):
     assert store.outcome(2)["back_failure"] == "the engine ended before it answered (exit-code)"
 
 
-def test_the_way_back_is_to_the_last_good_one_if_the_current_one_is_not_proved(host):
+def test_a_rollback_is_to_the_last_good_one_if_the_current_one_is_not_verified(host):
     activate(2)
     activate(1)
     become(store.generation(3), "failed")
@@ -179,7 +179,7 @@ def test_the_way_back_is_to_the_last_good_one_if_the_current_one_is_not_proved(h
     assert store.outcome(3)["previous"] == 1
 
 
-def test_what_runs_and_is_proved_is_not_stopped_unless_that_is_asked_for(host):
+def test_a_verified_engine_is_not_stopped_without_restart(host):
     activate(1)
     assert activate(1)
     assert host.stopped == 0
@@ -188,7 +188,7 @@ def test_what_runs_and_is_proved_is_not_stopped_unless_that_is_asked_for(host):
     assert serves(host, 1)
 
 
-def test_a_start_that_kills_the_host_is_given_up(host, monkeypatch):
+def test_a_start_that_crashes_the_host_is_given_up(host, monkeypatch):
     activate(1)
 
     def cut(_unit):
@@ -207,7 +207,7 @@ def test_a_start_that_kills_the_host_is_given_up(host, monkeypatch):
     assert store.outcome(2)["reason"] == "the host or the activation was killed 3 times during the start"
 
 
-def test_on_a_full_disk_the_engine_that_runs_is_not_stopped(host, monkeypatch):
+def test_on_a_full_disk_the_running_engine_is_not_stopped(host, monkeypatch):
     activate(1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
     assert activate(2)
@@ -215,12 +215,12 @@ def test_on_a_full_disk_the_engine_that_runs_is_not_stopped(host, monkeypatch):
     assert store.outcome(2)["reason"].startswith("1 MiB are free under ")
 
 
-def test_where_the_next_engine_cannot_listen_the_one_that_runs_is_not_stopped(host, monkeypatch):
+def test_if_the_next_engine_cannot_listen_the_running_one_is_not_stopped(host, monkeypatch):
     activate(1)
     made(4, port=8001)
 
     def taken(about, units=()):
-        assert units == {UNIT}  # what they hold will be free
+        assert units == {UNIT}  # their memory will be free
         if about["port"] == 8001:
             raise service.Failure("port 8001 of 127.0.0.1 is in use by nginx (process 7 of nginx.service). ")
 
@@ -230,7 +230,7 @@ def test_where_the_next_engine_cannot_listen_the_one_that_runs_is_not_stopped(ho
     assert store.outcome(4)["reason"].startswith("port 8001 of 127.0.0.1 is in use by nginx")
 
 
-def test_on_a_full_disk_the_one_that_runs_can_be_started_anew(host, monkeypatch):
+def test_on_a_full_disk_the_running_engine_can_be_restarted(host, monkeypatch):
     activate(1)
     activate(2)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
@@ -238,7 +238,7 @@ def test_on_a_full_disk_the_one_that_runs_can_be_started_anew(host, monkeypatch)
     assert serves(host, 2)
 
 
-def test_a_disk_that_fills_up_meanwhile_is_a_failure_too(host, monkeypatch):
+def test_a_disk_that_fills_up_during_the_start_is_a_failure(host, monkeypatch):
     activate(1)
 
     def full(*_):
@@ -250,7 +250,7 @@ def test_a_disk_that_fills_up_meanwhile_is_a_failure_too(host, monkeypatch):
     assert serves(host, 1)
 
 
-def test_only_one_at_a_time(host):
+def test_a_second_activation_is_refused(host):
     activation.begin(1, "me@desk, zorac-deploy up")
     with pytest.raises(activation.Busy, match="generation 1 is being activated, for me@desk, zorac-deploy up"):
         activation.begin(2, "you")
@@ -259,19 +259,19 @@ def test_only_one_at_a_time(host):
 
 
 @pytest.mark.usefixtures("host")
-def test_an_unknown_generation_is_refused_with_those_there_are():
+def test_an_unknown_generation_is_refused_with_the_known_ones():
     with refuses("generation-unknown", r"generation 4 does not exist. Choose one of: 1, 2, 3."):
         activation.begin(4, "me")
     assert store.pending() == {}
 
 
 @pytest.mark.usefixtures("host")
-def test_without_a_record_there_is_nothing_to_do():
+def test_without_a_record_nothing_is_done():
     assert activation.run()
     assert store.current() is None
 
 
-def test_only_a_persons_activation_forgets_what_the_watchdog_counted(host):
+def test_only_a_users_activation_resets_the_watchdogs_counts(host):
     for by, left in ((activation.WATCHDOG, {"helped": [1.0]}), ("me", {})):
         store.set_watch({"helped": [1.0]})
         activation.begin(1, by, restart=True)
@@ -280,7 +280,7 @@ def test_only_a_persons_activation_forgets_what_the_watchdog_counted(host):
     assert serves(host, 1)
 
 
-def test_a_clock_that_jumps_back_does_not_change_which_was_good_last(host, monkeypatch):
+def test_a_clock_that_jumps_back_does_not_change_the_last_good_one(host, monkeypatch):
     clock = iter([2_000_000_000, 2_000_000_000, 1_000_000_000, 1_000_000_000, 0, 0])
     monkeypatch.setattr(activation.time, "time", lambda: next(clock))
     assert all(activate(number) for number in (1, 2, 1))
@@ -290,7 +290,7 @@ def test_a_clock_that_jumps_back_does_not_change_which_was_good_last(host, monke
     assert store.last_good(besides=1).number == 2
 
 
-def test_what_the_engine_logged_is_kept_with_its_generation(host):
+def test_the_engines_log_is_stored_with_its_generation(host):
     host.lines = engine_logs.H100
     assert activate(1)
     assert (store.outcome(1)["engine"], store.outcome(1)["cause"]) == (engine_logs.READ["0.26.0-h100"], "")
@@ -314,7 +314,7 @@ def test_what_the_engine_logged_is_kept_with_its_generation(host):
     ],
 )
 @pytest.mark.parametrize("known", [1, None])
-def test_an_engine_that_is_not_what_was_planned_is_undone(host, logged, plan, cause, says, known):
+def test_an_engine_that_differs_from_its_plan_is_rolled_back(host, logged, plan, cause, says, known):
     made(4, plan=plan)
     host.lines = engine_logs.H100
     if known:
@@ -329,14 +329,14 @@ def test_an_engine_that_is_not_what_was_planned_is_undone(host, logged, plan, ca
     assert store.generation(4).journal.read_text() == logged
 
 
-def test_one_that_does_not_answer_is_told_with_what_it_logged_until_then(host):
+def test_an_engine_without_an_answer_is_reported_with_its_log(host):
     host.lines = "Model loading took 13.58 GiB and 2.7 seconds\ntorch.OutOfMemoryError: CUDA out of memory\n"
     host.broken.add(1)
     activate(1)
     assert store.outcome(1)["engine"] == {"weights_gib": 13.58}
 
 
-def test_on_the_way_back_nothing_is_judged_and_what_is_logged_is_kept(host):
+def test_a_rollback_is_not_compared_with_its_plan_and_its_log_is_stored(host):
     made(4, plan={"predicted": {"weights_gib": 13.58}})
     host.lines = engine_logs.H100
     activate(4)
@@ -349,7 +349,7 @@ def test_on_the_way_back_nothing_is_judged_and_what_is_logged_is_kept(host):
 
 
 @pytest.mark.usefixtures("host")
-def test_the_journal_is_read_once_and_one_that_cannot_be_read_is_no_failure(monkeypatch):
+def test_the_journal_is_read_once_and_an_unreadable_one_is_no_failure(monkeypatch):
     read = []
     monkeypatch.setattr(service, "journal", lambda *what: read.append(what) or "")
     assert activate(1)
@@ -357,7 +357,7 @@ def test_the_journal_is_read_once_and_one_that_cannot_be_read_is_no_failure(monk
     assert store.outcome(1)["engine"] == {}
 
 
-def test_a_new_key_is_in_force_with_its_activation_and_stays_after_a_rollback(host):
+def test_a_new_key_is_valid_with_its_activation_and_after_a_rollback(host):
     activate(1)
     assert activate(2, key="new")
     assert serves(host, 2)
@@ -367,7 +367,7 @@ def test_a_new_key_is_in_force_with_its_activation_and_stays_after_a_rollback(ho
     assert (store.key(), host.stopped) == ("new", 2)
 
 
-def test_a_new_key_alone_is_one_restart_and_is_undone_by_one(host):
+def test_a_new_key_alone_is_one_restart_and_so_is_its_rollback(host):
     activate(1)
     assert activate(1, key="new")
     assert (store.key(), host.stopped, serves(host, 1)) == ("new", 1, True)
@@ -379,7 +379,7 @@ def test_a_new_key_alone_is_one_restart_and_is_undone_by_one(host):
     assert told["reason"] == "the reply is '!!!!', which is no text"
 
 
-def test_where_nothing_is_stopped_yet_the_key_stays_and_the_engine_too(host, monkeypatch):
+def test_if_nothing_is_stopped_the_key_and_the_engine_are_unchanged(host, monkeypatch):
     activate(1)
 
     def taken(*_):
@@ -390,13 +390,13 @@ def test_where_nothing_is_stopped_yet_the_key_stays_and_the_engine_too(host, mon
     assert (store.key(), host.stopped, serves(host, 1)) == ("old", 0, True)
 
 
-def test_where_the_first_fails_with_a_new_key_the_old_one_is_there_again(host):
+def test_if_the_first_fails_with_a_new_key_the_old_key_is_restored(host):
     host.broken = {"new"}
     assert not activate(1, key="new")
     assert (store.key(), list(store.ETC.glob(".*"))) == ("old", [])
 
 
-def test_where_both_fail_the_key_is_the_old_one(host):
+def test_if_both_fail_the_old_key_is_restored(host):
     activate(1)
     host.broken = {"new", 1}
     assert not activate(2, key="new")
@@ -404,7 +404,7 @@ def test_where_both_fail_the_key_is_the_old_one(host):
 
 
 @pytest.mark.usefixtures("host")
-def test_keys_are_for_root_alone_from_their_first_moment_on(monkeypatch):
+def test_keys_are_created_readable_only_by_root(monkeypatch):
     activate(1)
     before, modes = os.umask(0), set()
     stop = service.stop
@@ -420,7 +420,7 @@ def test_keys_are_for_root_alone_from_their_first_moment_on(monkeypatch):
 
 
 @pytest.mark.usefixtures("host")
-def test_the_lock_is_for_its_user_alone(disk):
+def test_only_its_user_can_open_the_lock(disk):
     (disk / "run").mkdir()
     (disk / "run").chmod(0o777)
     activate(1)

@@ -1,4 +1,4 @@
-"""zorac_host/activation.py: killed anywhere, or cut off from its power, it ends as if it had not been."""
+"""zorac_host/activation.py: after a kill or a power cut at any moment, it ends as if nothing had happened."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from zorac_host import activation, store
 
 
 def picture(disk):
-    """All that is on the disk."""
+    """The content of the disk."""
     return {
         path: path.readlink() if path.is_symlink() else path.read_text() if path.is_file() else None
         for path in sorted(disk.rglob("*"))
@@ -21,7 +21,7 @@ def picture(disk):
 
 
 def marks(folder):
-    """What differs where something on the disk does; far quicker than reading it."""
+    """What differs whenever the disk's content does; much faster than reading it."""
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -45,7 +45,7 @@ def restore(disk, pictured):
 
 
 def moments(disk, host, what):
-    """Do `what`, and return what a kill would leave behind before each line of the host's program that is run."""
+    """Run `what`, and return the disk's state before each executed line of the host program."""
     left, last, ours = [], None, str(Path(activation.__file__).parent)
 
     def tracer(frame, *_):
@@ -68,13 +68,13 @@ def moments(disk, host, what):
 
 
 def killed(_host):
-    """Only the activation's process ends; all else goes on."""
+    """Only the activation's process ends; all else continues."""
 
 
 @pytest.mark.parametrize("how", [killed, FakeSystemd.power_cut])
 @pytest.mark.parametrize("fault", ["none", "broken", "mute"])
 @pytest.mark.parametrize(("known", "unit"), [(1, UNIT), (1, OTHER), (None, UNIT)])
-def test_killed_at_any_line_it_ends_as_if_it_had_not_been(host, disk, how, fault, known, unit):
+def test_an_activation_killed_at_any_line_ends_correctly(host, disk, how, fault, known, unit):
     if known:
         activate(known)
     target = made(4, unit=unit).number
@@ -91,7 +91,7 @@ def test_killed_at_any_line_it_ends_as_if_it_had_not_been(host, disk, how, fault
             activation.run()
         expected = target if begun and fault == "none" else known
         if expected:
-            host.wait_until_serving()  # where it was left to systemd
+            host.wait_until_serving()  # if it was left to systemd
             assert serves(host, expected)
         else:
             assert (store.current(), host.runs, enabled(unit)) == (None, None, False)
@@ -101,7 +101,7 @@ def test_killed_at_any_line_it_ends_as_if_it_had_not_been(host, disk, how, fault
 @pytest.mark.parametrize("how", [killed, FakeSystemd.power_cut])
 @pytest.mark.parametrize("fault", ["none", "broken", "mute"])
 @pytest.mark.parametrize("target", [1, 2])
-def test_killed_at_any_line_the_key_fits_the_engine_and_is_the_old_one_or_the_new_one(host, disk, how, fault, target):
+def test_after_a_kill_at_any_line_the_engine_has_the_old_or_the_new_key(host, disk, how, fault, target):
     activate(1)
     before = store.outcome(target)
     setattr(host, fault, {"new"})
@@ -111,13 +111,13 @@ def test_killed_at_any_line_the_key_fits_the_engine_and_is_the_old_one_or_the_ne
         restore(disk, pictured)
         vars(host).update(remembered)
         begun = bool(store.pending()) or store.outcome(target) != before
-        # The watchdog looks only while no activation is on record.
+        # The watchdog checks only while no activation is recorded.
         assert store.pending() or host.key == store.key()
         how(host)
         while store.pending():
             activation.run()
         host.wait_until_serving()
-        if not begun:  # and what was staged is of no use to the next
+        if not begun:  # what was staged is not used by the next one
             activate(1, restart=True)
         done = begun and fault == "none"
         assert serves(host, target if done else 1)

@@ -1,4 +1,4 @@
-"""A bundle is made whole, comes back as it was, and no change of it goes unseen."""
+"""A bundle is complete, unpacks unchanged, and every change of it is detected."""
 
 import json
 import os
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 
 def unpacked(cache):
-    """What lies in the cache, archives opened."""
+    """The unpacked cache, with archives opened."""
     found = {}
     for path in (path for path in cache.rglob("*") if path.is_file()):
         if path.suffix == ".tar":
@@ -46,7 +46,7 @@ _PATHS = st.builds("{}/{}".format, st.sampled_from(["wheels", "sources", "packag
 
 @settings(max_examples=100)
 @given(files=st.dictionaries(_PATHS, st.binary(max_size=5000), max_size=8), part_size=st.integers(1000, 30000))
-def test_any_files_in_parts_of_any_size_come_back_as_they_were(files, part_size):
+def test_files_in_parts_of_any_size_unpack_unchanged(files, part_size):
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
         patch.setattr(platformdirs, "user_cache_path", lambda _: Path(scratch) / "cache")
         made = bundle(Path(scratch) / "b", files, part_size)
@@ -57,7 +57,7 @@ def test_any_files_in_parts_of_any_size_come_back_as_they_were(files, part_size)
 
 @settings(max_examples=200)
 @given(data=st.data())
-def test_any_flipped_bit_is_seen(data):
+def test_any_flipped_bit_is_detected(data):
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
         patch.setattr(platformdirs, "user_cache_path", lambda _: Path(scratch) / "cache")
         made = bundle(Path(scratch) / "b", part_size=1000)
@@ -123,7 +123,7 @@ def _newer(made):
         (shutil.rmtree, "has no bundle"),
     ],
 )
-def test_what_is_not_whole_is_refused_and_named(tmp_path, cache, harm, says):
+def test_an_incomplete_bundle_is_refused_with_the_part(tmp_path, cache, harm, says):
     made = bundle(tmp_path / "b", part_size=1000)
     harm(made)
     for command in (["bundle", "inspect", str(made), "--verify"], ["up", "--bundle", str(made)]):
@@ -135,7 +135,7 @@ def test_what_is_not_whole_is_refused_and_named(tmp_path, cache, harm, says):
 
 
 @pytest.mark.parametrize("path", ["model/../../etc/passwd", "/etc/passwd", "model//x", "other/x", "model"])
-def test_a_path_that_leads_out_of_the_bundle_is_refused(tmp_path, path):
+def test_a_path_outside_the_bundle_is_refused(tmp_path, path):
     made = bundle(tmp_path / "b")
     text = (made / "bundle.json").read_text().replace("model/M/config.json", path)
     (made / "bundle.json").write_text(text)
@@ -144,7 +144,7 @@ def test_a_path_that_leads_out_of_the_bundle_is_refused(tmp_path, path):
         bundles.unpack(made)
 
 
-def test_a_file_that_is_not_listed_is_refused(tmp_path, cache):
+def test_an_unlisted_file_is_refused(tmp_path, cache):
     listed = bundles.read(bundle(tmp_path / "b")).files
     with pytest.raises(Refused, match=r"model/M/config.json is not in bundle.json"):
         bundles.unpack(bundle(tmp_path / "more", listed=listed[:2]))
@@ -155,7 +155,7 @@ def test_a_file_that_is_not_listed_is_refused(tmp_path, cache):
     assert not list((cache / "bundles").iterdir())
 
 
-def test_what_was_unpacked_serves_again_and_needs_no_parts(tmp_path):
+def test_an_unpacked_bundle_is_reused_without_its_parts(tmp_path):
     made = bundle(tmp_path / "b")
     first = bundles.unpack(made)
     for part in made.glob("part-*"):
@@ -167,7 +167,7 @@ def test_what_was_unpacked_serves_again_and_needs_no_parts(tmp_path):
     assert first["offline_packages_bytes"] > 0
 
 
-def test_unpacking_that_is_stopped_leaves_nothing(tmp_path, cache):
+def test_an_interrupted_unpacking_leaves_nothing(tmp_path, cache):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -177,13 +177,13 @@ def test_unpacking_that_is_stopped_leaves_nothing(tmp_path, cache):
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_no_room_to_unpack(tmp_path, cache):
+def test_no_space_to_unpack(tmp_path, cache):
     with pytest.raises(Refused, match=r"unpacking the bundle needs 0.0 GiB under .*, but 0.0 GiB are free"):
         bundles.unpack(bundle(tmp_path / "b"))
     assert not list((cache / "bundles").iterdir())
 
 
-def test_inspect_says_what_is_inside(tmp_path):
+def test_inspect_lists_the_content(tmp_path):
     made = bundle(tmp_path / "b", absent=["a driver: the host must have one."])
     outcome = CliRunner().invoke(cli, ["bundle", "inspect", str(made), "--verify"])
     assert outcome.exit_code == 0, outcome.output
@@ -205,14 +205,14 @@ def test_a_part_size(tmp_path, monkeypatch, size, given):
 
 
 @pytest.mark.parametrize("size", ["0M", "1023K", "-1G", "60", "1e3M", "x"])
-def test_a_part_size_that_is_none(size):
+def test_an_invalid_part_size(size):
     words = ["--engine", "e", "--system", "debian12", "--model", "m", "--output", "o", "--part-size", size]
     outcome = CliRunner().invoke(cli, ["bundle", "create", *words])
     assert outcome.exit_code == 2
     assert "is not a size. Give at least 1M" in outcome.output
 
 
-def test_a_bundle_holds_its_model():
+def test_a_bundle_has_its_model():
     outcome = CliRunner().invoke(cli, ["up", "--bundle", "b", "--model", "m"])
     assert outcome.exit_code == 2
     assert "Remove --model" in outcome.output

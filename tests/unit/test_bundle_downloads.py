@@ -1,4 +1,4 @@
-"""What a bundle is made of is downloaded by pip and apt: the real ones, from folders of this test."""
+"""The content of a bundle is downloaded by pip and apt: the real ones, from directories of this test."""
 
 import io
 import os
@@ -21,7 +21,7 @@ from zorac_deploy.errors import ZoracDeployError
         ("3.13", {"networkx==3.7", "numpy==2.4.6", "six==1.17.0"}, set()),
     ],
 )
-def test_a_lock_is_read_for_the_hosts_python(python, has, lacks):
+def test_a_lock_is_evaluated_for_the_hosts_python(python, has, lacks):
     lock = wheels._lock_file("cuda-0.26.0").read_text()
     found = [line.split(" --hash=") for line in wheels.requirements(lock, about.System(python, 36))]
     assert all(len(words) > 1 and all(word.startswith("sha256:") for word in words[1:]) for words in found)
@@ -41,7 +41,7 @@ def wheel(folder, name, tag="py3-none-any"):
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
-    """A folder with wheels that pip takes for all there is."""
+    """A directory with wheels as pip's only source."""
     folder = tmp_path / "shelf"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -60,7 +60,7 @@ def fetch(tmp_path, monkeypatch, lock, name="some"):
     return {path.name for path in (tmp_path / "got" / "wheels").iterdir()}
 
 
-def test_pip_takes_the_wheel_of_the_hosts_python(tmp_path, shelf, monkeypatch):
+def test_pip_downloads_the_wheel_for_the_hosts_python(tmp_path, shelf, monkeypatch):
     hashes = []
     for tag in ("cp311-cp311-manylinux_2_28_x86_64", "cp313-cp313-manylinux_2_28_x86_64"):
         made = wheel(shelf, "thing-1.0", tag)
@@ -78,9 +78,9 @@ def test_a_wheel_with_another_hash_is_refused_in_pips_words(tmp_path, shelf, mon
         fetch(tmp_path, monkeypatch, f"thing==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
 
 
-def test_what_llama_cpp_is_built_from_is_fetched_as_source(tmp_path, shelf, monkeypatch):
+def test_llama_cpps_sources_are_downloaded(tmp_path, shelf, monkeypatch):
     source = "llama_cpp_python-0.3.36"
-    wheel(shelf, source)  # pip would rather take it
+    wheel(shelf, source)  # pip would prefer it
     with tarfile.open(shelf / f"{source}.tar.gz", "w:gz") as archive:
         for name, text in (("PKG-INFO", "Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: 0.3.36\n"), *_BACKEND):
             member = tarfile.TarInfo(f"{source}/{name}")
@@ -93,7 +93,7 @@ def test_what_llama_cpp_is_built_from_is_fetched_as_source(tmp_path, shelf, monk
     assert [path.name for path in (tmp_path / "got" / "sources").iterdir()] == [f"{source}.tar.gz"]
 
 
-# A build backend that knows its metadata, for pip asks for them.
+# A build backend with metadata, which pip requests.
 _BACKEND = (
     ("pyproject.toml", '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'),
     (
@@ -110,7 +110,7 @@ _BACKEND = (
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
-    """A Debian archive with two packages, of which one needs the other, as all that apt knows."""
+    """A Debian archive with two packages, one of which requires the other, as apt's only source."""
     folder = tmp_path / "archive"
     entries = []
     for name, version, needs in (("first", "1:2.0", "second"), ("second", "1.0~rc1", "")):
@@ -141,7 +141,7 @@ needs_apt = pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs ap
 
 @needs_apt
 @pytest.mark.usefixtures("archive")
-def test_apt_brings_packages_with_what_they_need_and_an_index(tmp_path):
+def test_apt_downloads_packages_with_their_dependencies_and_an_index(tmp_path):
     assert packages.download(["first"], tmp_path / "got", lambda *_: None) == ("first", "second")
     assert {path.name for path in (tmp_path / "got").iterdir()} == {"Packages", "first_1.2.0.deb", "second_1.0~rc1.deb"}
     index = (tmp_path / "got" / "Packages").read_text()
@@ -152,6 +152,6 @@ def test_apt_brings_packages_with_what_they_need_and_an_index(tmp_path):
 
 @needs_apt
 @pytest.mark.usefixtures("archive")
-def test_a_package_that_apt_does_not_know(tmp_path):
+def test_an_unknown_package_is_refused(tmp_path):
     with pytest.raises(ZoracDeployError, match=r"(?s)Unable to locate package third.*--no-packages"):
         packages.download(["third"], tmp_path / "got", lambda *_: None)

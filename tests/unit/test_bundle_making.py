@@ -1,4 +1,4 @@
-"""How a bundle is made, with fakes in place of what downloads."""
+"""How a bundle is created, with fakes for the downloads."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 @pytest.fixture
 def downloads(monkeypatch):
-    """Fakes that download one wheel and one package; the words that they were given."""
+    """Fakes that download one wheel and one package; their arguments."""
     asked = {}
 
     def fake_wheels(engine, system, indexes, folder, on_step):
@@ -43,7 +43,7 @@ def wish(folder, **changes):
     return bundles.Wish(**{"engine": "cpu-0.32.0", "system": "debian12", "model": str(folder)} | changes)
 
 
-def test_a_bundle_is_made_and_unpacked(tmp_path, model_folder, downloads, cache):
+def test_a_bundle_is_created_and_unpacked(tmp_path, model_folder, downloads, cache):
     made = bundles.create(wish(model_folder), tmp_path / "out", 500)
     assert made == bundles.read(tmp_path / "out")
     assert (made.engine.lock, made.python, made.model.format) == ("cpu-0.32.0", "3.11", "safetensors")
@@ -60,7 +60,7 @@ def test_a_bundle_is_made_and_unpacked(tmp_path, model_folder, downloads, cache)
 
 
 @pytest.mark.usefixtures("downloads")
-def test_a_model_of_a_hub_is_bundled_as_the_commit_that_it_was(tmp_path, model_folder, monkeypatch):
+def test_a_hubs_model_is_bundled_at_its_commit(tmp_path, model_folder, monkeypatch):
     with Hub("org/name", {path.name: path.read_bytes() for path in model_folder.iterdir()}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         made = bundles.create(wish("hf://org/name"), tmp_path / "out", 500)
@@ -70,7 +70,7 @@ def test_a_model_of_a_hub_is_bundled_as_the_commit_that_it_was(tmp_path, model_f
 
 
 @pytest.mark.usefixtures("downloads")
-def test_the_same_content_is_the_same_bundle(tmp_path, model_folder):
+def test_the_same_content_gives_the_same_bundle(tmp_path, model_folder):
     for name in ("one", "two"):
         bundles.create(wish(model_folder), tmp_path / name, 500)
     assert bundles.digest(tmp_path / "one") == bundles.digest(tmp_path / "two")
@@ -85,7 +85,7 @@ def test_a_gguf_file_is_a_model_too(tmp_path):
     assert Path(said["llama_cpp_archive"]).read_bytes() == b"source"
 
 
-def test_what_is_not_inside_is_said(tmp_path, model_folder, downloads):
+def test_missing_content_is_reported(tmp_path, model_folder, downloads):
     made = bundles.create(wish(model_folder, engine="cuda-0.26.0", system="ubuntu24.04"), tmp_path / "out", 500)
     assert (made.python, made.packages, downloads["packages"]) == ("3.12", (), [])
     assert made.absent[0].startswith("Debian packages (this machine runs debian12)")
@@ -114,9 +114,7 @@ def test_what_is_not_inside_is_said(tmp_path, model_folder, downloads):
         ({"with_packages": False, "more_packages": ("g++",)}, "settings-invalid", "--package needs a machine"),
     ],
 )
-def test_what_cannot_be_bundled_is_refused_before_anything_is_downloaded(
-    tmp_path, model_folder, downloads, changes, refusal, says
-):
+def test_an_invalid_bundle_is_refused_before_the_download(tmp_path, model_folder, downloads, changes, refusal, says):
     with pytest.raises(Refused, match=says) as refused:
         bundles.create(wish(model_folder, **changes), tmp_path / "out", 500)
     assert refused.value.refusal == refusal
@@ -124,16 +122,14 @@ def test_what_cannot_be_bundled_is_refused_before_anything_is_downloaded(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_whose_name_no_bundle_may_have_is_refused_before_anything_is_downloaded(
-    tmp_path, model_folder, downloads
-):
+def test_an_invalid_model_name_is_refused_before_the_download(tmp_path, model_folder, downloads):
     named = model_folder.rename(tmp_path / "{{ 1 }}")
     with pytest.raises(Refused, match=r"'\{\{ 1 \}\}'.*Rename the model"):
         bundles.create(wish(named), tmp_path / "out", 500)
     assert not downloads
 
 
-def test_an_output_that_exists_is_left_alone(tmp_path, model_folder, downloads):
+def test_an_existing_output_is_not_changed(tmp_path, model_folder, downloads):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()
     with pytest.raises(Refused, match="out exists"):
@@ -149,25 +145,25 @@ def test_an_output_that_cannot_be_written(model_folder, downloads):
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_no_room_for_the_download(tmp_path, model_folder, downloads):
+def test_no_space_for_the_download(tmp_path, model_folder, downloads):
     with pytest.raises(Refused, match="the download needs"):
         bundles.create(wish(model_folder), tmp_path / "out", 500)
     assert downloads == {}
 
 
 @pytest.mark.usefixtures("downloads")
-def test_no_room_for_the_bundle(tmp_path, model_folder, cache, monkeypatch):
+def test_no_space_for_the_bundle(tmp_path, model_folder, cache, monkeypatch):
     usage = shutil.disk_usage("/")
     free = lambda folder: usage._replace(free=5 if "out" in str(folder) else 2**40)  # noqa: E731
     monkeypatch.setattr(unpacking.shutil, "disk_usage", free)
     with pytest.raises(Refused, match=r"the bundle needs .* GiB under .*/out"):
         bundles.create(wish(model_folder), tmp_path / "out", 500)
-    assert list((cache / "bundle-downloads").rglob("some.whl"))  # kept for the next try
+    assert list((cache / "bundle-downloads").rglob("some.whl"))  # stored for the next try
 
 
 @pytest.mark.parametrize("at", ["download the wheels", "write the parts"])
 @pytest.mark.usefixtures("downloads")
-def test_making_that_is_stopped_leaves_no_bundle_and_keeps_what_came(tmp_path, model_folder, cache, at):
+def test_an_interrupted_creation_leaves_no_bundle_and_keeps_the_downloads(tmp_path, model_folder, cache, at):
     def stop(doing, _):
         if doing == at:
             raise KeyboardInterrupt
@@ -176,7 +172,7 @@ def test_making_that_is_stopped_leaves_no_bundle_and_keeps_what_came(tmp_path, m
         bundles.create(wish(model_folder), tmp_path / "out", 500, stop)
     assert not list(tmp_path.glob("out*"))
     assert list((cache / "bundle-downloads").rglob("some.whl"))
-    (tmp_path / "out.partial").mkdir()  # as one that was killed leaves it
+    (tmp_path / "out.partial").mkdir()  # as a killed run leaves it
     bundles.create(wish(model_folder), tmp_path / "out", 500)
     assert not (tmp_path / "out.partial").exists()
 
@@ -193,7 +189,7 @@ def test_a_model_that_changes_while_it_is_read(tmp_path, model_folder):
 
 
 @pytest.mark.usefixtures("downloads")
-def test_a_gguf_file_of_a_hubs_cache_is_bundled_by_its_name(tmp_path):
+def test_a_gguf_file_in_a_hubs_cache_is_bundled_by_its_name(tmp_path):
     repository = tmp_path / "models--org--small"
     for folder in ("blobs", "snapshots/0123abc"):
         (repository / folder).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The checks of `smoke` against a stub server (a stand-in, for a real engine shows none of these faults)."""
+"""The checks of `smoke` against a stub server: a real engine has none of these faults."""
 
 import contextlib
 import json
@@ -94,7 +94,7 @@ def test_each_fault_fails_its_own_check(endpoint_of, differences, failed):
     assert chat.smoke(endpoint_of(**differences)).failed == failed
 
 
-def test_a_server_that_is_not_there_fails_everything():
+def test_an_unreachable_server_fails_every_check():
     outcome = chat.smoke(chat.Endpoint("http://127.0.0.1:9", "small", "key"))
     assert len(outcome.failed) == 5
 
@@ -107,13 +107,13 @@ def test_speed_comes_from_the_servers_count_not_from_chunks():
     assert measures == chat.Measures(0.5, 10.0, 41, 5)
 
 
-def test_a_reply_that_is_refused_says_why(endpoint_of):
+def test_a_refused_reply_has_the_reason(endpoint_of):
     with pytest.raises(EndpointFailed, match=r"400.*roles must alternate"):
         "".join(chat.Reply(endpoint_of(status=400), [{"role": "user", "content": "hi"}], 9))
 
 
 def hostile(endpoint_of, path, body, kind="application/json", endless=False):
-    """An endpoint that answers one path with `body`, over and over if it is endless."""
+    """An endpoint that answers one path with `body`, repeatedly if it is endless."""
 
     def answer(self):
         self.send_response(200)
@@ -179,7 +179,7 @@ def test_a_hostile_stream_fails_its_check(endpoint_of, body):
 
 
 @pytest.mark.parametrize("body", HOSTILE_STREAMS.values(), ids=HOSTILE_STREAMS)
-def test_a_reply_from_a_hostile_stream_is_text_or_an_error_of_ours(endpoint_of, body):
+def test_a_hostile_stream_gives_text_or_our_own_error(endpoint_of, body):
     reply = chat.Reply(hostile(endpoint_of, STREAM, body, "text/event-stream"), [{"role": "user", "content": "hi"}], 9)
     with contextlib.suppress(EndpointFailed):
         assert "".join(reply) in ("", "hi")
@@ -223,17 +223,17 @@ def test_a_hostile_list_of_routes_fails_its_check(endpoint_of, body):
         ("/openapi.json", b" " * 2**20, ["unauthorized"]),
         (STREAM, b"data: " + b"x" * 2**20, ["zorac-summary", "completion"]),  # a line without an end
         (STREAM, b": still here\n\n" * 2**12, ["zorac-summary", "completion"]),  # comments
-        (STREAM, event(**TEXT) * 2**10, ["zorac-summary", "completion"]),  # more tokens than were asked for
+        (STREAM, event(**TEXT) * 2**10, ["zorac-summary", "completion"]),  # more tokens than requested
     ],
 )
-def test_an_endless_answer_is_ended(endpoint_of, monkeypatch, path, body, failed):
+def test_an_endless_answer_is_cut_off(endpoint_of, monkeypatch, path, body, failed):
     monkeypatch.setattr(chat, "_ANSWER_LIMIT_BYTES", 2**20)
     began = time.monotonic()
     assert chat.smoke(hostile(endpoint_of, path, body, endless=True)).failed == failed
     assert time.monotonic() - began < 10
 
 
-def test_an_endpoint_that_keeps_the_line_open_without_a_word_is_left(endpoint_of, monkeypatch):
+def test_a_stream_without_text_times_out(endpoint_of, monkeypatch):
     def drip(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
@@ -249,12 +249,12 @@ def test_an_endpoint_that_keeps_the_line_open_without_a_word_is_left(endpoint_of
 
 
 @pytest.mark.parametrize(("reason", "cut"), [("length", True), ("stop", False), (None, False)])
-def test_a_reply_says_whether_the_limit_cut_it(endpoint_of, reason, cut):
+def test_a_reply_knows_whether_the_limit_cut_it_off(endpoint_of, reason, cut):
     end = {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
     reply = chat.Reply(hostile(endpoint_of, STREAM, event(**TEXT) + event(**end)), [], 9)
     assert "".join(reply) == "hi"
     assert reply.cut is cut
 
 
-def test_the_key_is_not_in_the_endpoints_own_words():
+def test_the_endpoints_repr_has_no_key():
     assert "sesame" not in repr(chat.Endpoint("http://h", "m", "sesame"))

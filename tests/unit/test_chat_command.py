@@ -1,4 +1,4 @@
-"""`zorac-deploy chat`: what is typed, and what is shown of a reply."""
+"""`zorac-deploy chat`: its input, and its output of a reply."""
 
 import threading
 import types
@@ -15,7 +15,7 @@ from zorac_deploy.errors import EndpointFailed
 
 @pytest.fixture
 def model(monkeypatch):
-    """A fake of the model's side: what it was asked, and how it replies."""
+    """A fake model: the requests, and its replies."""
     fake = types.SimpleNamespace(asked=[], cut=False)
 
     class FakeReply:
@@ -36,7 +36,7 @@ def model(monkeypatch):
 
 @pytest.fixture
 def typed(model, monkeypatch):
-    """Converse with what is typed at a terminal, and return what the model was asked."""
+    """Converse with the input of a terminal, and return the model's requests."""
 
     def converse(keys):
         monkeypatch.setattr(chatting, "output", Terminal(force_terminal=True))
@@ -62,7 +62,7 @@ PAUSE, UP, PASTE = "(a person reads)", "\x1b[A", "\x1b[200~{}\x1b[201~"
         ("hi\r", [["hi"]]),
         ("hi\rmore\r", [["hi"], ["hi", "reply 1", "more"]]),
         ("one\r/new\rtwo\r", [["one"], ["two"]]),
-        ("one\r/new\r" + PAUSE + UP + UP + "\r", [["one"], ["one"]]),  # what was asked before
+        ("one\r/new\r" + PAUSE + UP + UP + "\r", [["one"], ["one"]]),  # earlier questions
         ("ac\x1b[Db\r", [["abc"]]),  # the cursor goes left
         (PASTE.format("one\ntwo") + "\r", [["one\ntwo"]]),
         ("one\x1b\rtwo\r", [["one\ntwo"]]),  # Alt-Enter
@@ -72,18 +72,18 @@ PAUSE, UP, PASTE = "(a person reads)", "\x1b[A", "\x1b[200~{}\x1b[201~"
         ("/quit\rhi\r", []),
     ],
 )
-def test_what_is_typed_is_what_the_model_is_asked(typed, keys, asked):
+def test_the_model_gets_the_typed_text(typed, keys, asked):
     assert typed(keys) == asked
 
 
-def test_help_lists_the_commands_and_a_typo_is_told(typed, capsys):
+def test_help_lists_the_commands_and_so_does_a_typo(typed, capsys):
     typed("/help\r/nwe\r")
     shown = capsys.readouterr().out
     assert shown.count("/new      Begin a new conversation") == 2
     assert "Unknown command /nwe." in shown
 
 
-def test_lines_of_a_file_are_questions_one_by_one(model, monkeypatch):
+def test_each_line_of_a_file_is_a_question(model, monkeypatch):
     lines = iter(["one", "two"])
     monkeypatch.setattr(chatting.output, "input", lambda _: next(lines, None) or chatting.sys.exit(0))
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""Words in, words and exit codes out: what needs no host."""
+"""The command line as far as it needs no host: arguments, output and exit codes."""
 
 import ast
 import json
@@ -51,7 +51,7 @@ def run(*arguments):
         (["sandbox", "shell", "nowhere"], 50, "no sandbox named nowhere"),
     ],
 )
-def test_bad_words_have_a_message_and_a_code_and_no_traceback(arguments, code, says, tmp_path, monkeypatch):
+def test_invalid_arguments_give_a_message_and_a_code_but_no_traceback(arguments, code, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("ZORAC_DEPLOY_INVENTORY", raising=False)
@@ -70,14 +70,14 @@ def test_an_unreachable_host(tmp_path):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_a_script_of_the_shell(shell):
+def test_completion_prints_a_script_for_the_shell(shell):
     outcome = run("completion", shell)
     assert outcome.exit_code == 0
     assert "_ZORAC_DEPLOY_COMPLETE" in outcome.output
 
 
 def commands():
-    """Every command of the first level by its name, as it is listed and as it is."""
+    """Every top-level command by its name, as listed and as imported."""
     with click.Context(cli) as context:
         return {
             name: (cli.get_command(context, name), cli.resolve_command(context, [name])[1])
@@ -166,7 +166,7 @@ main()
 
 
 def started(*arguments, complete=None):
-    """A process of its own: what it printed, and which packages it imported."""
+    """A separate process: its output, and the packages that it imported."""
     environment = {**os.environ, "PYTHONPATH": str(content.root())}
     if complete is not None:
         words = ["zorac-deploy", *complete]
@@ -184,7 +184,7 @@ def started(*arguments, complete=None):
     ("arguments", "complete"),
     [(["--help"], None), (["--version"], None), (["completion", "bash"], None), ([], ["st"]), ([], ["--"])],
 )
-def test_what_runs_no_command_imports_nothing_that_is_slow(arguments, complete):
+def test_help_and_completion_import_no_slow_package(arguments, complete):
     said, imported = started(*arguments, complete=complete)
     assert said
     assert not imported & HEAVY
@@ -200,7 +200,7 @@ def test_completion_knows_every_option(name):
     options = {each for param in command.get_params(context) if isinstance(param, click.Option) for each in param.opts}
     options |= {each for param in command.get_params(context) for each in param.secondary_opts}
     assert {line.partition(",")[2] for line in said.split()} == {each for each in options if each.startswith("--")}
-    if name.split()[0] not in ("bundle", "quantize"):  # whose options name systems and recipes
+    if name.split()[0] not in ("bundle", "quantize"):  # their options name systems and recipes
         assert imported & HEAVY <= {"rich"}
 
 
@@ -235,5 +235,5 @@ def test_the_environment_variables_that_the_help_names_are_read(name, monkeypatc
     assert value in done.output
 
 
-def test_the_profiles_are_named_in_the_help():
+def test_the_help_lists_the_profiles():
     assert f"Profile for --host: {', '.join(inventory.shipped_profiles())}." in run("up", "--help").output

@@ -1,4 +1,4 @@
-"""zorac_deploy/client.py: Zorac's settings fit what is served, and nobody else's settings are touched."""
+"""zorac_deploy/client.py: Zorac's settings match the deployment, and other settings are unchanged."""
 
 import json
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ FITTING = {"VLLM_BASE_URL": "http://tower:8000/v1", "MAX_INPUT_TOKENS": "23014",
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    """Zorac's settings, in a folder that is there."""
+    """Zorac's settings file in an existing directory."""
     monkeypatch.delenv("ZORAC_CONFIG_FILE", raising=False)
     monkeypatch.setenv("ZORAC_DIR", str(tmp_path))
     return tmp_path / "config.json"
@@ -31,7 +31,7 @@ def test_a_german_conversation_leaves_room_for_the_whole_answer(context):
     assert fits.max_input_tokens * 1.19 + 64 + fits.max_output_tokens <= context
 
 
-def test_what_is_read_and_what_is_written_fit_into_every_context():
+def test_input_and_output_fit_into_every_context():
     for context in range(256, 262145):
         fits = client.limits(context)
         assert 0 < fits.max_output_tokens < fits.max_input_tokens
@@ -66,26 +66,26 @@ def test_the_settings_are_where_zorac_looks_for_them(tmp_path, monkeypatch):
         (False, "2001:db8::8", "[2001:db8::8]"),
     ],
 )
-def test_the_address_is_one_that_this_machine_reaches(local, listen, address):
+def test_the_address_is_reachable_from_this_machine(local, listen, address):
     connection = SimpleNamespace(target=Target("tower", "headless", "192.0.2.7", local=local))
     found = SimpleNamespace(listen=listen, port=8000, model="m", max_model_len=None)
     fitting = client.settings(connection, found, "k")
     assert fitting == {"VLLM_BASE_URL": f"http://{address}:8000/v1", "VLLM_API_KEY": "k", "VLLM_MODEL": "m"}
 
 
-def test_where_zorac_was_never_used_nothing_is_written(tmp_path, monkeypatch):
+def test_without_zorac_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("ZORAC_CONFIG_FILE", str(tmp_path / "never" / "config.json"))
     assert "nothing written" in client.write(FITTING)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_settings_are_for_their_owner_alone(file):
+def test_new_settings_are_readable_only_by_their_owner(file):
     assert client.write(FITTING) == f"written to {file}"
     assert json.loads(file.read_text()) == FITTING
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_all_else_in_the_file_stays(file):
+def test_other_settings_are_unchanged(file):
     file.write_text(json.dumps({"TEMPERATURE": "0.2", "MAX_INPUT_TOKENS": "9"}))
     client.write(FITTING)
     assert json.loads(file.read_text()) == {"TEMPERATURE": "0.2", **FITTING}
@@ -93,7 +93,7 @@ def test_all_else_in_the_file_stays(file):
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_settings_for_another_server_are_left_alone(file):
+def test_settings_for_another_server_are_unchanged(file):
     text = '{"VLLM_BASE_URL": "https://other/v1"}'
     file.write_text(text)
     assert client.write(FITTING) == f"{file} is for https://other/v1: not changed"
@@ -101,14 +101,14 @@ def test_settings_for_another_server_are_left_alone(file):
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"[1]", b"\xff"])
-def test_what_are_no_settings_is_said_and_left_as_it_is(file, content):
+def test_an_invalid_settings_file_is_reported_and_unchanged(file, content):
     file.write_bytes(content)
     with pytest.raises(ZoracDeployError, match="Repair or remove it"):
         client.write(FITTING)
     assert file.read_bytes() == content
 
 
-def test_a_person_who_asks_for_it_has_them_written_wherever_zorac_looks(tmp_path, monkeypatch):
+def test_on_request_the_settings_are_always_written(tmp_path, monkeypatch):
     monkeypatch.delenv("ZORAC_CONFIG_FILE", raising=False)
     monkeypatch.setenv("ZORAC_DIR", str(tmp_path / "never-used"))
     file = tmp_path / "never-used" / "config.json"

@@ -1,4 +1,4 @@
-"""zorac_deploy/compatibility.py: what goes together is let through, what does not is refused with its cure."""
+"""zorac_deploy/compatibility.py: compatible setups pass, others are refused with a cure."""
 
 import copy
 import itertools
@@ -13,7 +13,7 @@ ENGINE = "cuda-0.26.0"
 
 
 def host(device="0x2684", loaded="580.159.04", gpus=()):
-    """The facts of a host with one card; 0x2684 is an RTX 4090."""
+    """The facts of a host with one GPU; 0x2684 is an RTX 4090."""
     cards = [{"address": "0000:01:00.0", "device": device, "driver": "nvidia"}]
     return {
         "cards": cards,
@@ -58,7 +58,7 @@ def two_cards(**gpu):
         ("0x2b85", "Blackwell", "12.0", "open-only"),  # RTX 5090
     ],
 )
-def test_cards_are_known_by_their_pci_id(device, name, compute, modules):
+def test_gpus_are_identified_by_their_pci_id(device, name, compute, modules):
     row = compatibility.generation(LOCK, device)
     assert (row["name"], row["compute"], row["modules"]) == (name, compute, modules)
 
@@ -69,18 +69,18 @@ def test_ranges_of_ids_do_not_overlap():
     assert all(earlier[1] < later[0] for earlier, later in itertools.pairwise(bounds))
 
 
-def test_a_4090_with_a_good_driver_and_fp8_goes_through():
+def test_a_4090_with_a_working_driver_and_fp8_passes():
     decision = decide(host(), dtype="fp8")
     assert decision["modules"] == "open"
     assert [card["compute"] for card in decision["cards"]] == ["8.9"]
 
 
-def test_what_a_working_driver_says_goes_before_the_table():
+def test_a_working_drivers_values_override_the_table():
     gpu = {"address": "0000:01:00.0", "compute": "9.9", "name": "NVIDIA Future"}
     assert decide(host(device="0xffff", gpus=[gpu]))["cards"][0]["name"] == "NVIDIA Future"
 
 
-def test_a_card_that_only_the_driver_sees_counts():
+def test_a_gpu_that_only_the_driver_knows_counts():
     facts = host(gpus=[{"address": "0000:00:05.0", "compute": "9.0", "name": "NVIDIA H100"}])
     assert decide({**facts, "cards": []})["cards"][0]["compute"] == "9.0"
 
@@ -99,14 +99,14 @@ def test_a_card_that_only_the_driver_sees_counts():
         (host(), {"planned": "550.163.01"}, "driver-too-old", "the planned driver is 550.163.01"),
     ],
 )
-def test_what_does_not_go_together_is_refused(facts, options, refusal, says):
+def test_incompatible_setups_are_refused(facts, options, refusal, says):
     with pytest.raises(Refused) as fault:
         decide(facts, **options)
     assert fault.value.refusal == refusal
     assert says in str(fault.value)
 
 
-def test_the_action_gives_the_decision_or_the_refusal():
+def test_the_action_returns_the_decision_or_the_refusal():
     asked = {"facts": two_cards(used_mib=3100), "engine": ENGINE, "cards": ["GPU-4090"]}
     assert actions.check_compatibility(asked)["result"]["selected"][0]["uuid"] == "GPU-4090"
     refused = actions.check_compatibility({**asked, "gpu_memory_utilization": 0.92, "units": ["vllm.service"]})
@@ -115,7 +115,7 @@ def test_the_action_gives_the_decision_or_the_refusal():
     assert refused["refusal"]["exit_code"] == 78
 
 
-def test_a_driver_that_is_going_to_be_installed_is_the_one_that_counts():
+def test_the_driver_to_be_installed_counts():
     decide(host(loaded=None), planned="580.95.05")
 
 
@@ -128,7 +128,7 @@ def test_a_branch_stands_for_its_newest_version(planned, enough):
             decide(host(loaded=None), planned=planned)
 
 
-def test_a_card_that_is_too_old_leaves_the_work_to_the_other():
+def test_an_unsupported_gpu_is_not_chosen():
     facts = host()
     old = {**copy.deepcopy(facts["cards"][0]), "address": "0000:00:01.0", "device": "0x1b06"}
     decision = decide({**facts, "cards": [old, *facts["cards"]]})
@@ -136,38 +136,38 @@ def test_a_card_that_is_too_old_leaves_the_work_to_the_other():
     assert [card["address"] for card in decision["selected"]] == ["0000:01:00.0"]
 
 
-def test_a_card_older_than_the_lock_may_drive_the_monitor():
+def test_an_unknown_old_gpu_may_drive_the_monitor():
     facts = host()
     ancient = {**facts["cards"][0], "address": "0000:00:01.0", "device": "0x0a65"}  # GeForce 210
     assert len(decide({**facts, "cards": [ancient, *facts["cards"]]})["cards"]) == 1
 
 
-def test_blackwell_takes_open_modules_whatever_stands_beside_it():
+def test_blackwell_needs_open_modules_beside_any_gpu():
     facts = host(device="0x2b85")
     old = {**facts["cards"][0], "address": "0000:02:00.0", "device": "0x1b06"}
     assert decide({**facts, "cards": [*facts["cards"], old]})["modules"] == "open"
 
 
-def test_the_card_with_the_monitor_is_left_alone():
+def test_the_gpu_with_the_monitor_is_not_chosen():
     assert [card["uuid"] for card in decide(two_cards())["selected"]] == ["GPU-3090"]
 
 
-def test_the_larger_card_is_taken_where_no_monitor_is():
+def test_the_larger_gpu_is_chosen_without_a_monitor():
     facts = two_cards() | {"monitors": []}
     facts["gpus"][0]["total_mib"] = 49140
     assert decide(facts)["selected"][0]["uuid"] == "GPU-4090"
 
 
 @pytest.mark.parametrize("name", ["GPU-4090", "0000:01:00.0"])
-def test_a_card_that_is_named_is_taken_though_it_drives_the_monitor(name):
+def test_a_named_gpu_is_chosen_even_with_a_monitor(name):
     assert [card["uuid"] for card in decide(two_cards(), wanted=[name])["selected"]] == ["GPU-4090"]
 
 
-def test_two_cards_can_be_named():
+def test_two_gpus_can_be_named():
     assert len(decide(two_cards(), wanted=["GPU-4090", "GPU-3090"])["selected"]) == 2
 
 
-def test_a_card_that_is_not_there_is_refused_with_those_that_are():
+def test_a_missing_gpu_is_refused_with_the_existing_ones():
     with pytest.raises(Refused, match=r"names GPU-9.*RTX 3090: 0000:02:00.0 GPU-3090"):
         decide(two_cards(), wanted=["GPU-9"])
 
@@ -181,29 +181,29 @@ def holder(name, unit, used, gpu="GPU-4090"):
     return {"gpu": gpu, "pid": 77, "name": name, "unit": unit, "used_mib": used}
 
 
-def test_a_desktop_that_holds_too_much_is_named_with_the_share_that_fits():
+def test_a_desktop_using_too_much_memory_is_named_with_the_share_that_fits():
     facts = two_cards(used_mib=3100) | {"holders": [holder("Xorg", "gdm.service", 2900)]}
     with pytest.raises(Refused, match=r"Xorg \(gdm.service, 2900 MiB\).*at most 0.87"):
         memory(facts, 0.92)
     memory(facts, 0.87)
 
 
-def test_what_the_engine_itself_holds_counts_as_free():
+def test_the_engines_own_memory_counts_as_free():
     facts = two_cards(used_mib=22000) | {"holders": [holder("VLLM::EngineCore", "vllm.service", 21500)]}
     memory(facts, 0.92)
 
 
-def test_an_orphan_of_the_engine_does_not():
+def test_an_orphaned_process_of_the_engine_does_not_count_as_free():
     facts = two_cards(used_mib=22000) | {"holders": [holder("VLLM::EngineCore", "session-1.scope", 21500)]}
     with pytest.raises(Refused, match=r"EngineCore \(session-1.scope"):
         memory(facts, 0.92)
 
 
-def test_what_another_card_holds_does_not_count():
+def test_memory_on_another_gpu_does_not_count():
     memory(two_cards() | {"holders": [holder("Xorg", "gdm.service", 20000, gpu="GPU-3090")]}, 0.92)
 
 
-def test_a_card_whose_memory_is_unknown_is_let_through():
+def test_a_gpu_of_unknown_memory_passes():
     memory(two_cards(used_mib=None), 0.92)
 
 

@@ -1,4 +1,4 @@
-"""What ssh and sudo say is told apart. The real ones are asked in tests/host."""
+"""The messages of ssh and sudo are told apart. tests/host uses the real ones."""
 
 import os
 import subprocess
@@ -75,16 +75,16 @@ def connection(tmp_path):
         ),
         (1, "cat: /x: Permission denied (os error 13)", errors.ZoracDeployError, "exit code 1"),
         (3, "something else", errors.ZoracDeployError, "exit code 3"),
-        (2, "sudo: a password is required", errors.ZoracDeployError, "exit code 2"),  # a program's, not sudo's
+        (2, "sudo: a password is required", errors.ZoracDeployError, "exit code 2"),  # a program's message, not sudo's
     ],
 )
-def test_each_fault_is_known_and_has_its_cure(connection, code, said, kind, cure):
+def test_each_error_has_its_class_and_cure(connection, code, said, kind, cure):
     fault = connection._fault(code, said)
     assert type(fault) is kind
     assert cure in str(fault)
 
 
-def test_a_sudo_password_is_asked_for_on_standard_input(tmp_path, monkeypatch):
+def test_the_sudo_password_is_sent_on_standard_input(tmp_path, monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     target = Target("here", "headless", "localhost", local=True)
     assert Connection(target, "secret", tmp_path).command("true")[2:4] == ["sudo", "--stdin"]
@@ -96,14 +96,14 @@ def test_root_on_this_machine_needs_no_sudo(tmp_path, monkeypatch):
     assert Connection(Target("here", "headless", "localhost", local=True), None, tmp_path).command("true") == ["true"]
 
 
-def test_the_password_is_not_in_the_connections_own_words(tmp_path):
+def test_the_connections_repr_has_no_password(tmp_path):
     assert "secret" not in repr(Connection(Target("t", "p", "a"), "secret", tmp_path))
 
 
 @pytest.mark.parametrize(
     ("address", "place"), [("::1", "[::1]:8000"), ("::", "[::]:8000"), ("192.0.2.8", "192.0.2.8:8000")]
 )
-def test_a_tunnel_leads_to_an_address_of_either_kind(connection, monkeypatch, address, place):
+def test_a_tunnel_accepts_both_address_families(connection, monkeypatch, address, place):
     asked = []
 
     def run(words, **_):
@@ -119,13 +119,13 @@ def test_a_tunnel_leads_to_an_address_of_either_kind(connection, monkeypatch, ad
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A connection to this machine, whose lock is in a folder of the test."""
+    """A connection to this machine, with the lock in a directory of the test."""
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(connections, "_LOCK_FOLDER", str(tmp_path / "run"))
     return Connection(Target("here", "headless", "localhost", local=True), None, tmp_path)
 
 
-def test_the_lock_is_for_its_user_alone_and_names_its_holder(here, tmp_path):
+def test_only_its_user_can_open_the_lock_and_it_names_its_holder(here, tmp_path):
     with here.lock("zorac-deploy up"):
         assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("run", "run/lock")] == [0o700, 0o600]
         with pytest.raises(errors.HostBusy, match=r"for 'zorac-deploy up' since "), here.lock("another"):
@@ -134,7 +134,7 @@ def test_the_lock_is_for_its_user_alone_and_names_its_holder(here, tmp_path):
         pass
 
 
-def test_a_folder_that_others_could_open_is_closed(here, tmp_path):
+def test_a_lock_directory_open_to_others_is_closed(here, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run").chmod(0o777)
     with here.lock("mine"):
@@ -152,7 +152,7 @@ def test_the_holders_name_has_no_control_characters(here, tmp_path):
 
 @pytest.mark.parametrize("what", ["folder", "lock"])
 @pytest.mark.parametrize("kind", ["link", "fifo", "other"])
-def test_what_is_not_a_folder_or_a_file_of_its_user_is_refused_and_left_alone(here, tmp_path, what, kind):
+def test_an_unsafe_lock_or_directory_is_refused_and_not_changed(here, tmp_path, what, kind):
     victim, place = tmp_path / "victim", tmp_path / ("run" if what == "folder" else "run/lock")
     place.parent.mkdir(mode=0o700, exist_ok=True)
     if what == "folder":

@@ -1,4 +1,4 @@
-"""zorac_deploy/deployment.py: what the program on the host answers, as results and as errors."""
+"""zorac_deploy/deployment.py: the host program's answers, as results and as errors."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ FAILED = {"changed": True, "state": "failed", "reason": "it ended", "previous": 
 
 
 class FakeConnection:
-    """Answers what it was given, and keeps what was asked."""
+    """Returns a given answer, and records the requests."""
 
     target = SimpleNamespace(name="tower", local=False)
 
@@ -62,7 +62,7 @@ class FakeConnection:
             raise HostUnreachable("tower does not answer")
 
 
-def test_what_is_deployed_is_the_current_generation():
+def test_the_deployment_is_the_current_generation():
     found = deployment.read(FakeConnection(STATUS))
     assert (found.generation, found.profile, found.port, found.state) == (2, "headless", 8000, "active")
     assert (found.healthy, found.activating, found.watchdog) == (True, "", "")
@@ -85,18 +85,18 @@ def test_an_address_of_ipv6_has_brackets_in_a_url(listen):
         ({"helped": [1, 2]}, "restarted the engine 2 times"),
     ],
 )
-def test_the_watchdog_has_its_say(kept, says):
+def test_the_watchdogs_message_is_reported(kept, says):
     assert deployment.read(FakeConnection({**STATUS, "watchdog": kept})).watchdog == says
 
 
-def test_an_activation_under_way_is_said():
+def test_an_activation_in_progress_is_reported():
     pending = {"target": 3, "by": "you"}
     assert deployment.read(FakeConnection({**STATUS, "pending": pending})).activating == "generation 3, for you"
     with pytest.raises(NotDeployed, match=r"Generation 3 is being activated. Deploy it with: zorac-deploy up"):
         deployment.read(FakeConnection({**STATUS, "current": None, "pending": pending}))
 
 
-def test_generations_have_their_outcome_or_none():
+def test_generations_have_a_result_or_none():
     one, two = deployment.generations(FakeConnection(STATUS))
     assert (one.state, one.at, one.order, one.current) == ("", None, 0, False)
     assert (two.state, two.at, two.order, two.current) == ("proved", 5, 2, True)
@@ -123,20 +123,20 @@ Warning: Permanently added '[127.0.0.1]:2222' (ED25519) to the list of known hos
 sudo: unable to resolve host tower: Name or service not known"""
 
 
-def test_an_activation_tells_what_took_how_long():
+def test_an_activation_reports_its_times():
     connection = FakeConnection({"changed": True, "generation": 2, **PROVED})
     assert deployment.activate(connection, 2, "me") == deployment.Activation(2, True, {"silent": 9.5})
     assert connection.asked[1:] == ("activate", "2", "--by", "me")
 
 
-def test_gone_back_is_a_refusal():
+def test_a_rollback_is_a_refusal():
     with pytest.raises(Refused, match=r"it ended. Rolled back to generation 1, which was verified.\n  ERR") as refused:
         deployment.activate(FakeConnection(FAILED), 2, "me")
     assert refused.value.refusal == "rolled-back"
 
 
 @pytest.mark.parametrize("more", [{"back_failure": "so did 1."}, {"previous": None}])
-def test_where_nothing_answers_the_deployment_failed(more):
+def test_without_an_answer_the_deployment_failed(more):
     with pytest.raises(DeploymentFailed, match=r"generation 2 failed on tower: it ended. .*The endpoint is down."):
         deployment.activate(FakeConnection({**FAILED, **more}), 2, "me")
 
@@ -157,24 +157,24 @@ def test_an_unknown_generation_is_refused():
         ("bash: line 1: /usr/local/lib/zorac-deploy/zorac-host: No such file or directory", 127),
     ],
 )
-def test_without_the_program_nothing_is_deployed(said, code):
+def test_without_the_host_program_nothing_is_deployed(said, code):
     with pytest.raises(NotDeployed, match="nothing is deployed on tower"):
         deployment.read(FakeConnection(stderr=said, code=code))
 
 
-def test_a_warning_of_ssh_means_nothing():
+def test_a_warning_of_ssh_is_ignored():
     said = "Warning: Identity file /no/key not accessible: No such file or directory."
     assert deployment.read(FakeConnection(STATUS, stderr=said)).generation == 2
 
 
-def test_other_faults_are_the_connections_or_the_programs():
+def test_other_errors_are_the_connections_or_the_programs():
     with pytest.raises(HostUnreachable):
         deployment.read(FakeConnection(stderr="ssh: timed out", code=255, unreachable=True))
     with pytest.raises(ZoracDeployError, match="the host program of tower failed: generation 3 is being activated"):
         deployment.activate(FakeConnection(stderr="generation 3 is being activated, for you", code=1), 2, "me")
 
 
-def test_collecting_says_how_many_to_keep():
+def test_collecting_passes_on_how_many_to_keep():
     connection = FakeConnection({"generations": [1], "paths": [], "bytes": 0})
     assert deployment.collect(connection, 2, True).generations == (1,)
     assert connection.asked[1:] == ("collect", "--keep", "2", "--check")

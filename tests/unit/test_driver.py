@@ -1,4 +1,4 @@
-"""zorac_deploy/driver.py: which packages are asked for, on hosts that cannot be had here, and what is refused."""
+"""zorac_deploy/driver.py: the requested packages, on hosts that are not available here, and the refusals."""
 
 import pytest
 
@@ -9,7 +9,7 @@ NO_DRIVER = {"loaded": None, "installed": None, "library": None, "packages": [],
 
 
 def facts(kernel="6.8.0-134-generic", secure_boot=False, own=False, gpus=(), **changes):
-    """The facts of a host; `own` is a kernel that has its headers without a package."""
+    """The facts of a host; with `own` its kernel has headers without a package."""
     return {
         "kernel": kernel,
         "kernel_headers": own,
@@ -66,7 +66,7 @@ def planned(system="Ubuntu 24.04", **options):
             ["nvidia-kernel-dkms", "nvidia-driver-cuda", "nvidia-persistenced"],
         ),
         (
-            {"system": "Debian 13", "source": "distribution"},  # 550: its open modules are not for this
+            {"system": "Debian 13", "source": "distribution"},  # 550: its open modules are not for this GPU
             ["nvidia-kernel-dkms", "nvidia-kernel-support", "nvidia-smi", "libcuda1", "nvidia-persistenced"],
         ),
     ],
@@ -86,11 +86,11 @@ def test_packages(options, names):
         ("Ubuntu 24.04", "6.14.0-27-generic", ["linux-headers-6.14.0-27-generic", "linux-headers-generic-hwe-24.04"]),
     ],
 )
-def test_headers_for_the_kernel_that_runs_and_for_those_to_come(system, kernel, headers):
+def test_headers_are_for_the_running_kernel_and_for_later_ones(system, kernel, headers):
     assert planned(system, kernel=kernel).headers == headers
 
 
-def test_a_kernel_with_its_headers_asks_for_no_package_of_them():
+def test_a_kernel_with_its_headers_needs_no_header_package():
     assert planned("Debian 12", kernel="6.9.1-mine", own=True).headers == []
 
 
@@ -99,7 +99,7 @@ def test_the_pin_is_the_branch_or_the_version(version, pattern):
     assert planned(version=version).pattern == pattern
 
 
-def test_versions_are_asked_for_but_where_the_name_says_the_branch():
+def test_packages_have_versions_unless_the_name_has_the_branch():
     asked = planned(source="distribution", secure_boot=True, kernel="6.8.0-1-aws").versioned
     assert asked == [
         "nvidia-headless-no-dkms-580-server-open=580.*",
@@ -119,7 +119,7 @@ def test_versions_are_asked_for_but_where_the_name_says_the_branch():
         ({"secure_boot": None}, False),
     ],
 )
-def test_a_key_of_our_own_is_for_modules_that_dkms_builds(options, own):
+def test_an_own_signing_key_is_for_modules_that_dkms_builds(options, own):
     assert planned(**{"kernel": "6.1.0-50-amd64", **options}).own_key is own
 
 
@@ -152,18 +152,18 @@ CANONICAL = {
         (
             there(names=["nvidia-headless-no-dkms-580-server-open", "nvidia-utils-580-server"])
             + there("6.8.0-1.1", CANONICALS),
-            {**CANONICAL, "own": False},  # nothing is built that would want headers
+            {**CANONICAL, "own": False},  # no module is built that needs headers
             True,
         ),
     ],
 )
-def test_apt_is_not_asked_where_all_is_as_wanted(packages, options, current):
+def test_apt_is_not_used_if_nothing_changes(packages, options, current):
     options = {"system": "Debian 12", "kernel": "6.1.0-50-amd64", "own": True, "works": True, **options}
     gpus = ["a card"] if options.pop("works") else []
     assert planned(**options, gpus=gpus, loaded="580.95.05", packages=packages).current is current
 
 
-def test_what_zorac_deploy_holds_in_another_version_may_go():
+def test_our_holds_in_another_version_are_released():
     held = [*there("590.44.01-1"), {"name": "theirs", "version": "590.44.01-1", "held": True}]
     found = driver.plan(facts(packages=held), wanted("Debian 12", managed=True, held=["nvidia-driver-cuda"]))
     assert found.others == ["nvidia-driver-cuda"]
@@ -172,7 +172,7 @@ def test_what_zorac_deploy_holds_in_another_version_may_go():
 WORKS = {"loaded": "535.54", "installed": "535.54", "library": None, "gpus": ["a card"]}
 
 
-def test_a_driver_of_somebody_else_that_works_is_left_alone():
+def test_a_foreign_working_driver_is_not_changed():
     found = driver.plan(facts(**WORKS), wanted("Debian 12"))
     assert (found.left_alone, found.wants, found.versions) == (True, [], ["535.54"])
     driver.check(facts(**WORKS, secure_boot=True), wanted("Debian 12"), "tower", [" half"], console_attended=False)
@@ -203,7 +203,7 @@ def test_a_driver_of_somebody_else_that_works_is_left_alone():
         ({"secure_boot": True}, {"system": "Debian 12"}, "secure-boot", "If you do not, disable Secure Boot"),
     ],
 )
-def test_what_cannot_be_installed_is_refused(changes, fields, refusal, says):
+def test_a_driver_that_cannot_be_installed_is_refused(changes, fields, refusal, says):
     known = facts(**{name: value for name, value in changes.items() if name not in ("audit", "boot")})
     known["boot_free_mib"] = changes.get("boot", 5000)
     with pytest.raises(Refused, match=says) as refused:
@@ -211,12 +211,12 @@ def test_what_cannot_be_installed_is_refused(changes, fields, refusal, says):
     assert refused.value.refusal == refusal
 
 
-def test_somebody_at_the_screen_can_enrol_the_key_and_an_enrolled_one_is_not_asked_for():
+def test_a_key_can_be_enrolled_at_the_screen_once():
     driver.check(facts(secure_boot=True), wanted(), "tower", [], console_attended=True)
     driver.check(facts(secure_boot=True), wanted(managed=True), "tower", [], console_attended=False)
 
 
-def test_the_action_gives_the_refusal():
+def test_the_action_returns_the_refusal():
     asked = {"facts": facts(run_file=True), "wanted": vars(wanted()), "host": "tower", "audit": []}
     assert actions.check_driver({**asked, "console_attended": False})["refusal"]["id"] == "driver-foreign"
     assert actions.check_driver({**asked, "facts": facts(), "console_attended": False}) == {}

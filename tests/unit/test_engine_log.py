@@ -1,4 +1,4 @@
-"""zorac_host/engine_log.py: what vLLM logged is read, whatever its version, and judged by what was planned."""
+"""zorac_host/engine_log.py: the logs of all versions of vLLM are parsed, and compared with the plan."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
-# Nearly what is expected: the right names with anything in them.
+# Close to the expected lines: the right names with any values.
 _PLANS = st.fixed_dictionaries(
     {},
     optional={
@@ -60,31 +60,31 @@ def test_a_line_is_read(line, key, value):
         "Using model weights format ['*.safetensors']",
     ],
 )
-def test_a_line_that_only_looks_like_it_is_not(line):
+def test_a_similar_line_is_ignored(line):
     assert engine_log.read([line]) == {}
 
 
-def test_an_engine_that_was_started_again_counts_alone():
+def test_only_the_last_start_counts():
     again = engine_logs.FORCED + engine_logs.logged("0.10.1.1-two-workers") + engine_logs.H100
     assert engine_log.read(again.splitlines()) == READ
 
 
 @given(st.lists(st.text() | st.sampled_from(engine_logs.H100.split())).map(" ".join))
-def test_whatever_stands_there_it_is_read(text):
+def test_any_journal_is_parsed(text):
     engine_log.judge(engine_log.read(text.splitlines()), PLAN)
 
 
 @given(st.text(), st.sampled_from(engine_logs.H100.splitlines()), st.integers(0, 400))
-def test_a_line_that_is_cut_or_goes_on_is_read(more, line, place):
+def test_a_truncated_or_longer_line_is_parsed(more, line, place):
     engine_log.read([line[:place] + more, line[:place] + more + line[place:]])
 
 
 @given(_JSON | _PLANS, st.sampled_from([READ, {"kernels": ["awq"], "weights_gib": 43.9}, {}]))
-def test_whatever_was_planned_it_is_judged(plan, logged):
+def test_any_plan_is_compared(plan, logged):
     engine_log.judge(logged, plan)
 
 
-def test_what_is_as_planned_is_not_refused():
+def test_an_engine_as_planned_is_not_refused():
     assert engine_log.judge(READ, PLAN) is None
 
 
@@ -99,11 +99,11 @@ def test_what_is_as_planned_is_not_refused():
         (1, 1.6, True),
     ],
 )
-def test_more_than_planned_is_refused(planned, found, refused):
+def test_more_memory_than_planned_is_refused(planned, found, refused):
     assert bool(engine_log.judge({"weights_gib": found}, {"predicted": {"weights_gib": planned}})) == refused
 
 
-def test_a_checkpoint_that_is_silently_unquantized_is_named():
+def test_a_checkpoint_loaded_unquantized_is_named():
     refusal = engine_log.judge({"weights_gib": 43.9, "quantization": "none"}, PLAN)
     assert refusal.cause == "engine-loaded-more"
     assert "the engine loaded 43.90 GiB of weights, but 13.31 GiB were planned" in refusal.message
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_is_silently_unquantized_is_named():
         (["EmulationNvFp4LinearKernel"], "8.9", "linear_backend"),
     ],
 )
-def test_a_slow_kernel_is_refused_where_a_faster_one_runs(kernels, compute, cure):
+def test_a_slow_kernel_is_refused_if_a_faster_one_is_available(kernels, compute, cure):
     refusal = engine_log.judge({"kernels": kernels}, {"card": {**CARD, "compute": compute}})
     assert refusal.cause == "engine-slow-kernel"
     assert f"the kernel {kernels[-1]}, but " in refusal.message
@@ -133,19 +133,19 @@ def test_a_slow_kernel_is_refused_where_a_faster_one_runs(kernels, compute, cure
 @pytest.mark.parametrize(
     ("kernels", "compute"),
     [
-        (["awq"], "7.5"),  # up to 0.13 Marlin did not run there
+        (["awq"], "7.5"),  # up to 0.13 Marlin did not support it
         (["ExllamaLinearKernel"], "7.5"),
         (["awq"], None),
         (["awq"], "unknown"),
         (["awq_marlin"], "8.9"),
         (["MacheteLinearKernel"], "9.0"),
-        (["MarlinLinearKernel", "ExllamaLinearKernel"], "8.9"),  # a layer of a shape that Marlin cannot do
+        (["MarlinLinearKernel", "ExllamaLinearKernel"], "8.9"),  # a layer with a shape that Marlin does not support
         ([], "8.9"),
     ],
 )
-def test_what_has_nothing_faster_is_not_refused(kernels, compute):
+def test_a_slow_kernel_without_a_faster_one_is_not_refused(kernels, compute):
     assert engine_log.judge({"kernels": kernels}, {"card": {"compute": compute}}) is None
 
 
-def test_without_a_card_or_a_prediction_nothing_is_refused():
+def test_without_a_gpu_or_a_prediction_nothing_is_refused():
     assert engine_log.judge({"weights_gib": 43.9, "kernels": ["awq"]}, {"max_num_seqs": 4}) is None

@@ -1,4 +1,4 @@
-"""roles/engine_service/files/engine-ready: it waits for a health check, wherever the engine listens, or for its end."""
+"""roles/engine_service/files/engine-ready: it waits for a healthy answer at any address, or for the engine's end."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ from zorac_deploy import content
 
 
 class Health(BaseHTTPRequestHandler):
-    statuses: list  # of the answers to come; the last one stays
+    statuses: list  # of the answers to come; the last one repeats
 
     def do_GET(self):
         assert self.path == "/health"
@@ -54,7 +54,7 @@ def waited(address, port, pid):
     ("bound", "listen"),
     [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("::1", "::1"), ("::", "::"), ("127.0.0.1", "localhost")],  # noqa: S104
 )
-def test_an_engine_is_ready_when_its_health_check_says_so(serve, bound, listen):
+def test_an_engine_is_ready_when_it_is_healthy(serve, bound, listen):
     assert waited(listen, serve(bound, 503, 200), os.getpid()).returncode == 0
 
 

@@ -11,7 +11,7 @@ from zorac_deploy.cli.fit import fit
 from zorac_deploy.engine_settings import PLANNED, SETTINGS
 from zorac_deploy.planner import Flags
 
-# In a process of its own, where the table has one more row before anything reads it.
+# In a separate process, where the table gets a further row before it is read.
 _ONE_MORE = """
 import runpy, sys
 from zorac_deploy import engine_settings
@@ -57,7 +57,7 @@ def test_fit_has_an_option_for_every_input_of_the_table():
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_a_default_is_a_value_that_can_be(setting):
+def test_every_default_is_valid(setting):
     assert setting.check(setting.default) == setting.default
 
 

@@ -1,4 +1,4 @@
-"""zorac_deploy/environments.py: an environment is kept when it is whole, and only then."""
+"""zorac_deploy/environments.py: only a complete environment is cached."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def lock(tmp_path, monkeypatch):
 
 
 def commands(monkeypatch, fails=False):
-    """A stand-in for uv, which notes what it was asked."""
+    """A fake uv that records its arguments."""
     asked = []
 
     def uv(*arguments):
@@ -29,14 +29,14 @@ def commands(monkeypatch, fails=False):
     return asked
 
 
-def test_it_is_made_once(lock, monkeypatch):
+def test_an_environment_is_created_once(lock, monkeypatch):
     asked = commands(monkeypatch)
     first = environments.ensure("tools", lock)
     assert environments.ensure("tools", lock) == first
     assert [arguments[0] for arguments in asked] == ["venv", "pip"]
 
 
-def test_one_that_was_cut_off_is_made_anew(lock, monkeypatch):
+def test_an_incomplete_environment_is_rebuilt(lock, monkeypatch):
     commands(monkeypatch, fails=True)
     with pytest.raises(ZoracDeployError):
         environments.ensure("tools", lock)
@@ -52,7 +52,7 @@ def test_another_lock_is_another_environment(lock):
     assert environments.path("tools", lock) != before
 
 
-def test_torch_for_the_processor_comes_from_where_pip_looks(lock, monkeypatch):
+def test_cpu_torch_comes_from_pips_own_links(lock, monkeypatch):
     lock.write_text("torch==2.13.0+cpu\n")
     asked = commands(monkeypatch)
     monkeypatch.setenv("PIP_FIND_LINKS", "/a /b")

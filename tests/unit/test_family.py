@@ -1,4 +1,4 @@
-"""zorac_deploy/models/family.py, and what the inventory makes of it."""
+"""zorac_deploy/models/family.py, and its result in the inventory."""
 
 import json
 import shutil
@@ -61,7 +61,7 @@ def model(model_folder):
         ("mamba9", "<tool_call>", "", None),
     ],
 )
-def test_a_family_is_told_by_its_type_and_its_template(model, model_type, template, family, parser):
+def test_a_family_is_recognised_by_type_and_template(model, model_type, template, family, parser):
     found = served(model(model_type, template))
     assert (found.family, found.tool_call_parser, found.tokenizer_mode) == (family, parser, "auto")
     assert any("no tool-call parser is known" in note for note in found.notes) == (parser is None)
@@ -73,7 +73,7 @@ def test_tekken_json_is_mistrals_own_tokenizer(model):
     assert found.notes == ()
 
 
-def test_a_mistral_model_without_tekken_json_says_what_zorac_meets(model):
+def test_a_mistral_model_without_tekken_json_has_a_note(model):
     assert "Zorac summarizes" in served(model("mistral3", "[INST]")).notes[0]
 
 
@@ -100,13 +100,13 @@ def test_a_chat_template_may_be_in_several_places(model_folder, name, text):
 @pytest.mark.parametrize(
     "text", ["", "[", "[" * 100_000, "[]", '{"chat_template": 7}', "\udcff", '"' + "a" * 2**21 + '"']
 )
-def test_files_that_cannot_be_read_say_nothing(model_folder, text):
+def test_unreadable_files_are_ignored(model_folder, text):
     (model_folder / "tokenizer_config.json").write_bytes(text.encode(errors="surrogateescape"))
     (model_folder / "config.json").write_text('{"model_type": ["llama"]}')
     assert served(model_folder).tool_call_parser is None
 
 
-def test_a_gguf_file_is_not_vllms(tmp_path):
+def test_a_gguf_file_has_no_vllm_flags(tmp_path):
     assert served(tmp_path / "model.gguf").notes == ()
 
 
@@ -117,14 +117,14 @@ def test_both_engines_have_the_parsers():
 MISTRAL, OTHER, PLAIN = ("mistral", "[INST]", "tekken.json"), ("qwen2", "<tool_call>"), ("llama", "<|im_start|>")
 
 
-def test_what_a_person_sets_goes_before_the_family(tmp_path, monkeypatch, model):
+def test_the_users_settings_override_the_family(tmp_path, monkeypatch, model):
     cases = [
-        ("headless", MISTRAL, {}, ("mistral", True, "mistral")),  # as before there were families: no needless restart
+        ("headless", MISTRAL, {}, ("mistral", True, "mistral")),  # as in earlier versions: no needless restart
         ("display", MISTRAL, {"vllm_tokenizer_mode": "hf"}, ("hf", True, "mistral")),
         ("headless", MISTRAL, {"vllm_tool_call_parser": None}, ("mistral", False, None)),
         ("headless", MISTRAL, {"vllm_enable_auto_tool_choice": False}, ("mistral", False, "mistral")),
         ("cpu", MISTRAL, {"vllm_tool_call_parser": "hermes"}, ("mistral", True, "hermes")),
-        ("cpu", PLAIN, {}, ("auto", False, None)),  # the model of the sandbox, as before
+        ("cpu", PLAIN, {}, ("auto", False, None)),  # the sandbox's model, as in earlier versions
         ("headless", OTHER, {}, ("auto", True, "hermes")),
         ("display", PLAIN, {}, ("auto", False, None)),
         (
@@ -132,7 +132,7 @@ def test_what_a_person_sets_goes_before_the_family(tmp_path, monkeypatch, model)
             PLAIN,
             {"vllm_enable_auto_tool_choice": True},
             ("auto", True, None),
-        ),  # and refused, as the last one
+        ),  # and refused, like the last one
     ]
     groups, names = {}, ("tokenizer_mode", "enable_auto_tool_choice", "tool_call_parser")
     for number, (profile, made, variables, _) in enumerate(cases):

@@ -1,4 +1,4 @@
-"""zorac_deploy/models/find.py: which variants of a model are seen, in which order, and what is said of each."""
+"""zorac_deploy/models/find.py: the variants of a model, their order, and their plans."""
 
 import pytest
 from huggingface_hub import ModelInfo
@@ -17,7 +17,7 @@ def repository(name, downloads=10, method="", tags=(), files=("model.safetensors
 
 
 def planned(source):
-    """What the planner says of a card that is full: a plan without a model."""
+    """The plan for a full GPU, without a model."""
     return plan(Refused(source, "model-unknown"), Card(24, 0.5), Engine((0, 26)), Flags(gpu_memory_utilization=0.9))
 
 
@@ -25,7 +25,7 @@ def seen(*repositories, smaller=(), compute=ADA, judge=planned):
     return list(variants(repositories, smaller, compute, judge))
 
 
-def test_the_guides_order_counts_before_downloads():
+def test_the_guides_order_precedes_downloads():
     found = seen(
         repository("a/M-GGUF", 900, tags=["gguf"], files=["m-Q4_K_M.gguf"]),
         repository("a/M-FP8", 800, "fp8"),
@@ -36,7 +36,7 @@ def test_the_guides_order_counts_before_downloads():
     assert [each.format for each in found] == list(ORDER)
 
 
-def test_of_one_format_the_most_fetched_come_first_and_few():
+def test_of_one_format_the_few_most_downloaded_are_shown():
     found = seen(*(repository(f"a/M-AWQ-{count}", count, "awq") for count in range(1, 8)))
     assert [each.downloads for each in found] == [7, 6, 5]
 
@@ -51,18 +51,18 @@ def test_of_one_format_the_most_fetched_come_first_and_few():
         (repository("a/M", tags=["4-bit", "awq"]), "awq"),
     ],
 )
-def test_a_format_is_told_by_the_config_the_tags_or_the_name(made, link):
+def test_a_format_is_recognised_by_config_tags_or_name(made, link):
     assert [each.format for each in seen(made)] == [link]
 
 
 @pytest.mark.parametrize(
     "made", [repository("a/M-AWQ-mlx", tags=["mlx"]), repository("a/M-bnb", method="bitsandbytes"), repository("a/M")]
 )
-def test_what_is_no_link_of_the_chain_is_left_out(made):
+def test_formats_outside_of_the_guide_are_omitted(made):
     assert seen(made) == []
 
 
-def test_fp8_is_for_cards_that_compute_it():
+def test_fp8_is_for_gpus_that_compute_it():
     (old,), (new,) = (seen(repository("a/M-FP8", method="fp8"), compute=each) for each in (AMPERE, ADA))
     assert old.plan is None
     assert "8.6" in old.trouble
@@ -77,7 +77,7 @@ def test_of_a_gguf_repository_one_file_is_named():
     assert "Q4_K_M" in strange.trouble
 
 
-def test_what_cannot_be_used_says_why_and_hides_no_other():
+def test_an_unusable_variant_has_a_reason_and_hides_no_other():
     def judge(source):
         if "gated" in source:
             raise Refused("accept its terms first", "model-gated")
@@ -86,4 +86,4 @@ def test_what_cannot_be_used_says_why_and_hides_no_other():
     gated, other = seen(repository("gated/M-AWQ", 20, "awq"), repository("a/M-AWQ", 10, "awq"), judge=judge)
     assert (gated.trouble, gated.fits) == ("accept its terms first", False)
     assert other.plan is not None
-    assert not other.fits  # nothing fits on a card that is full
+    assert not other.fits  # nothing fits on a full GPU

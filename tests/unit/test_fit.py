@@ -1,4 +1,4 @@
-"""`zorac-deploy fit`, as a person types it."""
+"""`zorac-deploy fit` on the command line."""
 
 import json
 import os
@@ -28,14 +28,14 @@ def run(*words):
     return CliRunner().invoke(cli, ["fit", *map(str, words)])
 
 
-def test_it_needs_nothing_that_only_these_tests_can_import(folder):
+def test_fit_imports_no_development_package(folder):
     words = [sys.executable, "-m", "zorac_deploy", "fit", folder, "--gpu-total-gib", "48", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["verdict"] == "fits"
 
 
-def test_json_has_what_machines_rely_on(folder):
+def test_json_has_the_documented_fields(folder):
     found = json.loads(run(folder, *CARD, "--kv-cache-dtype", "fp8", "--json").stdout)
     sizes = ("weights_gib", "activation_gib", "graphs_gib", "overhead_gib", "kv_gib")
     assert all(found[name] > 0 for name in sizes)
@@ -53,7 +53,7 @@ def test_json_has_what_machines_rely_on(folder):
     }
 
 
-def test_what_is_quantized_at_load_is_planned_as_such(tmp_path):
+def test_quantization_at_load_is_planned(tmp_path):
     config = {**models.MISTRAL_SMALL, "num_hidden_layers": 20}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes(safetensors(1000))
@@ -64,7 +64,7 @@ def test_what_is_quantized_at_load_is_planned_as_such(tmp_path):
     assert json.loads(run(tmp_path, *CARD, "--json").stdout)["verdict"] == "refused"
 
 
-def test_the_picture_names_the_parts_and_the_sentence(folder):
+def test_the_picture_has_the_parts_and_the_summary(folder):
     done = run(folder, *CARD, "--kv-cache-dtype", "fp8")
     for words in (
         "weights",
@@ -78,13 +78,13 @@ def test_the_picture_names_the_parts_and_the_sentence(folder):
         assert words in done.stdout
 
 
-def test_a_verdict_is_an_answer_and_no_failure(folder):
+def test_a_verdict_is_not_a_failure(folder):
     done = run(folder, "--gpu-total-gib", 12, "--json")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["verdict"] == "refused"
 
 
-def test_a_version_is_the_profiles_own_unless_it_is_said():
+def test_the_default_version_is_the_profiles():
     group = yaml.safe_load((content.root() / "inventory" / "group_vars" / "nvidia_cards.yml").read_text())
     assert group["vllm_engine_lock"].endswith(DEFAULT_VERSION)
 
@@ -105,7 +105,7 @@ def test_a_version_is_the_profiles_own_unless_it_is_said():
         ((*CARD, "--dtype", "int3"), 39, "dtype is int3"),
     ],
 )
-def test_words_that_cannot_be(folder, words, code, says):
+def test_invalid_arguments(folder, words, code, says):
     done = run(folder, *words)
     assert done.exit_code == code
     assert says in done.output
@@ -143,19 +143,19 @@ def index(folder, *names):
         (lambda folder: pipe(folder / "model.gguf"), 27, "not a regular file"),
     ],
 )
-def test_folders_that_cannot_be(folder, prepare, code, says):
+def test_invalid_model_directories(folder, prepare, code, says):
     prepare(folder)
     done = run(folder, *CARD)
     assert done.exit_code == code, done.output
     assert says in done.output.replace("\n", " ")
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_model_directory(tmp_path):
     assert run(tmp_path / "none", *CARD).exit_code == 25
 
 
-def test_the_files_count_where_they_are_there(folder):
-    """14 GiB by the header, of which nothing is on the disk: the file is as long as it says, but holds no data."""
+def test_existing_files_override_the_formula(folder):
+    """14 GiB by the header, but none on the disk: the file is sparse."""
     size = 14 * 2**30
     header = {"w": {"dtype": "I32", "shape": [size // 4], "data_offsets": [0, size]}}
     with (folder / "model.safetensors").open("wb") as file:
@@ -166,7 +166,7 @@ def test_the_files_count_where_they_are_there(folder):
     assert found["notes"] == []
 
 
-def test_files_that_are_not_what_the_config_says_are_named(folder):
+def test_files_that_differ_from_the_config_are_noted(folder):
     (folder / "model.safetensors").write_bytes(safetensors())
     found = json.loads(run(folder, *CARD, "--json").stdout)
     assert "may be of different models" in found["notes"][0]
@@ -185,7 +185,7 @@ def test_files_that_are_not_what_the_config_says_are_named(folder):
         ("PYTORCH_CUDA_ALLOC_CONF=x", "PYTORCH_CUDA_ALLOC_CONF"),
     ],
 )
-def test_a_setting_that_is_not_known_is_never_said_to_fit(folder, setting, named):
+def test_an_unknown_setting_never_fits(folder, setting, named):
     words = (*CARD, "--gpu-memory-utilization", 0.85, "--max-num-seqs", 32, "--kv-cache-dtype", "fp8", "--json")
     assert json.loads(run(folder, *words).stdout)["verdict"] == "fits"
     found = json.loads(run(folder, *words, "--setting", setting).stdout)
@@ -202,18 +202,18 @@ def test_a_setting_that_takes_no_memory_changes_no_verdict(folder, setting):
     assert json.loads(run(folder, *words, "--setting", setting).stdout)["verdict"] == "fits"
 
 
-def test_an_option_is_no_other_setting(folder):
+def test_a_setting_with_its_own_option_is_refused(folder):
     done = run(folder, *CARD, "--setting", "max-num-seqs=1000")
     assert (done.exit_code, "Use --max-num-seqs" in done.output.replace("\n", " ")) == (39, True)
 
 
-def test_the_value_of_another_setting_has_a_type(folder):
+def test_other_settings_are_checked_by_type(folder):
     done = run(folder, *CARD, "--setting", "cpu_offload_gb=lots")
     assert done.exit_code == 39
     assert "cpu_offload_gb is 'lots'" in done.output
 
 
-def test_a_refusal_stays_one_and_notes_what_is_not_known(folder):
+def test_a_refusal_notes_unknown_settings(folder):
     found = json.loads(run(folder, "--gpu-total-gib", 12, "--setting", "enable_lora=true", "--json").stdout)
     assert found["verdict"] == "refused"
     assert "enable_lora" in found["notes"][-1]

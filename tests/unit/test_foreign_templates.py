@@ -1,4 +1,4 @@
-"""What comes from the command line, a bundle, a hub or a host is data: Ansible runs no template in it."""
+"""Values from the command line, a bundle, a hub or a host are data: Ansible renders no template in them."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from zorac_deploy import content, inventory
 from zorac_deploy.bundle import about
 from zorac_deploy.cli.common import HostOptions, session
 
-# Each runs a command if it is taken for a template, or breaks the file that it is written into.
+# Each runs a command if it is rendered as a template, or breaks the file that it is written into.
 TEMPLATES = (
     "{{ lookup('pipe', 'touch canary') }}",
     "{{ query('pipe', 'touch canary') }}",
@@ -55,7 +55,7 @@ PLAY = [
 
 
 def ansible(program, *words, **environment):
-    """What a program of Ansible's prints, in this test's own folder."""
+    """The output of an Ansible program, in this test's own directory."""
     command = [str(Path(sysconfig.get_path("scripts")) / program), *map(str, words)]
     done = subprocess.run(
         command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, **environment}
@@ -66,14 +66,14 @@ def ansible(program, *words, **environment):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """This test's own folder, where a template that runs leaves a file."""
+    """This test's own directory, where a rendered template creates a file."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     assert not list(tmp_path.rglob("canary"))
 
 
 def model(folder, name):
-    """A folder with a whole model, called `name`."""
+    """A directory with a complete model, called `name`."""
     made = folder / name
     made.mkdir()
     (made / "config.json").write_text('{"model_type": "llama"}')
@@ -82,7 +82,7 @@ def model(folder, name):
     return made
 
 
-def test_the_roles_take_a_models_folder_name_for_data(folder):
+def test_the_roles_render_no_template_in_a_models_name(folder):
     name = "".join(text for text in TEMPLATES if "/" not in text)[:120]
     (folder / "play.yml").write_text(yaml.safe_dump(PLAY))
     variables = {"model_weights_source": str(model(folder, name)), "said": list(TEMPLATES)}
@@ -99,7 +99,7 @@ def test_the_roles_take_a_models_folder_name_for_data(folder):
 
 
 @pytest.mark.usefixtures("folder")
-def test_any_text_arrives_as_it_was_through_inventory_switch_and_extra_variables():
+def test_any_text_is_unchanged_by_inventory_switch_and_extra_variables():
     chance = random.Random(7)  # noqa: S311 - the same values every time
     pieces = [*TEMPLATES, *("{{", "}}", "{%", "%}", "{#", "#}", "!unsafe", "no"), *"\"'\\\n :#0é"]
     values = [*TEMPLATES, *("".join(chance.choices(pieces, k=chance.randint(1, 6))) for _ in range(300))]
@@ -141,22 +141,22 @@ def test_an_address_that_is_a_pattern_a_template_or_an_option_is_refused(address
 
 
 @pytest.mark.parametrize("address", ["me@fd00::1", "me@fe80::1%eth0", "CORP\\me@box", "me@corp.example@box.lan:22"])
-def test_a_usual_address_is_none_of_these(address):
+def test_a_usual_address_is_accepted(address):
     assert address.rpartition("@")[2].removesuffix(":22") in inventory.one_host(address, "cpu")
 
 
 @pytest.mark.parametrize("name", [*TEMPLATES, "", "..", ".", ".hidden", "-x", "a/b", "a\x00b", "a\n"])
-def test_a_bundles_model_has_a_plain_name(name):
+def test_a_bundled_models_unusual_name_is_refused(name):
     with pytest.raises(ValueError, match="name"):
         about.Model(name=name, source="/m", digest="0" * 64, format="gguf")
 
 
 @pytest.mark.parametrize("name", ["Qwen3-8B-Q4_K_M.gguf", "Mistral Small 3.1+x", "模型"])
-def test_a_usual_model_name_is_plain(name):
+def test_a_usual_model_name_is_accepted(name):
     assert about.Model(name=name, source="/m", digest="0" * 64, format="gguf").name == name
 
 
 @pytest.mark.parametrize("name", ["-oAPT::Update=x", "a b", "{{ x }}", "A", "a/b", ""])
-def test_a_bundles_packages_have_names_of_packages(folder, name):
+def test_an_invalid_package_name_is_refused(folder, name):
     with pytest.raises(ValueError, match=r"packages\.0"):
         bundle(folder / "bundle", packages=[name])

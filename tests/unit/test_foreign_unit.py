@@ -1,4 +1,4 @@
-"""zorac_host/foreign.py: a unit that zorac-deploy did not make is found, stored aside with its state, and restored."""
+"""zorac_host/foreign.py: a unit that zorac-deploy did not create is detected, backed up and restored with its state."""
 
 import stat
 import subprocess
@@ -15,7 +15,7 @@ _HAND_MADE = "[Service]\nExecStart=/home/me/serve\n"
 
 
 class FakeSystemctl:
-    """systemctl, with its calls and the state of the foreign unit; all other programs run."""
+    """systemctl, with its calls and the foreign unit's state; all other programs run."""
 
     def __init__(self):
         self.calls, self.state, self._run = [], "active", subprocess.run
@@ -37,7 +37,7 @@ def systemctl(disk, monkeypatch):
 
 @pytest.fixture
 def hand_made(disk):
-    """A unit as a person may have it: with drop-ins, dependencies, started at boot, and one drop-in from a package."""
+    """A user's unit: with drop-ins, dependencies, enabled at boot, and one drop-in from a package."""
     files = {
         disk / "units" / UNIT: _HAND_MADE,
         disk / "units" / f"{UNIT}.d" / "limits.conf": "[Service]\nLimitCORE=0\n",
@@ -58,7 +58,7 @@ def hand_made(disk):
 
 
 def tree(disk):
-    """Every path under the units' folders, with its type, mode, times and text."""
+    """Every path under the units' directories, with its type, mode, times and text."""
     found = {}
     for folder in ("units", "usr"):
         for path in sorted((disk / folder).rglob("*")):
@@ -69,17 +69,17 @@ def tree(disk):
     return found
 
 
-def test_a_unit_of_ours_is_not_foreign_and_neither_are_later_drop_ins(disk):
+def test_our_unit_and_later_drop_ins_are_not_foreign(disk):
     become(made(1))
     (disk / "units" / f"{UNIT}.d").mkdir()
     (disk / "units" / f"{UNIT}.d" / "later.conf").write_text("[Service]\n")
     assert foreign.look(UNIT) == []
-    # Without the link to the current generation, as between two steps of a removal, its text still tells.
+    # Without the link to the current generation, as during a removal, its text still identifies it.
     store.CURRENT.unlink()
     assert foreign.look(UNIT) == []
 
 
-def test_a_host_without_such_a_unit_has_nothing_foreign():
+def test_a_host_without_the_unit_has_nothing_foreign():
     assert foreign.look(UNIT) == []
     assert not foreign.keep(UNIT)
     assert not foreign.STORE.exists()
@@ -96,13 +96,13 @@ def test_every_kind_of_definition_is_found(disk, where):
     assert foreign.look(OTHER) == []
 
 
-def test_a_unit_put_in_the_place_of_ours_is_foreign(disk):
+def test_a_unit_that_replaces_ours_is_foreign(disk):
     become(made(1))
     (disk / "units" / UNIT).write_text(_HAND_MADE)
     assert foreign.look(UNIT) == [disk / "units" / UNIT]
 
 
-def test_the_refusal_names_what_is_there_and_what_to_type(hand_made):
+def test_the_refusal_names_the_files_and_the_command(hand_made):
     refusal = foreign.refusal(UNIT, foreign.look(UNIT))
     message = str(refusal)
     assert refusal.refusal == "unit-foreign"
@@ -157,14 +157,14 @@ def test_a_unit_of_a_package_is_overridden_and_may_be_again(disk):
     (disk / "usr" / UNIT).write_text(_HAND_MADE)
     assert foreign.keep(UNIT)
     foreign.remove(UNIT)
-    # As where an engine of another kind was switched to: ours is gone, the package's is there, and was agreed to.
+    # As after a switch to an engine of another kind: ours is gone, and the package's exists and was accepted.
     assert foreign.look(UNIT) == []
     assert (disk / "usr" / UNIT).read_text() == _HAND_MADE
     assert foreign.restore(UNIT)
     assert foreign.look(UNIT) == [disk / "usr" / UNIT]
 
 
-def test_what_a_person_changed_meanwhile_is_not_overwritten(hand_made):
+def test_later_changes_by_the_user_are_not_overwritten(hand_made):
     foreign.keep(UNIT)
     hand_made.write_text("[Service]\nExecStart=/home/me/new\n")
     foreign.restore(UNIT)
@@ -181,7 +181,7 @@ def test_a_second_unit_is_not_stored_over_the_first(hand_made):
 
 
 @pytest.mark.usefixtures("host")
-def test_an_activation_refuses_a_foreign_unit_and_takes_a_stored_one(disk, hand_made):
+def test_an_activation_refuses_a_foreign_unit_and_accepts_a_stored_one(disk, hand_made):
     with refuses("unit-foreign"):
         activate(1)
     assert (store.pending(), hand_made.read_text()) == ({}, _HAND_MADE)
@@ -193,7 +193,7 @@ def test_an_activation_refuses_a_foreign_unit_and_takes_a_stored_one(disk, hand_
 
 @pytest.mark.usefixtures("hand_made")
 @pytest.mark.parametrize("fault", ["broken", "mute"])
-def test_where_the_first_fails_the_replaced_unit_is_restored(host, disk, systemctl, fault):
+def test_if_the_first_fails_the_replaced_unit_is_restored(host, disk, systemctl, fault):
     (disk / "units" / "multi-user.target.wants").mkdir()
     before = tree(disk)
     foreign.keep(UNIT)

@@ -1,4 +1,4 @@
-"""zorac_deploy/planner/formats.py: what an engine or a card cannot serve is refused, and so is what makes it slower."""
+"""zorac_deploy/planner/formats.py: unsupported formats are refused, and so are settings that make the engine slower."""
 
 import json
 
@@ -32,12 +32,12 @@ def four_bit_floats(group):
     "config", [{}, AWQ, GPTQ, COMPRESSED, named("fp8"), named("bitsandbytes"), four_bit_floats(16)]
 )
 @pytest.mark.parametrize("card", [ADA, AMPERE, TURING, Card(24)])
-def test_the_formats_of_the_guide_are_served_on_every_card(config, card):
+def test_the_guides_formats_are_served_on_every_gpu(config, card):
     formats.check(config, card, CUDA)
 
 
 @pytest.mark.parametrize("config", [{}, AWQ, GPTQ, COMPRESSED, named("bitsandbytes")])
-def test_and_by_the_engine_of_the_sandbox(config):
+def test_the_guides_formats_are_served_in_the_sandbox(config):
     formats.check(config, Card(1), CPU)
 
 
@@ -52,7 +52,7 @@ def test_and_by_the_engine_of_the_sandbox(config):
         (named("mxfp4"), Card(1), CPU, "not known to serve on a CPU"),
     ],
 )
-def test_what_cannot_be_served_is_refused(config, card, engine, says):
+def test_an_unsupported_format_is_refused(config, card, engine, says):
     with pytest.raises(Refused, match=says) as refused:
         formats.check(config, card, engine)
     assert refused.value.refusal == "format-unsupported"
@@ -96,22 +96,22 @@ def test_a_setting_that_makes_it_slower_is_refused(config, settings, card, engin
 @pytest.mark.parametrize(
     ("config", "settings", "card", "engine"),
     [
-        (AWQ, {"quantization": "awq"}, ADA, "0.26.0"),  # it takes Marlin all the same
-        (AWQ, {"quantization": "awq"}, TURING, "0.21.0"),  # Marlin did not run there
+        (AWQ, {"quantization": "awq"}, ADA, "0.26.0"),  # it chooses Marlin in any case
+        (AWQ, {"quantization": "awq"}, TURING, "0.21.0"),  # Marlin did not support it
         (AWQ, {"quantization": "awq_marlin"}, ADA, "0.21.0"),
-        (AWQ, {"VLLM_DISABLED_KERNELS": "MacheteLinearKernel"}, HOPPER, "0.26.0"),  # Marlin is left
-        (AWQ, {"VLLM_DISABLED_KERNELS": "MarlinLinearKernel"}, HOPPER, "0.26.0"),  # Machete is left
+        (AWQ, {"VLLM_DISABLED_KERNELS": "MacheteLinearKernel"}, HOPPER, "0.26.0"),  # Marlin remains
+        (AWQ, {"VLLM_DISABLED_KERNELS": "MarlinLinearKernel"}, HOPPER, "0.26.0"),  # Machete remains
         (COMPRESSED, {"linear_backend": "marlin"}, ADA, "0.26.0"),
         ({}, {"linear_backend": "triton", "VLLM_DISABLED_KERNELS": "MarlinLinearKernel"}, ADA, "0.26.0"),
         (AWQ, {"linear_backend": "conch"}, Card(24, name="nobody knows"), "0.26.0"),
         (AWQ, {"linear_backend": "conch"}, Card(1), "cpu-0.32.0"),
     ],
 )
-def test_a_setting_that_does_not_is_let_through(config, settings, card, engine):
+def test_a_setting_that_is_not_slower_passes(config, settings, card, engine):
     formats.check_speed(config, settings, card, Engine.parse(engine))
 
 
-def test_both_are_asked_before_a_plan_is_made(tmp_path):
+def test_formats_and_settings_are_checked_before_the_plan(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(models.MISTRAL_SMALL_AWQ))
     card = ("--gpu-name", "RTX 4090", "--gpu-total-gib", "23.52")
     done = CliRunner().invoke(cli, ["fit", str(tmp_path), *card, "--setting", "linear_backend=conch"])

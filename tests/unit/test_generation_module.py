@@ -22,7 +22,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def have(root, capsys):
-    """Run the module as Ansible does; its answer."""
+    """Run the module as Ansible does, and return its answer."""
 
     def run(files=FILES, about=ABOUT, check=False, says=0):
         arguments = {"root": str(root), "files": files, "about": about, "_ansible_check_mode": check}
@@ -42,7 +42,7 @@ def told(answer):
     return answer["number"], answer["changed"]
 
 
-def test_the_first_generation_is_1_and_nobody_changes_it(have, root):
+def test_the_first_generation_is_1_and_is_read_only(have, root):
     assert told(have()) == (1, True)
     folder = root / "generations" / "1"
     assert (folder / "vllm.service").read_text() == f"ExecStart=serve {folder}/vllm.yaml\n"
@@ -54,7 +54,7 @@ def test_the_first_generation_is_1_and_nobody_changes_it(have, root):
     assert described["number"] == 1
 
 
-def test_the_engines_user_can_read_it_whatever_the_umask_of_root(have, root):
+def test_the_engines_user_can_read_it_with_any_umask(have, root):
     before = os.umask(0o077)
     try:
         have()
@@ -63,7 +63,7 @@ def test_the_engines_user_can_read_it_whatever_the_umask_of_root(have, root):
     assert [path.stat().st_mode & 0o777 for path in (root / "generations", root / "generations" / "1")] == [0o755] * 2
 
 
-def test_the_same_again_changes_nothing(have, root):
+def test_the_same_files_change_nothing(have, root):
     have()
     before = (root / "generations" / "1").stat().st_mtime_ns
     assert told(have()) == (1, False)
@@ -71,7 +71,7 @@ def test_the_same_again_changes_nothing(have, root):
 
 
 @pytest.mark.parametrize("damage", ["gone", "changed"])
-def test_a_damaged_file_is_written_again(have, root, damage):
+def test_a_damaged_file_is_restored(have, root, damage):
     have()
     path = root / "generations/1/vllm.yaml"
     path.unlink()
@@ -85,14 +85,14 @@ def test_a_damaged_file_is_written_again(have, root, damage):
 
 
 @pytest.mark.parametrize("other", [{"files": {**FILES, "vllm.yaml": ""}}, {"about": {**ABOUT, "profile": "display"}}])
-def test_others_become_the_next_and_the_way_back_is_the_first_again(have, root, other):
+def test_other_files_are_a_new_generation_and_the_old_ones_are_reused(have, root, other):
     have()
     assert told(have(**other)) == (2, True)
     assert told(have()) == (1, False)
     assert folders(root) == ["1", "2"]
 
 
-def test_a_number_is_never_given_twice(have, root):
+def test_a_number_is_never_reused(have, root):
     (root / "generations" / "11").mkdir(parents=True)
     (root / "generations" / "9").mkdir()
     assert told(have()) == (12, True)
@@ -109,7 +109,7 @@ def test_a_dry_run_writes_nothing_and_shows_what_would_differ(have, root):
     }
 
 
-def test_the_difference_is_to_the_current_one_and_leaves_out_the_folders_own_name(have, root):
+def test_the_diff_is_to_the_current_one_without_the_directorys_name(have, root):
     have()
     (root / "current").symlink_to("generations/1")
     have(files={**FILES, "vllm.yaml": "port: 8001\n"})
@@ -119,7 +119,7 @@ def test_the_difference_is_to_the_current_one_and_leaves_out_the_folders_own_nam
     assert (difference["before_header"], difference["after_header"]) == ("current/vllm.yaml", "wanted/vllm.yaml")
 
 
-def test_what_a_kill_left_behind_goes(have, root):
+def test_a_killed_runs_files_are_removed(have, root):
     (root / "generations" / "1.partial" / "deep").mkdir(parents=True)
     (root / "generations" / "7.partial").mkdir()
     assert told(have()) == (1, True)
@@ -142,6 +142,6 @@ def test_a_full_disk_is_reported_and_leaves_no_directory(have, root, monkeypatch
 
 
 @pytest.mark.parametrize("what", [{"plan": {"predicted": {"weights_gib": 13.3}}}, {"model_source": "hf://org/name"}])
-def test_another_prediction_or_another_way_to_the_same_files_is_no_other_generation(have, what):
+def test_another_prediction_or_source_of_the_same_files_is_no_new_generation(have, what):
     have()
     assert told(have(about={**ABOUT, **what})) == (1, False)

@@ -1,4 +1,4 @@
-"""planner/gguf.py: what a GGUF file says of its model, and what is no such file."""
+"""planner/gguf.py: the header of GGUF files, and of other files."""
 
 import contextlib
 
@@ -26,7 +26,7 @@ def test_parts_are_one_model(tmp_path):
     assert set(gguf.read([one, two]).tensors) == {"token_embd.weight", "output.weight"}
 
 
-def test_one_byte_less_is_cut_off(tmp_path):
+def test_a_file_one_byte_too_short_is_refused(tmp_path):
     whole = gguf_files.file(tmp_path / "m.gguf", gguf_files.llama())
     gguf.read([whole])
     cut = gguf_files.file(tmp_path / "cut.gguf", gguf_files.llama(), size=whole.stat().st_size - 1)
@@ -39,7 +39,7 @@ _WHOLE = gguf_files.header(gguf_files.llama() | {"t": ["a", "b"], "n": [1]}, [("
 
 
 @given(st.integers(0, len(_WHOLE)), st.lists(st.tuples(st.integers(0, len(_WHOLE) - 1), st.integers(0, 255))))
-def test_whatever_is_in_a_file_it_is_read_or_refused(tmp_path_factory, length, spoilt):
+def test_any_file_is_read_or_refused(tmp_path_factory, length, spoilt):
     content = bytearray(_WHOLE)
     for place, value in spoilt:
         content[place] = value

@@ -1,4 +1,4 @@
-"""zorac_deploy/gpus.py: what the probe found on a host, as cards with their holders."""
+"""zorac_deploy/gpus.py: the probe's output as GPUs with their processes."""
 
 import json
 
@@ -40,7 +40,7 @@ def found(monkeypatch):
     return look
 
 
-def test_every_card_is_there_whether_the_driver_knows_it_or_not(found):
+def test_every_gpu_is_listed_with_or_without_a_driver(found):
     cards = found().cards
     assert [(card.address, card.name, card.monitor) for card in cards] == [
         ("0000:01:00.0", "RTX 4090", False),
@@ -48,12 +48,12 @@ def test_every_card_is_there_whether_the_driver_knows_it_or_not(found):
     ]
 
 
-def test_holders_stand_by_their_card_the_largest_first(found):
+def test_processes_are_listed_by_gpu_the_largest_first(found):
     assert [holder.name for holder in found().cards[0].holders] == ["VLLM::EngineCore", "python3"]
     assert found().cards[1].holders == ()
 
 
-def test_without_a_driver_the_error_is_kept(found):
+def test_without_a_driver_the_error_is_reported(found):
     without = found(gpus=[], holders=[], driver={"loaded": None}, smi_error="nvidia-smi is not installed")
     assert (without.driver, without.error) == (None, "nvidia-smi is not installed")
     assert all(card.uuid is None for card in without.cards)

@@ -14,7 +14,7 @@ SECONDS = {"idle": 300, "stall": 180, "answer": 30}
 
 @pytest.fixture
 def ran(disk, monkeypatch):
-    """What systemctl was asked, and for what was waited."""
+    """The calls of systemctl, and the waits."""
     calls = []
     monkeypatch.setattr(install, "LIBEXEC", disk / "libexec")
     monkeypatch.setattr(install, "PROGRAM", disk / "libexec/zorac-host")
@@ -28,7 +28,7 @@ def had(disk):
     return {str(path.relative_to(disk)) for path in disk.rglob("*") if path.is_file()}
 
 
-def test_changed_means_that_a_file_differed_and_a_dry_run_writes_nothing(disk, ran):
+def test_changed_means_that_a_file_differs_and_a_dry_run_writes_nothing(disk, ran):
     assert install.install(SECONDS, check=True)["changed"]
     assert had(disk) == set()
     told = install.install(SECONDS, check=False)
@@ -38,7 +38,7 @@ def test_changed_means_that_a_file_differed_and_a_dry_run_writes_nothing(disk, r
     assert install.install(SECONDS, check=False) == {"changed": False, "diff": []}
 
 
-def test_other_limits_are_another_unit(ran):
+def test_other_limits_change_the_unit(ran):
     install.install(SECONDS, check=False)
     (diff,) = install.install({**SECONDS, "idle": 60}, check=False)["diff"]
     assert diff["before_header"] == str(store.UNITS / "zorac-deploy-watchdog.service")
@@ -54,7 +54,7 @@ def test_a_program_that_differs_is_replaced_when_no_activation_needs_it(ran, dam
     assert ran == ["daemon-reload", "wait"]
 
 
-def test_a_link_is_replaced_and_the_former_folder_goes(disk):
+def test_a_link_is_replaced_and_the_old_directory_removed(disk):
     (disk / "libexec/zorac_host").mkdir(parents=True)
     (disk / "libexec/zorac_host/store.py").touch()
     install.PROGRAM.symlink_to(disk / "elsewhere")
@@ -63,7 +63,7 @@ def test_a_link_is_replaced_and_the_former_folder_goes(disk):
     assert [path.name for path in install.LIBEXEC.iterdir()] == ["zorac-host"]
 
 
-def test_a_write_that_is_cut_off_leaves_the_old_file_alone(monkeypatch):
+def test_an_interrupted_write_leaves_the_old_file(monkeypatch):
     install.install(SECONDS, check=False)
     install.PROGRAM.write_bytes(b"old")
 
@@ -76,7 +76,7 @@ def test_a_write_that_is_cut_off_leaves_the_old_file_alone(monkeypatch):
     assert {path.name: path.read_bytes() for path in install.LIBEXEC.iterdir()} == {"zorac-host": b"old"}
 
 
-def test_it_is_complete_before_it_has_its_name(monkeypatch):
+def test_a_file_is_complete_before_it_is_renamed(monkeypatch):
     seen = []
 
     def rename(scratch, path):

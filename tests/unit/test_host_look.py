@@ -1,4 +1,4 @@
-"""zorac_host/look.py: what a host has, asked once."""
+"""zorac_host/look.py: the facts of a host."""
 
 import errno
 import hashlib
@@ -22,7 +22,7 @@ def deployed(tmp_path, monkeypatch):
 
 
 def users(monkeypatch, **known):
-    """Let there be these users, each with its number, home and shell, and a group of its name."""
+    """Create these users, each with its id, home and shell, and a group of the same name."""
 
     def user(name):
         uid, home, shell = known[name]
@@ -35,13 +35,13 @@ def users(monkeypatch, **known):
 OURS = (998, "/nonexistent", "/usr/sbin/nologin")
 
 
-def test_nobody_has_the_name(deployed, monkeypatch):
+def test_no_account_has_the_name(deployed, monkeypatch):
     users(monkeypatch)
     told = look.account("vllm", deployed / "engines")
     assert told == {"found": None, "ours": False, "ready": False, "made": [], "serves": ""}
 
 
-def test_a_user_that_is_recorded_is_ours(deployed, monkeypatch):
+def test_a_recorded_user_is_ours(deployed, monkeypatch):
     users(monkeypatch, vllm=OURS)
     (deployed / "state").mkdir()
     (deployed / "state" / "users.txt").write_text("other\nvllm\n")
@@ -53,7 +53,7 @@ def test_a_user_that_is_recorded_is_ours(deployed, monkeypatch):
     ("user", "record", "ready"),
     [(OURS, "vllm\n", True), (OURS, "other\n", False), ((998, "/home/vllm", OURS[2]), "vllm\n", False)],
 )
-def test_a_user_is_ready_when_it_is_recorded_and_as_it_was_made(deployed, monkeypatch, user, record, ready):
+def test_a_user_is_ready_if_recorded_and_unchanged(deployed, monkeypatch, user, record, ready):
     users(monkeypatch, vllm=user)
     (deployed / "state").mkdir()
     (deployed / "state" / "users.txt").write_text(record)
@@ -61,7 +61,7 @@ def test_a_user_is_ready_when_it_is_recorded_and_as_it_was_made(deployed, monkey
 
 
 @pytest.mark.parametrize(("mode", "ready"), [(0o600, os.getuid() == 0), (0o644, False)])
-def test_an_api_key_is_ready_when_only_root_can_read_it(tmp_path, mode, ready):
+def test_an_api_key_is_ready_if_only_root_can_read_it(tmp_path, mode, ready):
     key = tmp_path / "api-key"
     assert look.api_key(key) == {"sha256": None, "ready": False}
     key.write_text("secret\n")
@@ -79,7 +79,7 @@ def test_an_api_key_is_ready_when_only_root_can_read_it(tmp_path, mode, ready):
         ((998, OURS[1], "/bin/sh"), "engines", False),
     ],
 )
-def test_a_user_that_is_not_recorded_is_ours_as_an_earlier_version_made_it(deployed, monkeypatch, user, exists, ours):
+def test_an_earlier_versions_user_is_ours(deployed, monkeypatch, user, exists, ours):
     users(monkeypatch, vllm=user)
     (deployed / exists).mkdir()
     told = look.account("vllm", deployed / "engines")
@@ -87,20 +87,20 @@ def test_a_user_that_is_not_recorded_is_ours_as_an_earlier_version_made_it(deplo
     assert (told["ours"], told["made"]) == (ours, ["vllm"] if ours else [])
 
 
-def test_a_group_alone_has_the_name_too(deployed, monkeypatch):
+def test_a_group_with_the_name_is_an_account(deployed, monkeypatch):
     users(monkeypatch)
     monkeypatch.setattr(look.grp, "getgrnam", lambda name: name)
     assert look.account("vllm", deployed / "engines")["found"] == "group vllm"
 
 
-def test_the_user_that_the_engine_runs_as_is_told(deployed, monkeypatch):
+def test_the_engines_user_is_reported(deployed, monkeypatch):
     users(monkeypatch)
     (deployed / "etc/current").mkdir(parents=True)
     (deployed / "etc/current/vllm.service").write_text("[Service]\nUser=old\n")
     assert look.account("vllm", deployed / "engines")["serves"] == "old"
 
 
-def test_space_is_that_of_the_nearest_folder_that_exists(tmp_path):
+def test_space_is_that_of_the_nearest_existing_directory(tmp_path):
     told = look.disk(tmp_path / "not" / "there")
     assert not told["exists"]
     assert told["device"] == tmp_path.stat().st_dev
@@ -108,14 +108,14 @@ def test_space_is_that_of_the_nearest_folder_that_exists(tmp_path):
     assert look.disk(tmp_path)["exists"]
 
 
-def test_what_files_hold_is_counted_and_nothing_is_none(tmp_path):
+def test_sizes_of_files_are_summed_and_a_missing_directory_is_0(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_bytes(bytes(100_000))
     assert 100_000 <= look.used(tmp_path) < 200_000
     assert look.used(tmp_path / "none") == 0
 
 
-def test_the_packages_are_those_that_are_installed(tmp_path, monkeypatch):
+def test_only_installed_packages_are_listed(tmp_path, monkeypatch):
     program = tmp_path / "dpkg-query"
     program.write_text("#!/bin/sh\nprintf 'ii |bash\\nrc |gone\\nhi |kept\\niU |half\\n'")
     program.chmod(0o755)
@@ -123,7 +123,7 @@ def test_the_packages_are_those_that_are_installed(tmp_path, monkeypatch):
     assert look.packages() == ["bash", "kept"]
 
 
-def test_versions_are_those_of_all_that_is_there_even_if_half_installed(tmp_path, monkeypatch):
+def test_versions_include_half_installed_packages(tmp_path, monkeypatch):
     program = tmp_path / "dpkg-query"
     lines = ("ii |bash=5.2", "rc |gone=1", "hi |kept:amd64=2:1.0-1", "iU |half=1", "un |never=")
     program.write_text("#!/bin/sh\nprintf '" + "\\n".join(lines) + "\\n'")
@@ -137,7 +137,7 @@ def need(path, size, setting="a_root"):
     return {"what": "the engine", "path": str(path), "bytes": str(size), "setting": setting}
 
 
-def test_what_fits_alone_and_not_together_is_refused(tmp_path, monkeypatch):
+def test_needs_on_one_file_system_are_summed(tmp_path, monkeypatch):
     monkeypatch.setattr(look.shutil, "disk_usage", lambda _: SimpleNamespace(free=1500))
     look.require_space([need(tmp_path, 1000)])
     look.require_space([need(tmp_path, 1000), need(tmp_path / "b", 500)])
@@ -146,12 +146,12 @@ def test_what_fits_alone_and_not_together_is_refused(tmp_path, monkeypatch):
         look.require_space([need(tmp_path, 1000), need(tmp_path / "b", 1000, "b_root")])
 
 
-def test_what_goes_to_different_file_systems_is_not_added_up(tmp_path, monkeypatch):
+def test_needs_on_different_file_systems_are_not_summed(tmp_path, monkeypatch):
     monkeypatch.setattr(look, "disk", lambda path: {"device": hash(path), "free": 1500})
     look.require_space([need(tmp_path, 1000), need(tmp_path / "b", 1000)])
 
 
-def test_one_answer_has_all_that_was_asked(tmp_path, capsys, monkeypatch):
+def test_one_answer_has_all_requested_facts(tmp_path, capsys, monkeypatch):
     words = ["look", "--disk", str(tmp_path), "--used", str(tmp_path), "--account", "nobody-has-this", "--packages"]
     monkeypatch.setattr(sys, "argv", ["zorac-host", *words])
     monkeypatch.setattr(look, "packages", lambda: ["bash"])
@@ -162,7 +162,7 @@ def test_one_answer_has_all_that_was_asked(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "code"), [(errno.ENOSPC, 4), (errno.EDQUOT, 4), (errno.EIO, os.strerror(errno.EIO))])
-def test_a_full_disk_is_a_refusal_whatever_was_asked(capsys, monkeypatch, kind, code):
+def test_a_full_disk_is_a_refusal_of_any_command(capsys, monkeypatch, kind, code):
     def full():
         raise OSError(kind, os.strerror(kind))
 

@@ -1,4 +1,4 @@
-"""zorac_host/port.py: whether an engine can listen is tried, as the kernel decides it, before anything is stopped."""
+"""zorac_host/port.py: the kernel decides whether an engine can listen, before anything is stopped."""
 
 import os
 import socket
@@ -47,7 +47,7 @@ def listening():
         ("127.0.0.1", "::"),
     ],
 )
-def test_a_port_that_another_program_has_is_refused_and_the_program_named(listening, theirs, ours):
+def test_a_port_in_use_is_refused_with_the_program(listening, theirs, ours):
     number = listening(theirs)
     with refuses("port-taken", rf"^port {number} of {ours} is in use by .*\(process {os.getpid()}"):
         port.require(ours, number)
@@ -56,13 +56,13 @@ def test_a_port_that_another_program_has_is_refused_and_the_program_named(listen
 @pytest.mark.parametrize(
     ("theirs", "ours"), [("127.0.0.2", "127.0.0.1"), ("127.0.0.1", "::1"), ("::1", _ALL), ("::", _ALL)]
 )
-def test_another_address_is_in_nobodys_way(listening, theirs, ours):
+def test_another_address_is_no_conflict(listening, theirs, ours):
     number = listening(theirs, dual=False)
     port.require(ours, number)
 
 
-def test_what_our_own_unit_holds_will_be_free_and_what_is_not_in_the_way_does_not_count(listening, monkeypatch):
-    monkeypatch.setattr(port, "unit_of", lambda _: "vllm.service")
+def test_our_own_units_port_counts_as_free(listening, monkeypatch):
+    monkeypatch.setattr(port, "unit", lambda _: "vllm.service")
     port.require(_ALL, listening("127.0.0.1"), ["vllm.service"])
     shown = (
         'LISTEN 0 128 127.0.0.1:{0} 0.0.0.0:* users:(("python",pid=7,fd=3))\n'
@@ -85,12 +85,12 @@ def test_a_listener_without_a_process_is_refused(listening, monkeypatch, shown):
 
 
 @pytest.mark.parametrize("host", ["192.0.2.7", "127.0.0.1o", "", "a b", "2001:db8::7", "é" * 80])
-def test_an_address_that_the_host_has_not_is_refused_with_those_it_has(host):
+def test_an_unknown_address_is_refused_with_the_hosts_addresses(host):
     says = f"^vllm_host is '{host}', but this host cannot listen there: .*Its addresses: "
     with refuses("settings-invalid", says):
         port.require(host, 8000)
 
 
-def test_a_port_for_root_alone_is_refused():
+def test_a_root_only_port_is_refused():
     with refuses("settings-invalid", "^vllm_port is 80, but "):
         port.require("127.0.0.1", 80)

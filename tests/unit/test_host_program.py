@@ -26,7 +26,7 @@ def built(tmp_path):
     return path
 
 
-def test_the_same_sources_are_the_same_bytes_whatever_their_times_and_modes(tmp_path):
+def test_the_same_sources_give_the_same_bytes_with_any_times_and_modes(tmp_path):
     copy = tmp_path / "zorac_host"
     shutil.copytree(_SOURCE, copy)
     for number, path in enumerate(copy.glob("*.py")):
@@ -37,12 +37,12 @@ def test_the_same_sources_are_the_same_bytes_whatever_their_times_and_modes(tmp_
     assert zipapp.build(copy) != zipapp.build(_SOURCE)
 
 
-def test_it_runs_alone_and_tells_its_version(built):
+def test_the_program_runs_alone_and_prints_its_version(built):
     told = subprocess.run([built, "version"], cwd="/", env={}, capture_output=True, text=True, check=True).stdout
     assert json.loads(told) == {"version": zorac_deploy.__version__, "protocol": 1}
 
 
-def test_it_runs_from_memory_where_it_is_not_installed():
+def test_the_program_runs_from_memory():
     command = [sys.executable, "-I", "-c", zipapp.LOADER, "port", "192.0.2.7", "8000", "none.service"]
     done = subprocess.run(command, cwd="/", env={}, input=zipapp.build(), capture_output=True, check=False)
     refusal = errors.refused(done.stdout.decode())
@@ -56,15 +56,15 @@ def functions(path):
     return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
 
 
-def test_a_running_program_needs_nothing_of_its_file_any_more():
-    # The file may be replaced while an activation runs: a word imports all that it needs as its first step.
+def test_a_running_program_does_not_need_its_file():
+    # The file may be replaced during an activation: a command first imports all that it needs.
     for path in _SOURCE.glob("*.py"):
         for function in functions(path):
             late = [node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
             assert late in ([], function.body[:1] if path.name == "cli.py" else []), f"{path.name}: {function.name}"
 
 
-def test_a_word_imports_no_module_of_another(built):
+def test_a_command_imports_no_module_of_another(built):
     code = "import sys; sys.path.insert(0, sys.argv[1]); from zorac_host import status, verify; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-c", code, built], capture_output=True, text=True, check=True)
     others = {"activation", "engine_log", "foreign", "install", "model_manifest", "restore", "watchdog"}

@@ -1,4 +1,4 @@
-"""What the host's program may answer, and what is made of it."""
+"""The host program's possible answers, and their handling."""
 
 import json
 import os
@@ -22,7 +22,7 @@ class Target:
 
 
 class Host:
-    """A host whose program answers as it is told."""
+    """A host whose program gives the set answers."""
 
     target = Target
 
@@ -45,7 +45,7 @@ def test_an_answer():
     assert asked(Host(json.dumps(STATUS))).current is None
 
 
-def test_a_later_version_may_say_more():
+def test_unknown_fields_are_ignored():
     assert asked(Host(json.dumps({**STATUS, "mood": "good"}))).generations == ()
 
 
@@ -61,7 +61,7 @@ def test_no_program(error):
         asked(Host("", 127, error))
 
 
-def test_a_file_that_ssh_misses_is_no_missing_program():
+def test_a_file_missing_for_ssh_is_no_missing_program():
     with pytest.raises(ZoracDeployError, match="the host program of tower failed: mux_client"):
         asked(Host("", 1, "mux_client: /tmp/socket: No such file or directory"))
 
@@ -78,7 +78,7 @@ def test_a_file_that_ssh_misses_is_no_missing_program():
         (json.dumps({**STATUS, "current": "one"}), "current"),
     ],
 )
-def test_what_is_no_answer(answer, says):
+def test_an_invalid_answer(answer, says):
     with pytest.raises(HostProgramUnusable, match=f"gave an unexpected answer: {says}.*zorac-deploy up"):
         asked(Host(answer))
 
@@ -95,7 +95,7 @@ def test_what_is_no_answer(answer, says):
         (126, "", "exit code 126, and no message"),
     ],
 )
-def test_a_program_that_is_older_truncated_or_not_ours(code, error, says):
+def test_an_older_truncated_or_foreign_program(code, error, says):
     with pytest.raises(HostProgramUnusable, match=says):
         asked(Host("", code, error, version=""))
 
@@ -115,7 +115,7 @@ def installed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
-def test_a_real_program_that_was_cut_off(installed, share):
+def test_a_truncated_program(installed, share):
     whole = zipapp.build()
     connection = installed(whole[: int(len(whole) * share)])
     with pytest.raises(HostProgramUnusable, match=r"gave an unexpected answer.*zorac-deploy up"):
@@ -124,12 +124,12 @@ def test_a_real_program_that_was_cut_off(installed, share):
 
 
 @pytest.mark.parametrize("stream", [1, 2])
-def test_an_answer_without_an_end_is_cut_off(installed, stream):
+def test_an_endless_answer_is_cut_off_at_the_limit(installed, stream):
     with pytest.raises(HostProgramUnusable, match="the command printed more than 16 MiB"):
         asked(installed(f"#!/bin/sh\nexec cat /dev/zero >&{stream}\n".encode()))
 
 
-def test_an_answer_of_100_mb_is_not_kept(installed):
+def test_an_answer_of_100_mb_is_not_stored(installed):
     connection = installed(b"#!/bin/sh\nhead --bytes=100M /dev/zero\n")
     assert not convergence.look(connection, Inputs(DIGEST)).converged
 
@@ -140,7 +140,7 @@ def test_a_newer_program_is_told_apart():
     assert caught.value.newer
 
 
-def test_a_generation_that_is_not_there():
+def test_a_missing_generation():
     with pytest.raises(Refused, match="there is no generation 9"):
         asked(
             Host(
@@ -152,7 +152,7 @@ def test_a_generation_that_is_not_there():
 
 
 @pytest.mark.parametrize("answer", ["", "[]", '{"refusal": 1}', '{"refusal": {"id": "of-a-later-version"}}'])
-def test_a_refusal_that_nobody_knows_is_no_refusal_of_ours(answer):
+def test_an_unknown_refusal_is_an_error(answer):
     with pytest.raises(HostProgramUnusable):
         asked(Host(answer, 4, "it cannot be done"))
 
@@ -161,7 +161,7 @@ def look(asked=None, **changes):
     return convergence.look(Host(json.dumps({**CONVERGED, **changes})), asked or Inputs(DIGEST))
 
 
-def test_a_host_that_is_what_is_asked_for():
+def test_a_host_in_its_desired_state():
     assert look().converged
 
 

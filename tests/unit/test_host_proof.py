@@ -1,4 +1,4 @@
-"""zorac_host/proof.py: an engine that does not do what a client relies on is told from one that does."""
+"""zorac_host/proof.py: an engine that fails a client's requests is told from a healthy one."""
 
 import json
 import socket
@@ -29,7 +29,7 @@ def streamed(*texts, usage=True):
 
 
 class StandInEngine(BaseHTTPRequestHandler):
-    """Answers as vLLM does, but for what `faults` says: by path, a status and the parts of the answer."""
+    """Answers as vLLM does, except for `faults`: by path, a status and the parts of the answer."""
 
     protocol_version = "HTTP/1.1"
     faults, asked, keys, ended = {}, [], {}, threading.Event()
@@ -91,13 +91,13 @@ def cut(part):
 
 @pytest.fixture
 def engine(disk, monkeypatch):
-    """The stand-in's class, and what is served, as generation.json has it."""
+    """The fake's class, and what is served, as in generation.json."""
     (disk / "etc" / "api-key").write_text("k\n")
     monkeypatch.setattr(StandInEngine, "faults", {})
     monkeypatch.setattr(StandInEngine, "asked", [])
     monkeypatch.setattr(StandInEngine, "open", {})
     monkeypatch.setattr(StandInEngine, "ended", threading.Event())
-    monkeypatch.setenv("http_proxy", "http://192.0.2.1:9")  # it is not asked
+    monkeypatch.setenv("http_proxy", "http://192.0.2.1:9")  # it is not used
     server = ThreadingHTTPServer(("127.0.0.1", 0), StandInEngine)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -107,14 +107,14 @@ def engine(disk, monkeypatch):
     server.server_close()
 
 
-def test_an_engine_that_does_all_of_it_is_proved(engine):
+def test_a_healthy_engine_is_verified(engine):
     stand_in, about = engine
     proof.prove(about, 30)
     assert [message["role"] for message in stand_in.asked[0]["messages"]] == ["system", "system", "assistant", "user"]
 
 
 @pytest.mark.parametrize(("bound", "listen"), [("::1", "::1"), ("::1", "::"), ("::", "::"), ("127.0.0.1", "0.0.0.0")])  # noqa: S104
-def test_an_engine_is_reached_wherever_it_listens(engine, bound, listen):
+def test_an_engine_is_reached_at_any_address(engine, bound, listen):
     stand_in, about = engine
     family = socket.AF_INET6 if ":" in bound else socket.AF_INET
     server = type("Server", (ThreadingHTTPServer,), {"address_family": family})((bound, 0), stand_in)
@@ -142,7 +142,7 @@ _CHAT = "/v1/chat/completions"
         (_CHAT, 200, cut(streamed("Ro")[0]), "completions did not answer: "),
     ],
 )
-def test_each_fault_is_said(engine, path, status, parts, found):
+def test_each_fault_is_reported(engine, path, status, parts, found):
     stand_in, about = engine
     stand_in.faults[path] = (status, parts)
     with pytest.raises(Failure, match=found):
@@ -156,7 +156,7 @@ def test_each_fault_is_said(engine, path, status, parts, found):
         ("/tokenize", 422, "POST /tokenize answered 422 without the API key"),
         ("/scale_elastic_ep", 405, "POST /scale_elastic_ep answered 405 without the API key"),
         ("/new", 400, "POST /new answered 400 without the API key"),
-        ("/new", 404, "POST /new answered 404 without the API key"),  # the engine lists it, so it was looked up
+        ("/new", 404, "POST /new answered 404 without the API key"),  # the engine lists it, so it was requested
     ],
 )
 def test_a_route_that_answers_without_the_key_is_a_failure(engine, monkeypatch, path, status, found):
@@ -168,7 +168,7 @@ def test_a_route_that_answers_without_the_key_is_a_failure(engine, monkeypatch, 
     proof.prove(about, 30, closed=False)
 
 
-def test_a_route_that_the_engine_lists_and_that_takes_no_body_is_not_called(engine, monkeypatch):
+def test_a_listed_route_without_a_body_is_not_called(engine, monkeypatch):
     stand_in, about = engine
     monkeypatch.setattr(stand_in, "listed", {"/melt/{part}": {"post": {}}, "/health": {"get": {}}})
     stand_in.faults["/melt/x"] = (405, [""])
@@ -177,7 +177,7 @@ def test_a_route_that_the_engine_lists_and_that_takes_no_body_is_not_called(engi
 
 
 @pytest.mark.parametrize("answer", [(404, [""]), (500, [""])])
-def test_an_engine_that_lists_no_routes_is_asked_for_the_known_ones(engine, answer):
+def test_without_a_list_the_known_routes_are_checked(engine, answer):
     stand_in, about = engine
     stand_in.faults["/openapi.json"] = answer
     stand_in.open["/tokenize"] = (200, ["{}"])
@@ -195,7 +195,7 @@ def test_an_engine_that_lists_no_routes_is_asked_for_the_known_ones(engine, answ
         ("[" * 100_000, "/v1/models is not JSON"),
     ],
 )
-def test_another_model_is_none(engine, listing, found, monkeypatch):
+def test_another_model_is_a_failure(engine, listing, found, monkeypatch):
     stand_in, about = engine
     answer = stand_in.answer
     monkeypatch.setattr(stand_in, "answer", lambda self, status, _: answer(self, status, [listing]))
@@ -204,7 +204,7 @@ def test_another_model_is_none(engine, listing, found, monkeypatch):
 
 
 @pytest.mark.parametrize("listed", [["/new"], {"/new": None}, {"/new": {"post": None}}, {"@example.org/": {"get": {}}}])
-def test_an_engine_that_lists_no_real_routes_is_not_proved(engine, monkeypatch, listed):
+def test_invalid_routes_are_a_failure(engine, monkeypatch, listed):
     stand_in, about = engine
     monkeypatch.setattr(stand_in, "listed", listed)
     with pytest.raises(Failure, match=r"/openapi\.json (has no list of routes|lists )"):
@@ -214,7 +214,7 @@ def test_an_engine_that_lists_no_real_routes_is_not_proved(engine, monkeypatch, 
 @pytest.mark.parametrize(
     "chunk", [{"choices": 7}, {"choices": ["Ro"]}, {"choices": [{"delta": {"content": 7}}]}, {"usage": [1]}]
 )
-def test_a_stream_of_something_else_is_no_reply(engine, chunk):
+def test_an_invalid_stream_is_a_failure(engine, chunk):
     stand_in, about = engine
     stand_in.faults[_CHAT] = (200, [f"data: {json.dumps(chunk)}\n\n"])
     with pytest.raises(Failure, match="the reply has an invalid event"):
@@ -222,7 +222,7 @@ def test_a_stream_of_something_else_is_no_reply(engine, chunk):
 
 
 @pytest.mark.parametrize("parts", [hanging(), endless("data: {}\n\n"), endless("x" * 99)])
-def test_an_engine_that_does_not_end_its_answer_has_a_limit(engine, parts):
+def test_an_endless_answer_is_a_failure(engine, parts):
     stand_in, about = engine
     stand_in.faults[_CHAT] = (200, parts)
     with pytest.raises(Failure, match="completions did not finish its answer in time"):
@@ -237,14 +237,14 @@ def test_an_answer_larger_than_any_reply_is_refused(engine, monkeypatch):
         proof.prove(about, 30)
 
 
-def test_nobody_at_the_port_is_said(engine):
+def test_no_server_at_the_port_is_reported(engine):
     _, about = engine
     with pytest.raises(Failure, match=r"/health did not answer: .*refused"):
         proof.health({**about, "host": "127.0.0.2"}, 5)
     assert proof.idle({**about, "host": "127.0.0.2"})
 
 
-def test_progress_counts_what_all_engines_read_and_wrote(engine):
+def test_progress_sums_the_tokens_of_all_engines(engine):
     stand_in, about = engine
     assert proof.progress(about, 30) == (False, 110)
     assert proof.idle(about)
@@ -253,7 +253,7 @@ def test_progress_counts_what_all_engines_read_and_wrote(engine):
     assert not proof.idle(about)
 
 
-def test_progress_of_llama_cpp_is_behind_its_lock(engine):
+def test_progress_of_llama_cpp_needs_the_key(engine):
     stand_in, about = engine
     metrics = (
         "# TYPE llamacpp:requests_processing gauge\nllamacpp:requests_processing 1\nllamacpp:requests_deferred 0\n"
@@ -265,14 +265,14 @@ def test_progress_of_llama_cpp_is_behind_its_lock(engine):
 
 
 @pytest.mark.parametrize("answer", [(404, [""]), (200, [""]), (200, ["process_open_fds 12.0\n"])])
-def test_an_engine_without_metrics_has_no_progress_and_is_not_called_idle(engine, answer):
+def test_an_engine_without_metrics_has_no_progress_and_is_not_idle(engine, answer):
     stand_in, about = engine
     stand_in.faults["/metrics"] = answer
     assert proof.progress(about, 30) is None
     assert not proof.idle(about)
 
 
-def test_one_token_is_all_that_is_asked_for(engine):
+def test_the_liveness_check_requests_one_token(engine):
     stand_in, about = engine
     proof.one_token(about, 30)
     assert stand_in.asked[0]["max_tokens"] == 1
@@ -281,20 +281,20 @@ def test_one_token_is_all_that_is_asked_for(engine):
         proof.one_token(about, 30)
 
 
-def test_without_a_key_there_is_no_proof(engine):
+def test_without_a_key_the_verification_fails(engine):
     store.KEY_FILE.unlink()
     with pytest.raises(Failure, match="api-key"):
         proof.prove(engine[1], 30)
 
 
 @pytest.mark.parametrize("held", ["schlüssel-€", "ü", "a\nb", ""])
-def test_with_a_key_that_cannot_be_sent_there_is_no_proof_either(engine, held):
+def test_with_an_invalid_key_the_verification_fails(engine, held):
     store.KEY_FILE.write_text(held)
     with pytest.raises(Failure, match="is empty, or has other characters"):
         proof.one_token(engine[1], 30)
 
 
-def test_an_engine_with_another_key_is_told_from_one_that_fails(engine):
+def test_an_engine_with_another_key_differs_from_a_failed_one(engine):
     store.KEY_FILE.write_text("another")
     with pytest.raises(proof.KeyRefused, match="another API key than the one in"):
         proof.prove(engine[1], 30)

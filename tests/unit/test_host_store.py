@@ -1,4 +1,4 @@
-"""zorac_host/store.py: what is on a host's disk is whole, and what nobody needs can go."""
+"""zorac_host/store.py: a host's files are complete, and unused ones can be removed."""
 
 import errno
 import os
@@ -18,11 +18,11 @@ def numbers():
     return [each.number for each in store.generations()]
 
 
-def test_generations_are_listed_in_the_order_of_their_numbers(disk):
+def test_generations_are_listed_by_number(disk):
     for number in (10, 9, 1):
         made(number)
     (disk / "etc" / "generations" / "11.partial").mkdir()
-    (disk / "etc" / "generations" / "12").mkdir()  # one without its description is none
+    (disk / "etc" / "generations" / "12").mkdir()  # one without its description does not count
     assert numbers() == [1, 9, 10]
 
 
@@ -30,7 +30,7 @@ def test_before_the_first_there_is_no_current_one():
     assert (store.current(), store.generations(), store.last_good(1)) == (None, [], None)
 
 
-def test_a_flip_is_prepared_first_and_seen_at_once(disk):
+def test_a_flip_is_prepared_first_and_then_atomic(disk):
     flip = store.Flip(made(1))
     assert store.current() is None
     assert not (disk / "units" / UNIT).exists()
@@ -39,7 +39,7 @@ def test_a_flip_is_prepared_first_and_seen_at_once(disk):
     assert (disk / "units" / UNIT).read_text().endswith("/generations/1\n")
 
 
-def test_the_way_there_and_the_way_back_are_prepared_at_once(disk):
+def test_activation_and_rollback_are_prepared_together(disk):
     there, back = store.Flip(made(2)), store.Flip(made(1))
     for flip, number in ((there, 2), (back, 1)):
         flip.now()
@@ -47,7 +47,7 @@ def test_the_way_there_and_the_way_back_are_prepared_at_once(disk):
         assert (disk / "units" / UNIT).read_text().endswith(f"/generations/{number}\n")
 
 
-def test_what_was_prepared_and_not_used_is_removed(disk):
+def test_an_unused_preparation_is_removed(disk):
     store.Flip(made(1)).now()
     store.Flip(made(2))
     store.tidy()
@@ -70,7 +70,7 @@ def test_the_current_one_can_be_forgotten_twice(disk):
     assert list((disk / "units").iterdir()) == []
 
 
-def test_the_last_good_one_is_that_proved_last_whatever_its_number():
+def test_the_last_good_generation_is_the_one_verified_last():
     for number in (1, 2, 3, 4):
         made(number)
     for number, state in ((3, "proved"), (2, "proved"), (1, "proved"), (4, "failed"), (2, "proved")):
@@ -80,7 +80,7 @@ def test_the_last_good_one_is_that_proved_last_whatever_its_number():
     assert store.last_good(2).number == 1
 
 
-def test_the_activation_under_way_is_kept_until_it_ends():
+def test_the_activation_in_progress_is_stored_until_it_ends():
     assert store.pending() == {}
     store.set_pending({"target": 2})
     assert store.pending() == {"target": 2}
@@ -90,12 +90,12 @@ def test_the_activation_under_way_is_kept_until_it_ends():
 
 
 @pytest.mark.parametrize("text", ["", '{"target": 2', "[1]", "null", "\x00" * 8])
-def test_a_torn_file_is_nothing(disk, text):
+def test_a_truncated_file_is_ignored(disk, text):
     (disk / "state" / "activation.json").write_text(text)
     assert store.pending() == {}
 
 
-def test_a_file_is_written_whole_or_not_at_all(disk, monkeypatch):
+def test_a_file_is_written_completely_or_not_at_all(disk, monkeypatch):
     file = disk / "state" / "deep" / "file"
     store.write(file, "old", 0o640)
 
@@ -111,7 +111,7 @@ def test_a_file_is_written_whole_or_not_at_all(disk, monkeypatch):
 
 @pytest.fixture
 def five(disk):
-    """Five generations: 1 to 3 were proved, 4 failed, 5 is new; 3 is current. They share the model."""
+    """Five generations: 1 to 3 were verified, 4 failed, 5 is new; 3 is current. They share the model."""
     for number in (1, 2, 3, 4, 5):
         for name in (f"engine-{number}", "model"):
             (disk / name).mkdir(exist_ok=True)
@@ -137,25 +137,25 @@ def test_the_current_one_the_last_good_ones_and_the_newest_are_kept(five):
 
 
 @pytest.mark.usefixtures("five")
-def test_none_but_the_current_one_and_the_newest_are_kept_if_that_is_asked_for():
+def test_with_keep_0_only_the_current_one_and_the_newest_are_kept():
     assert store.collect(keep=0)["generations"] == [1, 2, 4]
 
 
-def test_a_dry_run_says_the_same_and_removes_nothing(five):
+def test_a_dry_run_returns_the_same_and_removes_nothing(five):
     before = sorted(five.rglob("*"))
     would = store.collect(keep=1, check=True)
     assert sorted(five.rglob("*")) == before
     assert store.collect(keep=1) == would
 
 
-def test_where_all_are_needed_nothing_goes(five):
+def test_nothing_in_use_is_removed(five):
     (five / "scratch").mkdir()
     store.set_outcome(4, {"state": "proved"})
     assert store.collect(keep=9) == {"generations": [], "paths": [], "bytes": 0}
     assert (five / "scratch").is_dir()
 
 
-def test_a_file_counts_once_and_only_if_all_of_its_names_go(five):
+def test_a_file_counts_once_and_only_if_all_of_its_links_go(five):
     (five / "scratch").mkdir()
     (five / "scratch" / "data").hardlink_to(five / "engine-1" / "data")
     (five / "elsewhere").hardlink_to(five / "engine-4" / "data")
@@ -173,6 +173,6 @@ def test_a_key_that_cannot_be_sent_is_not_shown(disk, held):
     assert not held.strip() or held.decode("latin-1") not in str(told.value)
 
 
-def test_a_key_may_end_its_line(disk):
+def test_a_key_may_end_with_a_newline(disk):
     (disk / "etc/api-key").write_text("sk-1\n")
     assert store.key() == "sk-1"

@@ -33,7 +33,7 @@ def changed(folder, part, deep=False):
     return [(change.name, change.aspect) for change in tree.changes(folder, part, deep)]
 
 
-def test_a_folder_that_nobody_touched_has_no_changes(folder, part):
+def test_an_unchanged_directory_has_no_differences(folder, part):
     assert changed(folder, part) == changed(folder, part, deep=True) == []
     assert part["files"] == 4
     assert part["bytes"] == len("serve()\n") + 100 + len("vllm/server.py,,\nvllm/data.bin,,\n../../../bin/vllm,,\n#!\n")
@@ -65,20 +65,20 @@ def point_elsewhere(path):
         (point_elsewhere, {"type", "mode", "size", "target"}),
     ],
 )
-def test_a_changed_file_is_named(folder, part, act, aspects):
+def test_a_changed_file_is_reported(folder, part, act, aspects):
     act(folder / SERVER)
     found = changed(folder, part)
     assert {name for name, _ in found} == {SERVER}
     assert {aspect for _, aspect in found} == aspects
 
 
-def test_an_added_file_is_named(folder, part):
+def test_an_added_file_is_reported(folder, part):
     name = "lib/python3.11/site-packages/evil.pth"
     (folder / name).write_text("import os\n")
     assert changed(folder, part) == [(name, "added")]
 
 
-def test_a_byte_changed_with_its_time_put_back_is_seen_by_reading(folder, part):
+def test_a_changed_byte_with_a_restored_time_is_found_by_reading(folder, part):
     path = folder / "lib/python3.11/site-packages/vllm/data.bin"
     before = path.stat()
     path.write_bytes(b"\0" * 99 + b"\1")
@@ -87,20 +87,20 @@ def test_a_byte_changed_with_its_time_put_back_is_seen_by_reading(folder, part):
     assert changed(folder, part, deep=True) == [("lib/python3.11/site-packages/vllm/data.bin", "content")]
 
 
-def test_a_record_stays_what_it_was(folder, part):
+def test_an_existing_record_is_not_changed(folder, part):
     write(folder / SERVER)
     again = tree.describe(folder, tree.Path(part["record"]), create=True)
     assert again["fingerprint"] == part["fingerprint"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b garbage"])
-def test_a_damaged_record_is_a_change_of_its_own(folder, part, content):
+def test_a_damaged_record_is_a_difference(folder, part, content):
     write(folder / SERVER)
     tree.Path(part["record"]).write_bytes(content)
     assert changed(folder, part) == [("", "record")]
 
 
-def test_what_wheels_say_of_their_files_is_believed_at_first_and_compared_later(tmp_path):
+def test_digests_in_wheels_are_recorded_first_and_compared_later(tmp_path):
     site = tmp_path / "lib/python3.11/site-packages"
     (site / "a-1.dist-info").mkdir(parents=True)
     (site / "a.py").write_text("other than the wheel had\n")
@@ -112,7 +112,7 @@ def test_what_wheels_say_of_their_files_is_believed_at_first_and_compared_later(
     assert found == [("lib/python3.11/site-packages/a.py", "content")]
 
 
-def test_the_packages_that_brought_a_file(folder):
+def test_the_package_of_a_file(folder):
     assert tree.packages(folder, [SERVER]) == ["vllm"]
     assert tree.packages(folder, ["bin/vllm"]) == ["vllm"]
     assert tree.packages(folder, ["lib/python3.11/site-packages/vllm-0.32.0.dist-info/METADATA"]) == ["vllm"]
@@ -121,7 +121,7 @@ def test_the_packages_that_brought_a_file(folder):
     assert tree.packages(folder, [byte_code]) == ["*"]
 
 
-def test_byte_code_that_a_wheel_lists_and_the_installation_compiled_again_is_no_change(folder, tmp_path):
+def test_recompiled_byte_code_of_a_wheel_is_no_difference(folder, tmp_path):
     site = folder / "lib/python3.11/site-packages"
     (site / "vllm/__pycache__").mkdir()
     (site / "vllm/__pycache__/server.cpython-311.pyc").write_bytes(b"compiled here")

@@ -18,7 +18,7 @@ MINE = grp.getgrgid(os.getgid()).gr_name
 
 @pytest.fixture
 def recorded(disk, monkeypatch):
-    """Write a document of these parts as the one that was applied."""
+    """Write a document of these parts as the one applied."""
     monkeypatch.setattr(verify, "DOCUMENT", disk / "state.json")
     monkeypatch.setattr(restore, "SET_ASIDE", disk / "set-aside")
 
@@ -46,7 +46,7 @@ def heal():
     return restore.restore(check=False)["restored"]
 
 
-def test_what_is_as_it_was_applied_has_no_differences(recorded, key):
+def test_an_unchanged_host_has_no_differences(recorded, key):
     recorded(key)
     told = verify.look(deep=False, reply=False)
     assert (told["inputs"], told["differences"], told["unusable"]) == ("1" * 64, [], "")
@@ -62,20 +62,20 @@ def test_what_is_as_it_was_applied_has_no_differences(recorded, key):
         (lambda path: (path.rename(path.with_name("x")), path.symlink_to("x")), "type"),
     ],
 )
-def test_a_file_that_was_changed(recorded, key, act, aspect):
+def test_a_changed_file(recorded, key, act, aspect):
     recorded(key)
     act(Path(key["path"]))
     assert found() == [(key["path"], aspect)]
 
 
-def test_a_mode_is_put_back(recorded, key):
+def test_a_changed_mode_is_restored(recorded, key):
     recorded(key)
     Path(key["path"]).chmod(0o644)
     assert heal() == [f"{key['path']}: mode 0600"]
     assert found() == []
 
 
-def test_what_was_added_to_a_folder_of_ours_is_set_aside(recorded, disk):
+def test_files_added_to_our_directory_are_moved_aside(recorded, disk):
     (disk / "ours").mkdir(mode=0o755)
     (disk / "ours/a").touch()
     path = str(disk / "ours")
@@ -88,7 +88,7 @@ def test_what_was_added_to_a_folder_of_ours_is_set_aside(recorded, disk):
     assert [file.read_text() for file in (disk / "set-aside").rglob("x")] == ["x"]
 
 
-def test_a_link_that_leads_elsewhere(recorded, disk):
+def test_a_changed_link(recorded, disk):
     link = disk / "link"
     link.symlink_to(disk)
     recorded({"kind": "link", "path": str(link), "target": str(disk)})
@@ -109,7 +109,7 @@ def test_a_user(recorded):
 
 
 def shown(monkeypatch, **texts):
-    """Have programs print these texts."""
+    """Make programs print these texts."""
     monkeypatch.setattr(kinds, "_output", lambda *command: texts[command[0].replace("-", "_")])
 
 
@@ -132,7 +132,7 @@ GOOD = {"Id": "vllm.service", "LoadState": "loaded", "ActiveState": "active",
 
 
 def systemctl(monkeypatch, properties, at_boot="enabled"):
-    """Have systemd know one unit, with what `properties` returns."""
+    """Let systemd know one unit, with the result of `properties`."""
 
     def output(_program, verb, *_):
         if verb == "is-enabled":
@@ -160,19 +160,19 @@ def test_a_unit(recorded, monkeypatch, change, aspect):
     assert found() == ([("vllm.service", aspect)] if aspect else [])
 
 
-def test_a_unit_that_lost_its_link_and_systemd_was_not_told(recorded, monkeypatch):
+def test_a_unit_without_its_link_before_a_daemon_reload(recorded, monkeypatch):
     systemctl(monkeypatch, lambda: GOOD | {"UnitFileState": "enabled"}, at_boot="disabled")
     recorded(UNIT)
     assert found() == [("vllm.service", "at boot")]
 
 
-def test_units_that_systemd_says_nothing_of(recorded, monkeypatch):
+def test_units_unknown_to_systemd(recorded, monkeypatch):
     shown(monkeypatch, systemctl="")
     recorded(UNIT)
     assert found() == [("vllm.service", "loaded")]
 
 
-def test_cards(recorded, monkeypatch):
+def test_gpus(recorded, monkeypatch):
     shown(monkeypatch, nvidia_smi="GPU-1, RTX 4090, 24564, 580.95, 450.00, Enabled\n")
     card = {"kind": "card", "uuid": "GPU-1", "expected": {"name": "RTX 4090", "power.limit": 450}}
     recorded(card)
@@ -182,7 +182,7 @@ def test_cards(recorded, monkeypatch):
 
 
 @pytest.mark.usefixtures("host")
-def test_the_generation_that_is_served(recorded):
+def test_the_current_generation(recorded):
     part = {"kind": "generation", "number": 2, "digest": "d"}
     become(made(4, digest="d"))
     recorded({**part, "number": 4})
@@ -193,12 +193,12 @@ def test_the_generation_that_is_served(recorded):
     assert found() == [("4", "digest")]
 
 
-def test_a_kind_of_a_later_version_is_a_difference_not_a_crash(recorded):
+def test_an_unknown_kind_is_a_difference(recorded):
     recorded({"kind": "wormhole", "path": "/x"})
     assert found() == [("/x", "kind")]
 
 
-def test_a_look_that_fails_is_a_difference(recorded, monkeypatch):
+def test_a_failed_check_is_a_difference(recorded, monkeypatch):
     monkeypatch.setitem(kinds.LOOKS, "file", lambda *_: 1 / 0)
     recorded({"kind": "file", "path": "/x"})
     assert found() == [("/x", "look")]
@@ -221,7 +221,7 @@ def test_a_look_that_fails_is_a_difference(recorded, monkeypatch):
     ],
 )
 @pytest.mark.usefixtures("recorded")
-def test_a_record_that_cannot_be_used(text, why):
+def test_an_unusable_record(text, why):
     if text is not None:
         verify.DOCUMENT.write_bytes(text.encode("utf-8", "surrogateescape"))
     told = verify.look(deep=False, reply=False)
@@ -229,14 +229,14 @@ def test_a_record_that_cannot_be_used(text, why):
     assert told["inputs"] == ""
 
 
-def test_a_run_that_begins_takes_the_inputs_off(recorded, key):
+def test_a_starting_run_removes_the_inputs(recorded, key):
     recorded(key)
     restore.restore(check=False, begin=True)
     assert verify.look(deep=False, reply=False)["inputs"] == ""
     assert json.loads(verify.DOCUMENT.read_text())["parts"]
 
 
-def test_an_activation_under_way_is_told(recorded):
+def test_an_activation_in_progress_is_in_the_answer(recorded):
     recorded()
     store.set_pending({"target": 2, "by": "somebody"})
     assert verify.look(deep=False, reply=False)["pending"]["target"] == 2
@@ -244,7 +244,7 @@ def test_an_activation_under_way_is_told(recorded):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run a word of the program, which fails. What it says, and the refusal that it answers with, if it does."""
+    """Run a command that fails. Return its message, and the refusal, if it answers with one."""
 
     def ran(*words, given=""):
         monkeypatch.setattr("sys.argv", ["zorac-host", *words])
@@ -265,7 +265,7 @@ def run(monkeypatch, capsys):
         ("", "cannot read the document on standard input"),
     ],
 )
-def test_what_is_no_document_is_not_recorded(recorded, run, text, why):
+def test_an_invalid_document_is_not_recorded(recorded, run, text, why):
     recorded()
     before = verify.DOCUMENT.read_bytes()
     assert run("apply", given=text)[0].startswith(why)
@@ -292,7 +292,7 @@ def test_a_full_disk_leaves_the_old_document_without_its_inputs(recorded, key, d
     assert sorted(path.name for path in disk.iterdir() if path.is_file()) == ["key", "state.json"]
 
 
-def test_on_a_full_disk_nothing_is_put_back(recorded, key, run, monkeypatch):
+def test_on_a_full_disk_nothing_is_restored(recorded, key, run, monkeypatch):
     recorded(key)
     Path(key["path"]).chmod(0o644)
 
@@ -304,7 +304,7 @@ def test_on_a_full_disk_nothing_is_put_back(recorded, key, run, monkeypatch):
     assert found() == [(key["path"], "mode")]
 
 
-def test_a_run_that_is_killed_while_it_puts_back_leaves_nothing_to_rely_on(recorded, key, monkeypatch):
+def test_a_killed_restore_leaves_the_document_invalid(recorded, key, monkeypatch):
     recorded(key)
     Path(key["path"]).chmod(0o644)
 
@@ -317,7 +317,7 @@ def test_a_run_that_is_killed_while_it_puts_back_leaves_nothing_to_rely_on(recor
     assert verify.look(deep=False, reply=False)["inputs"] == ""
 
 
-def test_a_document_from_the_future_is_as_good(recorded, key, monkeypatch):
+def test_a_document_from_the_future_is_valid(recorded, key, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: 4e9)
         recorded(key)
@@ -327,7 +327,7 @@ def test_a_document_from_the_future_is_as_good(recorded, key, monkeypatch):
 
 @pytest.fixture
 def drop_in(disk, recorded, monkeypatch):
-    """An engine that began to serve at `started`, by the clock and by the count since the boot, and a drop-in."""
+    """An engine that started at `started`, by the clock and by the time since boot, and a drop-in."""
     become(made(4, digest="d"))
     path = disk / "vllm.service.d/zz.conf"
     path.parent.mkdir()
@@ -353,19 +353,19 @@ def seconds_ago(number, clock_was_ahead_by=0):
     ("started", "restart"),
     [
         (seconds_ago(1000), False),
-        (seconds_ago(-1000), True),  # the drop-in was there at the start
-        (seconds_ago(1000, clock_was_ahead_by=86400), True),  # nobody can tell
+        (seconds_ago(-1000), True),  # the drop-in existed at the start
+        (seconds_ago(1000, clock_was_ahead_by=86400), True),  # not certain
         (seconds_ago(1000, clock_was_ahead_by=-86400), True),
     ],
 )
 @pytest.mark.usefixtures("host")
-def test_an_engine_is_started_again_unless_its_drop_in_is_surely_younger(drop_in, started, restart):
+def test_an_engine_is_restarted_unless_its_drop_in_is_certainly_newer(drop_in, started, restart):
     add, _ = drop_in
     assert [each["aspect"] for each in add(started)] == (["process"] if restart else [])
 
 
 @pytest.mark.usefixtures("host")
-def test_whether_it_was_started_again_is_no_question_of_the_clock(drop_in, monkeypatch):
+def test_a_restart_is_detected_without_the_clock(drop_in, monkeypatch):
     add, engine = drop_in
     assert add(seconds_ago(-1000))
     for now in (0.0, 4e9):
@@ -376,7 +376,7 @@ def test_whether_it_was_started_again_is_no_question_of_the_clock(drop_in, monke
 
 
 @pytest.mark.usefixtures("host")
-def test_a_start_while_it_is_put_back_does_not_count(drop_in, monkeypatch):
+def test_a_start_during_the_restore_does_not_count(drop_in, monkeypatch):
     add, engine = drop_in
     set_aside = restore._set_aside
     monkeypatch.setattr(restore, "_set_aside", lambda path: (set_aside(path), engine.update(InvocationID="second")))
@@ -384,7 +384,7 @@ def test_a_start_while_it_is_put_back_does_not_count(drop_in, monkeypatch):
     assert found() == [("4", "process")]
 
 
-def test_what_cannot_be_put_back_stays_a_difference_and_does_not_stop_the_rest(recorded, key, disk, monkeypatch):
+def test_an_unrestorable_part_stays_a_difference_and_does_not_stop_the_rest(recorded, key, disk, monkeypatch):
     other = {**key, "path": str(disk / "other")}
     (disk / "other").write_text("secret")
     (disk / "other").chmod(0o600)

@@ -11,11 +11,11 @@ def digest(variables=None, **extra):
     return inputs.inputs({**SHIPPED, **(variables or {})}, [SHIPPED], extra).digest
 
 
-def test_the_same_asks_for_the_same():
+def test_equal_inputs_have_equal_digests():
     assert digest({"vllm_port": 8001}) == digest({"vllm_port": 8001}) != ""
 
 
-def test_how_a_host_is_reached_does_not_count():
+def test_the_connection_does_not_count():
     assert digest({"ansible_host": "192.0.2.1", "ansible_port": 22}) == digest()
 
 
@@ -39,7 +39,7 @@ def test_a_variable_counts(variables):
         {"nested": ["{{ lookup('password', '/tmp/x') }}"]},
     ],
 )
-def test_what_is_looked_up_elsewhere_gives_no_digest(value):
+def test_an_impure_variable_gives_no_digest(value):
     found = inputs.inputs({**SHIPPED, "mine": value}, [SHIPPED], {})
     assert found.digest == ""
     assert found.impure[0].startswith("mine uses ")
@@ -49,11 +49,11 @@ def test_a_template_of_other_variables_is_pure():
     assert digest({"mine": "{{ vllm_port + 1 }}"})
 
 
-def test_our_own_profiles_may_look_things_up():
+def test_our_own_profiles_may_be_impure():
     assert digest()
 
 
-def test_a_file_that_a_variable_names_counts(tmp_path):
+def test_a_file_named_by_a_variable_counts(tmp_path):
     lock = tmp_path / "lock.txt"
     lock.write_text("a")
     before = digest({"mine": str(lock)})
@@ -62,7 +62,7 @@ def test_a_file_that_a_variable_names_counts(tmp_path):
     assert digest({"mine": str(lock)}) != before
 
 
-def test_a_file_changed_with_size_and_date_put_back_counts(tmp_path):
+def test_a_changed_file_with_the_same_size_and_date_counts(tmp_path):
     key = tmp_path / "key"
     key.write_text("a")
     before, seen = digest({"mine": str(key)}), key.stat()
@@ -71,7 +71,7 @@ def test_a_file_changed_with_size_and_date_put_back_counts(tmp_path):
     assert digest({"mine": str(key)}) != before
 
 
-def test_all_of_the_model_counts(tmp_path):
+def test_every_file_of_the_model_counts(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/weights").write_text("a")
     before = digest({"model_weights_source": str(tmp_path)})
@@ -79,7 +79,7 @@ def test_all_of_the_model_counts(tmp_path):
     assert digest({"model_weights_source": str(tmp_path)}) != before
 
 
-def test_a_path_relative_to_the_current_folder_counts(tmp_path, monkeypatch):
+def test_a_path_relative_to_the_current_directory_counts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = digest({"model_weights_source": "model"})
     (tmp_path / "model").mkdir()
@@ -94,7 +94,7 @@ def test_the_environment_that_roles_read_counts(monkeypatch, name):
     assert digest() != before
 
 
-def test_what_a_name_is_pinned_to_counts():
+def test_a_pinned_commit_counts():
     assert digest(pinned="a") != digest(pinned="b")
 
 

@@ -20,7 +20,7 @@ def test_the_shipped_profiles():
     assert inventory.shipped_profiles() == ["headless", "display", "cpu"]
 
 
-def test_a_host_gets_its_profile_and_the_way_to_it(tmp_path):
+def test_a_host_has_its_profile_and_connection(tmp_path):
     source = written(
         tmp_path,
         """
@@ -42,7 +42,7 @@ NESTED = "headless: {hosts: {tower: {x: " + "[" * 3000 + "]" * 3000 + "}}}"
 
 
 @pytest.mark.parametrize("text", ["headless: [", "just words", "- a\n- list\n", "", NESTED, "[" * 3000 + "]" * 3000])
-def test_what_is_no_inventory_is_refused(tmp_path, text):
+def test_an_invalid_inventory_is_refused(tmp_path, text):
     with pytest.raises(InventoryError, match="inventory"):
         inventory.read([written(tmp_path, text)])
 
@@ -70,12 +70,12 @@ def test_aliases_of_aliases_are_counted_and_not_expanded(tmp_path, monkeypatch):
         ("ansible_host: [1]", r"ansible_host of tower is \[1\]. Set a text"),
     ],
 )
-def test_a_way_to_a_host_that_is_none_is_refused(tmp_path, variables, says):
+def test_an_invalid_connection_variable_is_refused(tmp_path, variables, says):
     with pytest.raises(InventoryError, match=says):
         inventory.read([written(tmp_path, f"headless: {{hosts: {{tower: {{{variables}}}}}}}")])
 
 
-def test_an_address_that_is_no_template_is_the_address(tmp_path):
+def test_an_address_without_a_template_is_used(tmp_path):
     source = written(tmp_path, "headless: {hosts: {tower: {ansible_host: !unsafe 192.0.2.7}}}")
     assert inventory.read([source]).target("tower").address == "192.0.2.7"
 
@@ -100,13 +100,13 @@ def test_a_host_in_two_profiles_is_refused(tmp_path):
     ("variables", "complaint"),
     [("ansible_host: '{{ a }}'", "is a template"), ("ansible_port: ssh", "Set it to a number")],
 )
-def test_what_is_needed_early_must_be_plain(tmp_path, variables, complaint):
+def test_early_variables_cannot_be_templates(tmp_path, variables, complaint):
     text = f"headless:\n  hosts:\n    tower: {{{variables}}}\n"
     with pytest.raises(InventoryError, match=complaint):
         inventory.read([written(tmp_path, text)])
 
 
-def test_the_host_must_be_named_where_there_are_several(tmp_path):
+def test_one_of_several_hosts_has_to_be_named(tmp_path):
     found = inventory.read([written(tmp_path, "headless:\n  hosts:\n    one:\n    two:\n")])
     with pytest.raises(InventoryError, match="no host named"):
         found.target(None)
@@ -135,7 +135,7 @@ def test_one_host_without_an_inventory(tmp_path, address, expected):
 @pytest.mark.parametrize(
     "address", ["", "me@", "me@box:ssh", "-oProxyCommand=x", "me@box name", "box\n", "[box]:22", "[::1]:x", "[::1]x"]
 )
-def test_what_is_no_address_is_refused(address):
+def test_an_invalid_address_is_refused(address):
     with pytest.raises(InventoryError, match="is not a host"):
         inventory.one_host(address, "headless")
 
@@ -168,25 +168,25 @@ racked:
 
 
 def switched(tmp_path, host, profile, text=OWN):
-    """The inventory before the switch, and the file that says what is after it."""
+    """The inventory before the switch, and the file for the state after it."""
     before = inventory.read([written(tmp_path, text)])
     return before, written(tmp_path, inventory.switched(before, host, profile), "switched.yml")
 
 
 def run(*words):
-    """What a program of Ansible's prints."""
+    """The output of an Ansible program."""
     program, *rest = words
     command = [str(Path(sysconfig.get_path("scripts")) / program), *map(str, rest)]
     return subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
 
 
 def variables(source, host):
-    """The variables of a host, as Ansible tells them."""
+    """The variables of a host, from Ansible."""
     return json.loads(run("ansible-inventory", "--inventory", source, "--host", host))
 
 
 def rendered(source, variable):
-    """What a task on tower would see."""
+    """The values in a task on tower."""
     return run("ansible", "tower", "-i", source, "-c", "local", "-m", "debug", "-a", f"var={variable}")
 
 
@@ -199,7 +199,7 @@ def test_a_switch_moves_the_host_and_leaves_the_others(tmp_path, host, profile):
     assert set(after.profiles) == {"headless", "display", "cpu", "mine", "tiny"}
 
 
-def test_a_switch_takes_the_profiles_numbers_and_keeps_the_hosts_own(tmp_path):
+def test_a_switch_uses_the_new_profiles_values_and_the_hosts_own(tmp_path):
     _, source = switched(tmp_path, "tower", "mine")
     tower, rig = variables(source, "tower"), variables(source, "rig")
     assert (tower["vllm_max_model_len"], rig.get("vllm_max_model_len")) == (8192, None)
@@ -209,7 +209,7 @@ def test_a_switch_takes_the_profiles_numbers_and_keeps_the_hosts_own(tmp_path):
     assert (box["note"], box["ports"]) == (None, [1, "2"])
 
 
-def test_templates_stay_templates(tmp_path):
+def test_templates_are_preserved(tmp_path):
     _, source = switched(tmp_path, "tower", "display")
     assert '"site_home": "/srv/tower/engines"' in rendered(source, "site_home")
 
@@ -222,7 +222,7 @@ def test_a_switch_to_an_unknown_profile_is_refused_with_the_choices(tmp_path):
         inventory.switched(before, "tower", "turbo")
 
 
-def test_what_is_encrypted_stays_so_and_can_be_read_again(tmp_path, monkeypatch):
+def test_encrypted_values_stay_encrypted_and_readable(tmp_path, monkeypatch):
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(written(tmp_path, "open sesame\n", "password")))
     sealed = run("ansible-vault", "encrypt_string", "s3cret", "--name", "endpoint_key")
     text = "headless:\n  hosts:\n    tower:\n" + "".join(f"      {line}\n" for line in sealed.splitlines())
@@ -232,13 +232,13 @@ def test_what_is_encrypted_stays_so_and_can_be_read_again(tmp_path, monkeypatch)
     assert '"endpoint_key": "s3cret"' in rendered(source, "endpoint_key")
 
 
-def test_what_is_no_template_stays_none(tmp_path):
+def test_text_that_is_no_template_is_not_rendered(tmp_path):
     text = "headless: {hosts: {tower: {endpoint_key: !unsafe 'a{{ 1 + 1 }}'}}}\n"
     _, source = switched(tmp_path, "tower", "display", text)
     assert '"endpoint_key": "a{{ 1 + 1 }}"' in rendered(source, "endpoint_key")
 
 
-def test_the_users_word_is_the_last_in_the_file_too(tmp_path):
+def test_the_users_value_overrides_ours_in_the_file_too(tmp_path):
     text = """
         headless:
           vars: {vllm_gpu_memory_utilization: 0.5}
@@ -254,4 +254,4 @@ def test_the_users_word_is_the_last_in_the_file_too(tmp_path):
     assert found.target("tower").profile == "night"
     assert hostvars["tower"]["vllm_gpu_memory_utilization"] == 0.5
     assert hostvars["tower"]["vllm_max_num_seqs"] == 4
-    assert hostvars["tower"]["vllm_least_max_model_len"] == 32768  # what nobody says otherwise is the profile's
+    assert hostvars["tower"]["vllm_least_max_model_len"] == 32768  # the default is the profile's

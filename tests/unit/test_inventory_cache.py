@@ -1,4 +1,4 @@
-"""When a stored answer of ansible-inventory counts, and when none is stored."""
+"""When a cached output of ansible-inventory is used, and when none is stored."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ SETTINGS = {"PATH": "/bin", "ANSIBLE_CONFIG": "/some/ansible.cfg"}
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    """An inventory of a user without a past; the current folder is another one."""
+    """An inventory of a new user; the current directory is another one."""
     for name in ("HOME", "XDG_CACHE_HOME"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(name, str(tmp_path / name))
@@ -30,7 +30,7 @@ def written(path, text):
 
 
 class Asked:
-    """Counts how often ansible-inventory would have been called."""
+    """Counts the calls of ansible-inventory."""
 
     def __init__(self, source, answer=ANSWER):
         self.source, self.answer, self.times = source, answer, 0
@@ -74,7 +74,7 @@ def test_an_answer_is_for_its_owner_only(source):
         ("here/host_vars/box/one.yml", "vllm_port: 9\n"),
     ],
 )
-def test_it_is_asked_again_after_a_change_of(source, tmp_path, path, text):
+def test_a_change_invalidates_the_cache(source, tmp_path, path, text):
     asked = Asked(source)
     asked()
     before = source.stat()
@@ -83,7 +83,7 @@ def test_it_is_asked_again_after_a_change_of(source, tmp_path, path, text):
     assert [asked(), asked()] == [1, 0]
 
 
-def test_it_is_asked_again_for_what_else_decides_the_answer(source, tmp_path, monkeypatch):
+def test_other_inputs_invalidate_the_cache(source, tmp_path, monkeypatch):
     asked = Asked(source)
     assert [asked(), asked("--export"), asked()] == [1, 1, 0]
     asked.source = source.rename(source.with_suffix(".ini"))
@@ -116,14 +116,14 @@ def test_it_is_asked_again_for_what_else_decides_the_answer(source, tmp_path, mo
         ("HOME/.ansible/plugins/vars/mine.py", ""),
     ],
 )
-def test_nothing_is_stored_where_more_than_files_decides(source, tmp_path, path, text):
+def test_nothing_is_stored_if_more_than_files_decides(source, tmp_path, path, text):
     written(tmp_path / path, text)
     asked = Asked(source)
     assert [asked(), asked()] == [1, 1]
     assert not stored(source)
 
 
-def test_nothing_is_stored_of_a_program_a_folder_a_pipe_or_a_link_that_leads_back(source, tmp_path):
+def test_nothing_is_stored_for_a_program_a_directory_a_pipe_or_a_link_to_a_parent(source, tmp_path):
     (tmp_path / "there/group_vars/loop").symlink_to(tmp_path / "there/group_vars")
     assert Asked(source)() == Asked(source)() == 1
     (tmp_path / "there/group_vars/loop").unlink()
@@ -160,7 +160,7 @@ def test_nothing_is_stored_with_a_setting_of_ansible_in_the_environment(source, 
         {"key": "-----BEGIN OPENSSH PRIVATE KEY-----"},
     ],
 )
-def test_nothing_is_stored_that_looks_secret(source, variables):
+def test_nothing_secret_is_stored(source, variables):
     asked = Asked(source, {"_meta": {"hostvars": {"box": variables}}})
     assert [asked(), asked()] == [1, 1]
     assert not stored(source)
@@ -186,7 +186,7 @@ def test_a_damaged_answer_is_asked_for_again(source, text):
     assert [asked(), asked()] == [1, 0]
 
 
-def test_an_answer_that_others_can_write_or_that_is_a_link_does_not_count(source, tmp_path):
+def test_an_answer_that_others_can_write_is_ignored(source, tmp_path):
     asked = Asked(source)
     asked()
     (file,) = stored(source)
@@ -197,7 +197,7 @@ def test_an_answer_that_others_can_write_or_that_is_a_link_does_not_count(source
     assert [asked(), asked()] == [1, 0]
 
 
-def test_only_the_newest_answers_stay(source):
+def test_only_the_newest_answers_are_kept(source):
     for number in range(30):
         source.write_text(f"cpu: # {number}\n")
         Asked(source)()
@@ -205,13 +205,13 @@ def test_only_the_newest_answers_stay(source):
     assert Asked(source)() == 0
 
 
-def test_a_cache_that_cannot_be_written_is_no_fault(source, tmp_path):
+def test_an_unwritable_cache_is_ignored(source, tmp_path):
     written(tmp_path / "XDG_CACHE_HOME" / "zorac-deploy", "a file in the way")
     asked = Asked(source)
     assert [asked(), asked()] == [1, 1]
 
 
-def test_a_stored_answer_is_that_of_ansible_inventory(source, monkeypatch):
+def test_a_stored_answer_equals_ansible_inventorys(source, monkeypatch):
     written(
         source, "cpu:\n  hosts:\n    box: {ansible_host: 192.0.2.7, vllm_profile: '{{ x }}', y: !unsafe '{{ z }}'}\n"
     )

@@ -1,4 +1,4 @@
-"""planner/llama_cpp.py: what llama.cpp is going to take, and whether that fits."""
+"""planner/llama_cpp.py: the memory that llama.cpp will take, and whether it fits."""
 
 import pytest
 
@@ -16,8 +16,8 @@ def model(name="llama", weights=14 * GIB, **changes):
     return Gguf(gguf_files.llama(name, **changes), {"blk.0.ffn_up.weight": weights})
 
 
-def test_what_a_real_start_logged():
-    """SmolLM2-135M-Instruct Q4_1 on a processor: 92.10 MiB of weights; two contexts, two types of cache."""
+def test_the_plan_matches_a_logged_start():
+    """SmolLM2-135M-Instruct Q4_1 on a CPU: 92.10 MiB of weights; two contexts, two types of cache."""
     sizes = {
         "block_count": 30,
         "context_length": 8192,
@@ -40,7 +40,7 @@ def test_what_a_real_start_logged():
         assert (found.verdict, found.kv_tokens) == ("fits", flags.max_model_len)
 
 
-def test_the_words_table_stays_on_the_host_where_a_card_computes():
+def test_the_token_embedding_stays_on_the_host():
     tensors = {"token_embd.weight": GIB, "blk.0.ffn_up.weight": GIB, "output.weight": GIB}
     two_tables = Gguf(gguf_files.llama(), tensors)
     assert llama_cpp.plan(two_tables, RTX_4090, Flags()).weights_gib == 2
@@ -49,7 +49,7 @@ def test_the_words_table_stays_on_the_host_where_a_card_computes():
     assert llama_cpp.plan(one_table, RTX_4090, Flags()).weights_gib == 2
 
 
-def test_auto_takes_the_longest_that_surely_fits_and_more_is_refused():
+def test_auto_uses_the_longest_context_that_certainly_fits():
     within = llama_cpp.plan(model(), RTX_4090, Flags(max_model_len=0))
     assert (within.max_model_len, within.verdict) == (32768, "fits")
     tight = llama_cpp.plan(model(weights=19 * GIB), RTX_4090, Flags(max_model_len=0))
@@ -60,25 +60,25 @@ def test_auto_takes_the_longest_that_surely_fits_and_more_is_refused():
     assert str(tight.max_model_len) in more.reason
 
 
-def test_between_surely_and_surely_not_it_is_borderline():
+def test_between_fits_and_refused_it_is_borderline():
     surely = llama_cpp.plan(model(weights=19 * GIB), RTX_4090, Flags(max_model_len=0)).max_model_len
     assert llama_cpp.plan(model(weights=19 * GIB), RTX_4090, Flags(max_model_len=surely + 512)).verdict == "borderline"
 
 
-def test_more_than_the_model_was_made_for_is_refused():
+def test_more_than_the_models_limit_is_refused():
     assert llama_cpp.plan(model(), RTX_4090, Flags(max_model_len=65536)).verdict == "refused"
 
 
-def test_layers_that_see_a_window_take_less():
+def test_layers_with_a_window_take_less():
     everything = llama_cpp.plan(model(), RTX_4090, Flags(max_model_len=32768, max_num_seqs=1)).kv_gib
     window = {"attention__sliding_window": 1024, "block_count": 48}
     windowed = model("gemma3", **window)
     found = llama_cpp.plan(windowed, RTX_4090, Flags(max_model_len=32768, max_num_seqs=1)).kv_gib
-    # 8 of 48 layers see 32,768 tokens, 40 a window and a batch; the other model has 40 layers.
+    # 8 of 48 layers have 32,768 tokens, 40 a window and a batch; the other model has 40 layers.
     assert found == pytest.approx(everything / 40 * (8 + 40 * 1536 / 32768))
 
 
-def test_what_is_not_attention_is_not_promised():
+def test_layers_without_attention_never_fit():
     assert llama_cpp.plan(model(ssm__state_size=128), RTX_4090, Flags()).verdict == "borderline"
 
 

@@ -1,4 +1,4 @@
-"""zorac_host/llama_log.py: what llama.cpp says of its memory, and whether a card computes."""
+"""zorac_host/llama_log.py: llama.cpp's log of its memory, and whether a GPU computes."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from zorac_host import engine_log
 
 CPU = (Path(__file__).parent / "logs" / "llama-cpp-cpu.txt").read_text().splitlines()
-# In the words of load_tensors and llama_kv_cache; no card was here to log them.
+# In the format of load_tensors and llama_kv_cache; no GPU was available to log them.
 CARD = """
 load_tensors: offloaded 41/41 layers to GPU
 load_tensors:   CPU_Mapped model buffer size =   360.00 MiB
@@ -23,7 +23,7 @@ sched_reserve:  CUDA_Host compute buffer size =    74.01 MiB
 A_CARD = {"card": {"name": "RTX 4090", "compute": "8.9"}}
 
 
-def test_a_real_start_on_a_processor():
+def test_a_logged_start_on_a_cpu():
     assert engine_log.read(CPU) == {
         "weights_gib": 0.09,
         "kv_gib": 0.088,
@@ -34,7 +34,7 @@ def test_a_real_start_on_a_processor():
     }
 
 
-def test_what_the_cards_hold_counts_and_what_the_host_holds_beside_them_does_not():
+def test_gpu_memory_counts_and_host_memory_does_not():
     found = engine_log.read(CARD)
     assert (found["weights_gib"], found["kv_gib"]) == (13.0, 2.656)
     assert (found["kernels"], found["offloaded_layers"], found["kv_tokens"]) == (["CUDA"], [41, 41], 32768)
@@ -47,11 +47,11 @@ def test_the_last_start_counts():
 
 
 @pytest.mark.parametrize("line", ["", "load_tensors: offloaded 0/41 layers to GPU"])
-def test_no_layer_on_a_card_that_is_there_is_a_fault(line):
+def test_no_layer_on_an_existing_gpu_is_a_fault(line):
     refusal = engine_log.judge(engine_log.read([line, *CPU]), A_CARD)
     assert refusal.cause == "engine-slow-kernel"
     assert "no layer runs on RTX 4090" in refusal.message
 
 
-def test_a_processor_may_compute_where_no_card_is():
+def test_without_a_gpu_the_cpu_computes():
     assert engine_log.judge(engine_log.read(CPU), {"card": {"name": "the processor", "compute": None}}) is None

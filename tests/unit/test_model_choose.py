@@ -1,11 +1,11 @@
-"""zorac_deploy/models/choose.py: of a repository, what an engine reads."""
+"""zorac_deploy/models/choose.py: the files of a repository that an engine reads."""
 
 import pytest
 
 from zorac_deploy.errors import Refused
 from zorac_deploy.models.choose import needed
 
-# As mistralai/Mistral-Small-24B-Instruct-2501 has them, with fewer parts.
+# From mistralai/Mistral-Small-24B-Instruct-2501, with fewer parts.
 MISTRAL = [
     ".gitattributes",
     "README.md",
@@ -21,7 +21,7 @@ MISTRAL = [
     "tokenizer.json",
     "tokenizer_config.json",
 ]
-# As meta-llama/Llama-3.1-8B-Instruct has them.
+# From meta-llama/Llama-3.1-8B-Instruct.
 LLAMA = [
     "LICENSE",
     "USE_POLICY.md",
@@ -34,7 +34,7 @@ LLAMA = [
     "special_tokens_map.json",
     "tokenizer.json",
 ]
-# As openai-community/gpt2 has them: one model, six formats.
+# From openai-community/gpt2: one model, six formats.
 GPT2 = [
     "64.tflite",
     "config.json",
@@ -55,24 +55,24 @@ def chosen(paths, file="", pickle=False, **config):
     return needed("hf://org/name", paths, file, config, pickle)
 
 
-def test_one_format_of_the_weights_and_what_is_read_beside_them():
+def test_one_format_of_the_weights_and_the_other_files_needed():
     left = {".gitattributes", "README.md", "SYSTEM_PROMPT.txt", "consolidated.safetensors"}
     assert set(chosen(MISTRAL)) == set(MISTRAL) - left
     assert set(chosen(LLAMA)) == {path for path in LLAMA if "original" not in path}
     assert set(chosen(GPT2)) == {"config.json", "merges.txt", "model.safetensors", "vocab.json"}
 
 
-def test_mistrals_own_format_where_there_is_no_other():
+def test_mistrals_own_format_if_there_is_no_other():
     assert chosen(["consolidated.safetensors", "params.json"]) == ["consolidated.safetensors", "params.json"]
 
 
-def test_programs_only_where_the_config_names_them():
+def test_programs_only_if_the_config_names_them():
     there = ["config.json", "model.safetensors", "modeling_x.py"]
     assert "modeling_x.py" not in chosen(there)
     assert "modeling_x.py" in chosen(there, auto_map={"AutoModel": "modeling_x.X"})
 
 
-def test_of_gguf_files_the_one_that_is_named():
+def test_the_named_gguf_file():
     assert chosen(GGUF, "x-Q8_0.gguf") == ["x-Q8_0.gguf"]
     assert chosen(GGUF[:2]) == ["x-Q4_K_M.gguf"]
     parts = ["Q8/x-00001-of-00002.gguf", "Q8/x-00002-of-00002.gguf", "x-Q4.gguf"]
@@ -95,7 +95,7 @@ def test_of_gguf_files_the_one_that_is_named():
         ([], "", "model-incomplete"),
     ],
 )
-def test_what_is_no_model_is_refused(paths, file, refusal):
+def test_a_repository_without_a_model_is_refused(paths, file, refusal):
     with pytest.raises(Refused) as fault:
         chosen(paths, file)
     assert fault.value.refusal == refusal

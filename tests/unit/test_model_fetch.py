@@ -1,4 +1,4 @@
-"""roles/model_weights/files/fetcher/: whatever the hub does, a model is whole or absent, and goes on where it was."""
+"""roles/model_weights/files/fetcher/: despite any fault of the hub, a model is complete or absent, and resumes."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def hub():
 
 
 def once(path, *faults, method="GET"):
-    """Let the first requests for `path` go wrong, one fault after the other."""
+    """Let the first requests for `path` fail, one fault after the other."""
     left = list(faults)
 
     def fault(asked_method, asked_path):
@@ -43,7 +43,7 @@ def of_weights(hub):
 
 
 @pytest.mark.parametrize("web", [False, True])
-def test_a_model_appears_whole_with_its_record(hub, tmp_path, web):
+def test_a_model_appears_complete_with_its_record(hub, tmp_path, web):
     assert fetch(job(tmp_path, hub, web=web)) == ""
     assert published(tmp_path) == FILES
     record = json.loads((target(tmp_path) / ".zorac-deploy.json").read_text())
@@ -66,23 +66,23 @@ def test_a_model_appears_whole_with_its_record(hub, tmp_path, web):
         Fault(status=500),
         Fault(status=503),
         Fault(status=429, headers={"Retry-After": "1"}),
-        Fault(status=403),  # of the store: its address has expired
+        Fault(status=403),  # from the store: its address has expired
     ],
 )
-def test_what_passes_is_overcome(hub, tmp_path, fault):
+def test_temporary_faults_are_retried(hub, tmp_path, fault):
     hub.fault = once("/store/", fault)
     assert fetch(job(tmp_path, hub, stall_seconds=2 if fault.how == "stall" else 20)) == ""
     assert published(tmp_path) == FILES
 
 
 @pytest.mark.parametrize("fault", [Fault(after=150_000), Fault(after=150_000, how="wrong"), Fault(status=500)])
-def test_a_web_server_is_treated_alike(hub, tmp_path, fault):
+def test_a_web_server_is_handled_like_a_hub(hub, tmp_path, fault):
     hub.fault = once("model.safetensors", fault)
     assert fetch(job(tmp_path, hub, web=True)) == ""
     assert published(tmp_path) == FILES
 
 
-def test_what_was_there_is_not_fetched_again(hub, tmp_path, monkeypatch):
+def test_existing_bytes_are_not_downloaded_again(hub, tmp_path, monkeypatch):
     hub.fault = once("/store/", Fault(after=150_000), Fault(after=150_000))
     asked = []
     write = hub.RequestHandlerClass._write
@@ -104,7 +104,7 @@ def test_what_was_there_is_not_fetched_again(hub, tmp_path, monkeypatch):
         ("/store/", Fault(after=0), "model-unreachable"),
     ],
 )
-def test_what_stays_is_refused_and_nothing_appears(hub, tmp_path, path, fault, refusal):
+def test_permanent_faults_are_refused_and_nothing_appears(hub, tmp_path, path, fault, refusal):
     hub.fault = lambda _, asked: fault if path in asked else None
     assert fetch(job(tmp_path, hub, stall_seconds=2)).startswith(f"[{refusal}] ")
     assert published(tmp_path) is None
@@ -114,25 +114,25 @@ def test_what_stays_is_refused_and_nothing_appears(hub, tmp_path, path, fault, r
     assert published(tmp_path) == FILES
 
 
-def test_a_revision_that_changes_between_two_files_is_not_mixed(hub, tmp_path):
+def test_revisions_are_not_mixed(hub, tmp_path):
     hub.fault = always("model.safetensors", MOVED, "HEAD")
     assert "commit ffffffff" in fetch(job(tmp_path, hub))
     assert published(tmp_path) is None
     assert of_weights(hub) == []
 
 
-def test_a_file_that_was_replaced_is_noticed(hub, tmp_path):
+def test_a_replaced_file_is_detected(hub, tmp_path):
     wanted = job(tmp_path, hub)
     hub.revisions[hub.head] = {**FILES, "model.safetensors": WEIGHTS[::-1]}
     assert fetch(wanted).startswith("[model-damaged] model.safetensors")
     assert published(tmp_path) is None
 
 
-def test_the_token_is_shown_to_the_hub_alone(hub, tmp_path):
+def test_only_the_hub_gets_the_token(hub, tmp_path):
     hub.token = "hf_secret"  # noqa: S105 - of nobody
     assert fetch(job(tmp_path, hub)).startswith("[model-gated] ")
     (tmp_path / "hub-token").write_text("hf_secret\n")
-    # The store refuses whoever shows it a token.
+    # The store refuses requests with a token.
     assert fetch(job(tmp_path, hub), env={**os.environ, "CREDENTIALS_DIRECTORY": str(tmp_path)}) == ""
 
 
@@ -141,7 +141,7 @@ def test_a_kill_loses_nothing_but_time(hub, tmp_path, seconds):
     hub.pace = 100_000  # four seconds for all of it
     process = begin(job(tmp_path, hub))
     time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)  # the download goes on for a while, beside the next one
+    process.send_signal(signal.SIGKILL)  # the child process continues for a while, beside the next one
     process.wait()
     assert published(tmp_path) is None
     hub.pace = 0
@@ -150,23 +150,23 @@ def test_a_kill_loses_nothing_but_time(hub, tmp_path, seconds):
 
 
 @pytest.mark.parametrize("name", ["../outside.json", "/etc/outside.json", ".hidden", "a/../../b"])
-def test_a_file_outside_of_the_folder_is_refused(tmp_path, name):
+def test_a_file_outside_of_the_directory_is_refused(tmp_path, name):
     with Hub("org/name", {name: b"x"}) as hub:
         assert fetch(job(tmp_path, hub)).startswith("[model-unsafe] ")
     assert published(tmp_path) is None
 
 
-def test_what_does_not_belong_there_is_not_published(hub, tmp_path):
+def test_unknown_files_are_not_published(hub, tmp_path):
     partial = tmp_path / "models" / "model.partial"
     (partial / "nested").mkdir(parents=True)
     (partial / "model.safetensors").symlink_to("/etc/passwd")
     (partial / "nested" / "strange.bin").write_bytes(b"x")
-    (partial / "config.json").write_bytes(b"[]")  # named as if it were whole
+    (partial / "config.json").write_bytes(b"[]")  # renamed as if it were complete
     assert fetch(job(tmp_path, hub)) == ""
     assert published(tmp_path) == FILES
 
 
-def test_no_room_is_noticed_before(hub, tmp_path):
+def test_missing_space_is_detected_before_the_download(hub, tmp_path):
     wanted = job(tmp_path, hub)
     described = json.loads(wanted.read_text())
     described["manifest"]["bytes"] = shutil.disk_usage(tmp_path).total
@@ -175,8 +175,8 @@ def test_no_room_is_noticed_before(hub, tmp_path):
     assert hub.asked == []
 
 
-def test_a_disk_that_becomes_full_is_noticed(tmp_path):
-    """A real one: many small files take more room than they have bytes."""
+def test_a_disk_that_fills_up_is_reported(tmp_path):
+    """A real one: many small files take more space than they have bytes."""
     files = {f"{number:03}.txt": b"x" for number in range(100)}
     (tmp_path / "models").mkdir()
     with Hub("org/name", files) as hub:

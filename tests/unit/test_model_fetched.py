@@ -1,4 +1,4 @@
-"""zorac_deploy/models/fetched.py: a model of a hub becomes a folder of this machine, for what reads all of it here."""
+"""A model is downloaded to this machine as a host does it: it is verified, resumed, and a directory or a file."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
-def test_it_is_fetched_once_and_kept(hub):
+def test_a_model_is_downloaded_once_and_cached(hub):
     told = []
     folder = fetched(resolve("hf://org/name"), told.append)
     assert content(folder) == FILES
@@ -41,17 +41,17 @@ def test_it_is_fetched_once_and_kept(hub):
     assert len(hub.asked) == asked
 
 
-def test_what_is_on_this_machine_is_not_copied(model_folder):
+def test_a_local_model_is_not_copied(model_folder):
     assert fetched(resolve(str(model_folder))) == model_folder
 
 
-def test_the_token_opens_what_is_closed(hub, monkeypatch):
+def test_the_token_gives_access(hub, monkeypatch):
     hub.token = "hf_" + "x" * 34
     monkeypatch.setenv("HF_TOKEN", hub.token)
     assert content(fetched(resolve("hf://org/name"))) == FILES
 
 
-def test_a_fetch_that_is_refused_says_why_and_leaves_nothing(hub):
+def test_a_refused_download_has_a_reason_and_leaves_nothing(hub):
     model = resolve("hf://org/name")
     hub.fault = lambda _method, path: GATED if "/resolve/" in path else None
     with pytest.raises(Refused) as refused:
@@ -61,8 +61,8 @@ def test_a_fetch_that_is_refused_says_why_and_leaves_nothing(hub):
     assert content(fetched(model)) == FILES
 
 
-def test_what_is_stopped_goes_on_the_next_time(hub):
-    """The process gets SIGINT while the hub stands still, takes the download with it, and leaves what came."""
+def test_an_interrupted_download_resumes(hub):
+    """The process gets SIGINT while the hub stalls, ends the download, and leaves the partial files."""
     hub.fault = lambda _method, path: Fault(after=200_000, how="stall") if path.startswith("/store/") else None
     program = (
         "from zorac_deploy.models import resolve\n"

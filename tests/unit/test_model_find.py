@@ -1,4 +1,4 @@
-"""`zorac-deploy model find`, and what `up` makes of it: the real client of the hub against a stand-in for it."""
+"""`zorac-deploy model find`, and its use in `up`: the hub's real client with a fake hub."""
 
 import json
 from dataclasses import replace
@@ -48,7 +48,7 @@ def find(*words):
     return done.exit_code, done.output
 
 
-def test_the_variants_are_judged_on_the_card(hub):
+def test_the_variants_are_planned_for_the_gpu(hub):
     code, said = find("--json")
     awq, gptq = json.loads(said)["variants"]
     assert (code, awq["format"], awq["fits"], awq["downloads"]) == (0, "awq", True, 70)
@@ -57,7 +57,7 @@ def test_the_variants_are_judged_on_the_card(hub):
     assert "no weights" in gptq["trouble"]
 
 
-def test_the_first_that_fits_is_a_command(hub):
+def test_the_first_that_fits_is_shown_as_a_command(hub):
     code, said = find()
     assert code == 0
     assert f"zorac-deploy up --model hf://{VARIANT}@{hub.head}" in said.replace("\n", "")
@@ -65,7 +65,7 @@ def test_the_first_that_fits_is_a_command(hub):
 
 @pytest.mark.parametrize("base", ["/some/folder", "hf://nobody/nothing"])
 @pytest.mark.usefixtures("hub")
-def test_what_is_on_no_hub_has_no_variants(base):
+def test_a_local_model_has_no_variants(base):
     done = CliRunner().invoke(cli, ["model", "find", base, *CARD])
     assert (done.exit_code, "[model-missing]" in done.output) == (25, True)
 
@@ -78,12 +78,12 @@ def facts(source=f"hf://{BASE}"):
     return {"__model_weights_resolved": {"source": source}, "memory_plan_setup": SETUP.summary()}
 
 
-def test_who_agreed_beforehand_gets_the_first_that_fits(hub):
+def test_with_yes_the_first_that_fits_is_used(hub):
     assert model_find.offered(refusal(), facts(), accepted=True, ask=False) == f"hf://{VARIANT}@{hub.head}"
 
 
 @pytest.mark.usefixtures("hub")
-def test_who_did_not_is_told_how():
+def test_without_yes_the_command_is_shown():
     with pytest.raises(Refused, match=f"it does not fit. .*model find hf://{BASE}.*--variant"):
         model_find.offered(refusal(), facts(), accepted=False, ask=False)
 
@@ -98,13 +98,13 @@ def test_who_did_not_is_told_how():
     ],
 )
 @pytest.mark.usefixtures("hub")
-def test_where_nothing_can_be_offered_the_refusal_stands(refused, known):
+def test_without_a_variant_the_refusal_stands(refused, known):
     with pytest.raises(Refused) as raised:
         model_find.offered(refused, known, accepted=True, ask=False)
     assert raised.value is refused
 
 
-def test_one_that_may_fit_is_offered_where_none_surely_does(hub):
+def test_one_that_may_fit_is_offered_if_none_certainly_fits(hub):
     tight = {
         **facts(),
         "memory_plan_setup": replace(SETUP, flags=replace(FLAGS, gpu_memory_utilization=0.92)).summary(),

@@ -1,4 +1,4 @@
-"""zorac_host/model_manifest.py: whole folders have a manifest, all others a refusal with its cure."""
+"""zorac_host/model_manifest.py: complete directories have a manifest, others a refusal with a cure."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from zorac_host import model_manifest
 from zorac_host.refusal import Refusal
 
 
-def test_a_whole_folder_has_a_manifest(model_folder):
+def test_a_complete_directory_has_a_manifest(model_folder):
     manifest = model_manifest.manifest(model_folder)
     assert set(manifest["files"]) == {"config.json", "tokenizer.json", "model.safetensors"}
     assert manifest["bytes"] == sum(file.stat().st_size for file in model_folder.iterdir())
 
 
-def test_the_digest_depends_on_content_and_names_alone(model_folder, tmp_path):
+def test_the_digest_depends_only_on_content_and_names(model_folder, tmp_path):
     before = model_manifest.manifest(model_folder)["digest"]
     moved = model_folder.rename(tmp_path / "elsewhere")
     assert model_manifest.manifest(moved)["digest"] == before
@@ -28,7 +28,7 @@ def test_the_digest_depends_on_content_and_names_alone(model_folder, tmp_path):
     assert model_manifest.manifest(moved)["digest"] != before
 
 
-def test_remembered_digests_notice_a_change(model_folder, tmp_path, monkeypatch):
+def test_cached_digests_detect_a_change(model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(model_manifest, "_CACHE", tmp_path / "cache.json")
     first = model_manifest.manifest(model_folder, remember=True)
     assert model_manifest.manifest(model_folder, remember=True) == first
@@ -57,7 +57,7 @@ def test_remembered_digests_notice_a_change(model_folder, tmp_path, monkeypatch)
         ),
     ],
 )
-def test_a_broken_folder_is_refused(model_folder, breakage, refusal):
+def test_a_damaged_directory_is_refused(model_folder, breakage, refusal):
     breakage(model_folder)
     with refuses(refusal):
         model_manifest.manifest(model_folder)
@@ -119,7 +119,7 @@ def test_an_index_that_names_no_file_of_the_model_is_refused(model_folder, weigh
 
 
 @pytest.mark.parametrize("index", ["null", "[]", '{"weight_map": null}', '{"weight_map": []}', "[" * 100_000])
-def test_an_index_that_is_none_is_refused(model_folder, index):
+def test_an_invalid_index_is_refused(model_folder, index):
     (model_folder / "model.safetensors.index.json").write_text(index)
     with refuses("model-damaged" if index.startswith("[[") else "model-incomplete"):
         model_manifest.manifest(model_folder)
@@ -133,7 +133,7 @@ def test_a_file_name_that_another_program_would_change_is_refused(model_folder, 
 
 
 @pytest.mark.parametrize("folder", ["", "/no/such/folder"])
-def test_a_missing_folder_is_refused(folder):
+def test_a_missing_directory_is_refused(folder):
     with refuses("model-missing", r"--model SOURCE"):
         model_manifest.manifest(model_manifest.Path(folder))
 
@@ -148,7 +148,7 @@ def test_the_mistral_tokenizer_needs_its_file(model_folder):
 GGUF = b"GGUF" + (3).to_bytes(4, "little") + bytes(16)
 
 
-def test_a_gguf_file_and_its_folder_are_the_same_model(tmp_path):
+def test_a_gguf_file_and_its_directory_are_the_same_model(tmp_path):
     file = tmp_path / "small.gguf"
     file.write_bytes(GGUF)
     manifest = model_manifest.manifest(file)
@@ -157,7 +157,7 @@ def test_a_gguf_file_and_its_folder_are_the_same_model(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + bytes(8), b"PK\x03\x04" + bytes(8)])
-def test_what_does_not_begin_as_gguf_is_refused(tmp_path, content):
+def test_a_file_without_the_gguf_magic_is_refused(tmp_path, content):
     (tmp_path / "small.gguf").write_bytes(content)
     with refuses("model-damaged"):
         model_manifest.manifest(tmp_path)
@@ -171,7 +171,7 @@ def test_of_several_gguf_files_one_has_to_be_named(tmp_path):
     assert set(model_manifest.manifest(tmp_path / "small-Q8_0.gguf")["files"]) == {"small-Q8_0.gguf"}
 
 
-def test_the_parts_of_a_gguf_model_belong_together(tmp_path):
+def test_the_parts_of_a_gguf_model_are_one_model(tmp_path):
     for part in (1, 2):
         (tmp_path / f"large-0000{part}-of-00002.gguf").write_bytes(GGUF)
     assert len(model_manifest.gguf_files(tmp_path)) == 2
@@ -187,7 +187,7 @@ def test_pickles_alone_are_refused_unless_allowed(model_folder):
     assert model_manifest.manifest(model_folder, pickle=True)["format"] == "pickle"
 
 
-def test_hidden_files_are_no_part_of_a_model(model_folder):
+def test_hidden_files_are_not_part_of_a_model(model_folder):
     before = model_manifest.manifest(model_folder)
     (model_folder / ".env").write_text("SECRET=1")
     (model_folder / ".git").mkdir()
@@ -207,14 +207,14 @@ def test_the_snapshot_of_a_hubs_cache_is_a_model(model_folder, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../secret.json", "/dev/zero", "gone.json"])
-def test_a_link_that_is_no_file_of_the_model_is_refused(model_folder, target):
+def test_a_link_outside_of_the_model_is_refused(model_folder, target):
     (model_folder.parent / "secret.json").write_text("{}")
     (model_folder / "notes.json").symlink_to(target)
     with refuses("model-unsafe", r"notes.json is"):
         model_manifest.manifest(model_folder)
 
 
-def test_a_linked_folder_is_refused(model_folder):
+def test_a_linked_directory_is_refused(model_folder):
     (model_folder / "more").mkdir()
     (model_folder / "other").symlink_to("more")
     with refuses("model-unsafe", r"other is not a regular file"):
@@ -223,7 +223,7 @@ def test_a_linked_folder_is_refused(model_folder):
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "extra", "model.safetensors.index.json"])
 @pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK])
-def test_what_is_no_file_is_refused_and_not_waited_for(model_folder, name, kind):
+def test_a_pipe_is_refused_without_blocking(model_folder, name, kind):
     (model_folder / name).unlink(missing_ok=True)
     os.mknod(model_folder / name, 0o644 | kind)
     with pytest.raises(Refusal) as refused:

@@ -1,4 +1,4 @@
-"""zorac_deploy/models/: the real client of the hub against a stand-in for it, and what is known without a download."""
+"""zorac_deploy/models/: the hub's real client with a fake hub, and what is known without a download."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ def local(folder, files):
     return resolve(str(folder))
 
 
-def test_a_model_is_the_same_wherever_it_comes_from(hub, tmp_path):
+def test_a_model_from_any_source_is_the_same(hub, tmp_path):
     here = local(tmp_path / "here", FILES)
     found = resolve("hf://org/name")
     web = resolve(f"{hub.endpoint}/web/org/name/")
@@ -48,15 +48,15 @@ def test_a_model_is_the_same_wherever_it_comes_from(hub, tmp_path):
     assert set(found.urls) == set(FILES)
 
 
-def test_the_weights_are_planned_and_not_fetched(hub):
+def test_the_weights_are_planned_without_a_download(hub):
     found = resolve("hf://org/name")
     stored = [path for _, path in hub.asked if path.startswith("/store/")]
     assert len(stored) == 1  # the header
     plan = fit(Path(found.folder), Setup(Card(80.0), Engine.parse("0.26.0"), Flags()))
-    assert any("may be of" in note for note in plan.summary()["notes"])  # the files were looked at
+    assert any("may be of" in note for note in plan.summary()["notes"])  # the files were read
 
 
-def test_a_revision_is_found_out_once(hub):
+def test_a_revision_is_resolved_once(hub):
     first = resolve("hf://org/name")
     hub.commit({**FILES, "config.json": b'{"model_type": "mistral"}'})
     asked = len(hub.asked)
@@ -68,7 +68,7 @@ def test_a_revision_is_found_out_once(hub):
     assert resolve(first.source).manifest == first.manifest
 
 
-def test_a_cache_that_was_emptied_changes_no_revision(hub, tmp_path):
+def test_an_empty_cache_changes_no_revision(hub, tmp_path):
     first = resolve("hf://org/name")
     hub.commit({**FILES, "config.json": b'{"model_type": "mistral"}'})
     (tmp_path / "XDG_CACHE_HOME").rename(tmp_path / "gone")
@@ -95,7 +95,7 @@ def test_a_gguf_file_is_a_model_by_itself(hub, tmp_path):
         ("WEB/none/", "model-missing"),
     ],
 )
-def test_what_is_not_there_is_refused(hub, source, refusal):
+def test_a_missing_model_is_refused(hub, source, refusal):
     with pytest.raises(Refused) as fault:
         resolve(source.replace("WEB", hub.endpoint))
     assert fault.value.refusal == refusal
@@ -105,19 +105,19 @@ def test_what_is_not_there_is_refused(hub, source, refusal):
     ("fault", "refusal"),
     [
         (GATED, "model-gated"),
-        (Fault(401, {"X-Error-Code": "RepoNotFound"}), "model-missing"),  # as the hub says of what is private too
+        (Fault(401, {"X-Error-Code": "RepoNotFound"}), "model-missing"),  # the hub's answer for a private model
         (Fault(403), "model-gated"),
         (Fault(400), "model-unreachable"),
     ],
 )
-def test_what_the_hub_says_no_to_is_refused(hub, fault, refusal):
+def test_the_hubs_refusals_are_reported(hub, fault, refusal):
     hub.fault = lambda *_: fault
     with pytest.raises(Refused) as refused:
         resolve("hf://org/name")
     assert refused.value.refusal == refusal
 
 
-def test_a_gated_model_wants_a_token(hub, monkeypatch):
+def test_a_gated_model_needs_a_token(hub, monkeypatch):
     hub.token = "hf_secret"  # noqa: S105 - of nobody
     with pytest.raises(Refused, match="accept their terms") as refused:
         resolve("hf://org/name")
@@ -126,7 +126,7 @@ def test_a_gated_model_wants_a_token(hub, monkeypatch):
     assert resolve("hf://org/name").kind == "fetch"
 
 
-def test_a_hub_that_is_away_is_said_to_be(monkeypatch):
+def test_an_unreachable_hub_is_reported(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(Refused, match="HF_ENDPOINT") as refused:
         resolve("hf://org/name")
@@ -144,14 +144,14 @@ def test_a_hub_that_is_away_is_said_to_be(monkeypatch):
         ({"README.md": b"no model"}, "model-incomplete"),
     ],
 )
-def test_what_is_no_model_is_refused_before_it_is_fetched(hub, files, refusal):
+def test_an_invalid_model_is_refused_before_the_download(hub, files, refusal):
     hub.commit(files)
     with pytest.raises(Refused) as fault:
         resolve("hf://org/name")
     assert fault.value.refusal == refusal
 
 
-def test_small_files_that_were_changed_on_the_way_are_refused(hub):
+def test_small_files_changed_in_transit_are_refused(hub):
     hub.fault = lambda _, path: Fault(after=1, how="wrong") if path.endswith("tokenizer.json") else None
     with pytest.raises(Refused, match=r"tokenizer\.json") as fault:
         resolve("hf://org/name")
@@ -159,7 +159,7 @@ def test_small_files_that_were_changed_on_the_way_are_refused(hub):
 
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b'{"files": {"a": {"size": -1, "sha256": "x"}}}'])
-def test_a_manifest_that_cannot_be_is_refused(hub, manifest, monkeypatch):
+def test_an_invalid_manifest_is_refused(hub, manifest, monkeypatch):
     monkeypatch.setattr(hub.RequestHandlerClass, "_web", lambda self, _, fault: self._send(manifest, fault))
     with pytest.raises(Refused, match="is not a manifest"):
         resolve(f"{hub.endpoint}/web/org/name/")

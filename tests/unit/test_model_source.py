@@ -1,4 +1,4 @@
-"""zorac_deploy/models/source.py: what a person may write for a model."""
+"""zorac_deploy/models/source.py: valid and invalid model sources."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ _COMMIT = "3feeddf0190a33980c97668836b10f71ccd2d4f4"
         ("~/x.gguf", Path.home() / "x.gguf"),
     ],
 )
-def test_what_a_text_means(text, source):
+def test_valid_sources_are_parsed(text, source):
     assert parse(text) == source
     assert parse(str(source)) == source
 
@@ -56,7 +56,7 @@ def test_what_a_text_means(text, source):
         ("/models/a\nb", "model-unsafe"),
     ],
 )
-def test_what_means_nothing_is_refused(text, refusal):
+def test_an_invalid_source_is_refused(text, refusal):
     with pytest.raises(Refused) as fault:
         parse(text)
     assert fault.value.refusal == refusal
@@ -79,8 +79,8 @@ def test_only_a_commit_is_pinned():
         ("/models/snapshots/small", "small"),
     ],
 )
-def test_a_model_of_a_hubs_cache_has_the_name_of_its_repository(path, name):
+def test_a_model_in_a_hubs_cache_is_named_after_its_repository(path, name):
     assert local_name(Path(path)) == name
-    # As the role names it, for which a GGUF file's ending is no part of the name.
+    # The role's name: without a GGUF file's extension.
     named = render("model_weights", "{{ model_weights_name }}", model_weights_source=path)
     assert named == name.removesuffix(".gguf")

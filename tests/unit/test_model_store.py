@@ -1,4 +1,4 @@
-"""zorac_host/model_store.py: what is on a host, proved and removed; never from under a generation."""
+"""zorac_host/model_store.py: a host's models are verified and removed, except those in use by a generation."""
 
 import json
 import re
@@ -13,14 +13,14 @@ from zorac_host import model_manifest, model_store
 
 @pytest.fixture(autouse=True)
 def etc(tmp_path, monkeypatch):
-    """A host on which nothing is deployed."""
+    """A host without a deployment."""
     monkeypatch.setattr(model_store, "_GENERATIONS", tmp_path / "generations")
     return tmp_path / "generations"
 
 
 @pytest.fixture
 def model(tmp_path):
-    """A model on a host, as the role leaves it."""
+    """A model on a host, as the role installs it."""
     files = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": safetensors(9000)}
     return bring(tmp_path / "models", "small", files)
 
@@ -53,7 +53,7 @@ def test_a_name_with_a_newline_is_one_of_ours(tmp_path):
     assert [bool(re.match(pattern, name)) for name in names] == [True, True, True, False, False]
 
 
-def test_what_is_there_is_listed(model, etc):
+def test_models_are_listed(model, etc):
     (model.parent / "somebody-elses").mkdir()
     bring(model.parent, "half", {"a.safetensors": b"a" * 5000}, partial=True)
     used(etc, model, 3)
@@ -65,32 +65,32 @@ def test_what_is_there_is_listed(model, etc):
     assert (half["name"], half["partial"], half["fetching"], half["total"]) == ("half", True, False, 5000)
 
 
-def test_nothing_is_there(tmp_path):
+def test_no_models(tmp_path):
     assert model_store.listed(tmp_path / "nowhere") == []
     assert model_store.verify(tmp_path / "nowhere", "") == []
 
 
-def test_a_whole_model_is_good(model):
+def test_a_complete_model_is_good(model):
     assert model_store.verify(model.parent, "small") == [
         {"folder": model.name, "good": True, "files": 3, "damaged": [], "missing": []}
     ]
 
 
-def test_every_damage_is_named(model):
+def test_every_damage_is_reported(model):
     (model / "model.safetensors").write_bytes(safetensors(9000)[:-1] + b"x")
     (model / "tokenizer.json").unlink()
     found = model_store.verify(model.parent, model.name)[0]
     assert (found["good"], found["damaged"], found["missing"]) == (False, ["model.safetensors"], ["tokenizer.json"])
 
 
-def test_a_model_without_a_record_is_proved_by_its_name(tmp_path):
+def test_a_model_without_a_record_is_verified_by_its_name(tmp_path):
     old = bring(tmp_path, "old", {"config.json": b"{}"}, record=False)
     assert model_store.verify(tmp_path, "old")[0]["good"]
     (old / "config.json").write_bytes(b"[]")
     assert not model_store.verify(tmp_path, "old")[0]["good"]
 
 
-def test_what_a_generation_needs_stays_unless_it_is_forced(model, etc):
+def test_a_model_in_use_is_not_removed_without_force(model, etc):
     used(etc, model, 3)
     with pytest.raises(model_store.Fault, match=r"generation 3.*--force.*model-in-use"):
         model_store.remove(model.parent, "small", False)
@@ -99,7 +99,7 @@ def test_what_a_generation_needs_stays_unless_it_is_forced(model, etc):
     assert not model.exists()
 
 
-def test_what_nothing_needs_goes(model):
+def test_an_unused_model_is_removed(model):
     other = bring(model.parent, "other", {"config.json": b"{}"})
     removed = model_store.remove(model.parent, model.name, False)
     assert removed["folders"] == [model.name]
@@ -108,12 +108,12 @@ def test_what_nothing_needs_goes(model):
 
 
 @pytest.mark.parametrize("name", ["none", "small-", "..", "/"])
-def test_what_is_not_there_is_said_to_be(model, name):
+def test_a_missing_model_is_reported(model, name):
     with pytest.raises(model_store.Fault, match=r"small-.*model-missing"):
         model_store.remove(model.parent, name, False)
 
 
-def test_only_what_is_not_whole_is_cleaned(model):
+def test_only_partial_models_are_cleaned(model):
     half = bring(model.parent, "half", {"a.safetensors": b"a"}, partial=True)
     assert model_store.clean(model.parent)["folders"] == [half.name]
     assert model.is_dir()

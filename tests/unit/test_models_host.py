@@ -1,4 +1,4 @@
-"""zorac_deploy/models/host.py: the program for hosts, run here in place of one."""
+"""zorac_deploy/models/host.py: the host program, run on this machine instead of a host."""
 
 import subprocess
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from zorac_deploy.models import host
 
 
 class Here:
-    """A connection to this machine, whose models are in a folder of the test."""
+    """A connection to this machine, with the models in a directory of the test."""
 
     def __init__(self, models):
         self.target = SimpleNamespace(name="here", models=str(models))
@@ -41,14 +41,14 @@ def test_models_are_listed_verified_and_removed(here, tmp_path):
     assert host.listed(here) == []
 
 
-def test_a_refusal_of_the_program_is_one_of_ours(here):
+def test_a_refusal_of_the_program_is_a_refusal_of_the_cli(here):
     with pytest.raises(Refused) as refused:
         host.remove(here, "none", force=False)
     assert refused.value.refusal == "model-missing"
     assert str(refused.value).startswith("model not found in")
 
 
-def test_a_program_that_breaks_is_said_to(here):
+def test_a_program_that_fails_is_reported(here):
     here.run = lambda *_: subprocess.CompletedProcess([], 1, "", "python3: out of memory")
     with pytest.raises(ZoracDeployError, match="out of memory") as fault:
         host.listed(here)

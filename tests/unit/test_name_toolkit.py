@@ -1,4 +1,4 @@
-"""roles/cuda_toolkit: a toolkit that does not compile gets no name. nvcc itself is a stand-in here."""
+"""roles/cuda_toolkit: a toolkit that does not compile is not linked. nvcc is a fake here."""
 
 import importlib.machinery
 
@@ -11,7 +11,7 @@ name_toolkit = program("cuda_toolkit", "name_toolkit")
 
 @pytest.fixture
 def packages(tmp_path, monkeypatch):
-    """An environment with NVIDIA's layout and an nvcc that ends with the exit code that it is given."""
+    """An environment with NVIDIA's layout and a fake nvcc that ends with the given exit code."""
     home = tmp_path / "nvidia/cu13"
     (home / "bin").mkdir(parents=True)
     spec = importlib.machinery.ModuleSpec("nvidia", None, is_package=True)
@@ -33,13 +33,13 @@ def run(monkeypatch, *words):
 
 
 @pytest.mark.usefixtures("packages")
-def test_a_toolkit_that_compiles_for_every_card_gets_its_name(tmp_path, monkeypatch):
+def test_a_toolkit_that_compiles_for_every_gpu_is_linked(tmp_path, monkeypatch):
     run(monkeypatch, tmp_path / "cuda", "8.9", "12.0")
     assert (tmp_path / "cuda").resolve() == tmp_path / "nvidia/cu13"
     assert [call.split()[0] for call in (tmp_path / "calls").open()] == ["-arch=sm_89", "-arch=sm_120"]
 
 
-def test_one_that_does_not_compile_gets_none_and_says_why(packages, tmp_path, monkeypatch):
+def test_a_toolkit_that_does_not_compile_is_not_linked_and_the_error_shown(packages, tmp_path, monkeypatch):
     packages(1)
     with pytest.raises(SystemExit, match=r"compute capability 8.9: g\+\+ is missing"):
         run(monkeypatch, tmp_path / "cuda", "8.9")
@@ -47,7 +47,7 @@ def test_one_that_does_not_compile_gets_none_and_says_why(packages, tmp_path, mo
 
 
 @pytest.mark.usefixtures("packages")
-def test_an_engine_without_nvcc_is_told_so(tmp_path, monkeypatch):
+def test_a_missing_nvcc_is_reported(tmp_path, monkeypatch):
     (tmp_path / "nvidia/cu13/bin/nvcc").unlink()
     with pytest.raises(SystemExit, match="nvidia-cuda-nvcc"):
         run(monkeypatch, tmp_path / "cuda", "8.9")

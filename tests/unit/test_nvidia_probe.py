@@ -1,4 +1,4 @@
-"""zorac_host/nvidia_probe.py: what the probe makes of a host, with a made-up /sys and stand-ins for the programs."""
+"""zorac_host/nvidia_probe.py: the facts of a host with a made-up /sys and fake programs."""
 
 import pytest
 
@@ -26,7 +26,7 @@ SMI = """<?xml version="1.0" ?>
 
 @pytest.fixture
 def root(tmp_path):
-    """A host with an RTX 4090, its sound device, and another maker's card."""
+    """A host with an RTX 4090, its audio device, and another vendor's GPU."""
 
     def device(address, **files):
         folder = tmp_path / "sys/bus/pci/devices" / address
@@ -46,7 +46,7 @@ def root(tmp_path):
 
 @pytest.fixture(autouse=True)
 def programs(monkeypatch):
-    """Stand-ins for the programs that the probe asks; those not named are not installed."""
+    """Fakes for the programs that the probe runs; others are not installed."""
     answers = {}
     monkeypatch.setattr(
         nvidia_probe, "_run", lambda *words: answers.get(words[:2], (127, f"{words[0]} is not installed"))
@@ -54,7 +54,7 @@ def programs(monkeypatch):
     return answers
 
 
-def test_a_card_without_a_driver_is_seen(root):
+def test_a_gpu_without_a_driver_is_listed(root):
     found = nvidia_probe.probe(root)
     assert [(card["address"], card["device"], card["driver"]) for card in found["cards"]] == [
         ("0000:01:00.0", "0x2684", None)
@@ -65,7 +65,7 @@ def test_a_card_without_a_driver_is_seen(root):
     assert found["secure_boot"] is None
 
 
-def test_a_working_driver_tells_cards_and_holders(root, programs):
+def test_a_working_driver_lists_gpus_and_processes(root, programs):
     programs["nvidia-smi", "--query"] = (0, SMI)
     programs["nvidia-smi", "--query-gpu=uuid,compute_cap"] = (0, "GPU-1, 8.9")
     found = nvidia_probe.probe(root)
@@ -86,7 +86,7 @@ def test_a_working_driver_tells_cards_and_holders(root, programs):
     ]
 
 
-def test_a_holder_is_told_by_its_name_and_its_unit(root, programs):
+def test_a_process_has_its_name_and_its_unit(root, programs):
     programs["nvidia-smi", "--query"] = (0, SMI)
     programs["nvidia-smi", "--query-gpu=uuid,compute_cap"] = (0, "GPU-1, 8.9")
     process = root / "proc/77"

@@ -1,4 +1,4 @@
-"""`zorac-deploy plan`: what is shown of what the roles found out."""
+"""`zorac-deploy plan`: its output for the roles' facts."""
 
 import contextlib
 import io
@@ -52,7 +52,7 @@ FACTS = {
 
 @pytest.fixture
 def run(monkeypatch):
-    """The command, with what the roles find out and change, or refuse."""
+    """The command, with the facts, changes or refusals of the roles."""
 
     def ran(*words, facts=FACTS, tasks=(), refusal=None):
         @contextlib.contextmanager
@@ -77,7 +77,7 @@ def run(monkeypatch):
     return ran
 
 
-def test_it_tells_what_is_where_who_holds_it_and_what_would_be_done(run):
+def test_plan_shows_the_memory_the_processes_and_the_changes(run):
     done, text = run(tasks=["vllm_service: Ensure the API key exists"])
     assert done.exit_code == 0
     for words in (
@@ -121,19 +121,19 @@ def test_a_task_that_would_change_something_has_not_changed_it(monkeypatch):
         assert ("planned engine: Ensure uv is installed" in text.getvalue()) is verbose
 
 
-def test_what_does_not_fit_is_shown_before_it_is_refused(run):
+def test_a_plan_that_does_not_fit_is_shown_before_the_refusal(run):
     done, text = run(facts={"memory_plan_result": {**PLAN, "verdict": "refused"}}, refusal="model-does-not-fit")
     assert done.exit_code == 38
     assert "refused: " in text
 
 
-def test_a_card_without_a_driver_has_no_plan_yet(run):
+def test_a_gpu_without_a_driver_has_no_plan(run):
     done, text = run(facts={})
     assert done.exit_code == 0
     assert "unknown until a driver works" in text
 
 
-def test_for_machines(run):
+def test_plan_as_json(run):
     done, text = run("--json")
     told = json.loads(done.stdout)
     assert (told["host"], told["plan"]["kv_tokens"], told["would_change"]) == ("tower", 67968, [])
@@ -144,7 +144,7 @@ def test_for_machines(run):
 @pytest.mark.parametrize(
     ("context", "said"), [("max", {"vllm_max_model_len": "auto"}), ("16384", {"vllm_max_model_len": 16384})]
 )
-def test_a_context_on_the_command_line_is_the_inventorys_word_for_it(run, monkeypatch, context, said):
+def test_a_context_on_the_command_line_overrides_the_inventory(run, monkeypatch, context, said):
     seen = []
     monkeypatch.setattr(deploying, "variables", lambda _model, context, _replace_unit: seen.append(context) or {})
     run("--context", context)

@@ -1,4 +1,4 @@
-"""The planner against starts whose log is known, and against what vLLM's sources say."""
+"""The planner compared with logged starts, and with vLLM's sources."""
 
 import json
 import re
@@ -35,12 +35,12 @@ def test_starts_measured_on_an_h100(start):
     assert found.verdict == "fits"
     assert found.kv_low_gib <= logged["kv_gib"] <= found.kv_high_gib
     assert found.graphs_gib == pytest.approx(logged["graphs_gib"], abs=0.2)
-    if start["compiled"] or start["flags"].get("enforce_eager"):  # the others found it in the cache
+    if start["compiled"] or start["flags"].get("enforce_eager"):  # the others had a warm compilation cache
         assert found.activation_gib == pytest.approx(logged["activation_gib"], rel=0.1)
         assert found.kv_tokens == pytest.approx(logged["kv_tokens"], rel=0.05)
 
 
-def test_the_display_profile_has_room_for_the_models_whole_length():
+def test_the_display_profile_has_space_for_the_models_whole_length():
     found = plan(from_config(models.MISTRAL_SMALL_AWQ), RTX_4090, Engine.parse("0.26.0"), DISPLAY)
     assert (found.verdict, found.max_model_len, found.kv_bytes_per_token) == ("fits", 32768, 80 * 1024)
 
@@ -65,14 +65,14 @@ def test_architectures(config, weights, kv, tokens, concurrency):
 
 
 def test_states_of_fixed_size_share_the_pool():
-    """Blocks of 528 tokens, of which a request of 32,768 holds 63, and two for each of three groups of states."""
+    """Blocks of 528 tokens: a request of 32,768 holds 63, and two for each of three groups of states."""
     found = planned(models.QWEN3_5_4B, Card(22.03, 21.84, "L4"), "0.29.0", max_model_len=32768)
     blocks = found.max_concurrency * (63 + 3 * 2)
     assert blocks == pytest.approx(round(blocks))
     assert found.kv_tokens == int(found.max_concurrency * 32768)
 
 
-def test_latent_caches_are_whole_on_every_card_and_others_are_split():
+def test_latent_caches_are_not_split_between_gpus_and_others_are():
     one, two = (
         planned(models.DEEPSEEK_V2_LITE, replace(H100, count=2), "0.19.0", tensor_parallel_size=size) for size in (1, 2)
     )
@@ -105,7 +105,7 @@ def test_packings(packing, weights):
     assert found.weights_gib == pytest.approx(weights, rel=0.02)
 
 
-def test_a_checkpoint_may_want_a_cache_of_eight_bits():
+def test_a_checkpoint_may_require_an_8_bit_cache():
     config = {**models.LLAMA_8B, "quantization_config": {"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 8}}}
     sizes = [planned(config, H100, version).kv_bytes_per_token for version in ("0.19.0", "0.13.0")]
     assert sizes == [32 * 2 * 8 * 128, 2 * 32 * 2 * 8 * 128]
@@ -117,7 +117,7 @@ def test_tied_embeddings_are_loaded_once():
     assert two - tied == pytest.approx(128256 * 4096 * 2 / 2**30)
 
 
-def test_multi_query_keeps_one_head_on_every_card():
+def test_multi_query_has_one_head_on_every_gpu():
     config = {**models.LLAMA_8B, "num_key_value_heads": 1}
     found = planned(config, replace(H100, count=4), tensor_parallel_size=4)
     assert found.kv_bytes_per_token == 2 * 32 * 1 * 128 * 2
@@ -145,14 +145,14 @@ def test_a_vocabulary_that_cannot_be_split_is_refused():
     assert "vocabulary" in found.reason
 
 
-def test_a_group_that_does_not_divide_a_cards_part_is_refused():
+def test_a_group_that_does_not_divide_a_gpus_part_is_refused():
     config = {**models.MISTRAL_SMALL_AWQ, "intermediate_size": 32768 + 64}
     found = planned(config)
     assert found.verdict == "refused"
     assert "group size 128" in found.reason
 
 
-def test_too_little_free_memory_is_refused_even_for_a_model_that_is_not_known():
+def test_too_little_free_memory_is_refused_even_for_an_unknown_model():
     nothing = Refused("config.json has no hidden_size", "model-unknown")
     found = plan(nothing, Card(14.56, 11.23, "T4"), Engine.parse("0.24.0"), Flags(gpu_memory_utilization=0.92))
     assert found.verdict == "refused"
@@ -161,7 +161,7 @@ def test_too_little_free_memory_is_refused_even_for_a_model_that_is_not_known():
         plan(nothing, Card(14.56, 14.4, "T4"), Engine.parse("0.24.0"), Flags(gpu_memory_utilization=0.92))
 
 
-def test_what_is_not_free_is_not_promised():
+def test_memory_in_use_is_not_planned():
     free = planned(models.MISTRAL_SMALL_AWQ, kv_cache_dtype="fp8", gpu_memory_utilization=0.85)
     held = planned(
         models.MISTRAL_SMALL_AWQ, replace(RTX_4090, free_gib=18.0), kv_cache_dtype="fp8", gpu_memory_utilization=0.85
@@ -169,7 +169,7 @@ def test_what_is_not_free_is_not_promised():
     assert (free.verdict, held.verdict) == ("fits", "refused")
 
 
-def test_an_unknown_architecture_is_named_and_never_said_to_fit():
+def test_an_unknown_architecture_is_named_and_never_fits():
     config = {**models.LLAMA_8B, "architectures": ["FancyForCausalLM"], "model_type": "fancy"}
     found = planned(config, H100)
     assert found.verdict == "borderline"
@@ -182,7 +182,7 @@ def test_layers_without_a_formula_are_not_guessed():
     assert refused.value.refusal == "model-unknown"
 
 
-def test_auto_takes_what_surely_fits_and_not_less_than_is_wanted():
+def test_auto_uses_what_certainly_fits_and_not_less_than_the_minimum():
     card = Card(16.0, name="RTX 5080")
     sure = planned(models.MISTRAL_SMALL_AWQ, card, kv_cache_dtype="fp8", max_model_len=0, max_num_seqs=8)
     assert sure.max_model_len == sure.largest_max_model_len or sure.largest_max_model_len == 0
@@ -191,12 +191,12 @@ def test_auto_takes_what_surely_fits_and_not_less_than_is_wanted():
     assert wanted.verdict != "fits"
 
 
-def test_a_cache_of_fixed_size_needs_no_card():
+def test_a_cache_of_fixed_size_needs_no_gpu():
     found = planned(models.LLAMA_8B, Card(1.0), kv_cache_memory_gib=1.0, max_model_len=4096)
     assert (found.verdict, found.kv_tokens, found.activation_gib) == ("fits", 8192, None)
 
 
-def test_versions_differ_as_their_sources_do():
+def test_versions_differ_as_in_their_sources():
     small, large = Card(23.52, name="RTX 3090"), H100
     assert Engine.parse("0.19.0").gpu_memory_utilization == 0.9
     assert Engine.parse("cuda-0.26.0").gpu_memory_utilization == 0.92
@@ -207,7 +207,7 @@ def test_versions_differ_as_their_sources_do():
 
 
 @pytest.mark.parametrize("version", ["", "latest", "0.8.5", "v1"])
-def test_a_version_that_is_none_is_refused(version):
+def test_an_invalid_version_is_refused(version):
     with pytest.raises(Refused, match=r"as in 0\.26\.0"):
         Engine.parse(version)
 
@@ -233,8 +233,8 @@ def test_compute_capabilities_by_name(name, compute):
 
 
 @pytest.mark.parametrize("held", [0.0, 0.21])
-def test_near_the_edge_nothing_surely_fits(held):
-    """Starts of a 4090 at 0.92, and of a 3090 beside a desktop at 0.90, died while graphs were captured."""
+def test_near_the_limit_nothing_certainly_fits(held):
+    """Starts of a 4090 at 0.92, and of a 3090 beside a desktop at 0.90, failed during graph capture."""
     card = Card(23.52, 23.02 - held, "RTX 4090")
     found = planned(models.MISTRAL_SMALL_AWQ, card, gpu_memory_utilization=0.92, kv_cache_dtype="fp8", max_num_seqs=32)
     assert found.verdict == "borderline"
@@ -244,7 +244,7 @@ def test_near_the_edge_nothing_surely_fits(held):
     assert again.verdict == "fits"
 
 
-def test_an_architecture_that_is_not_known_never_surely_fits():
+def test_an_unknown_architecture_never_certainly_fits():
     config = {**models.LLAMA_8B, "model_type": "gemma9", "architectures": ["Gemma9ForCausalLM"]}
     found = plan(from_config(config), H100, Engine.parse("0.26.0"), Flags(), weights_gib=16.0)
     assert found.verdict == "borderline"

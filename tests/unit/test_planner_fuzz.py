@@ -1,4 +1,4 @@
-"""Whatever a config.json and a command line say: a plan without a negative size, or a refusal that says why."""
+"""For any config.json and command line: a plan without a negative size, or a refusal with a reason."""
 
 import json
 import math
@@ -107,7 +107,7 @@ def test_a_plan_or_a_refusal(config, card, version, flags):
     some.sampled_from(["RTX 4090", "H100", "A100"]),
     some.integers(1, 200_000),
 )
-def test_what_surely_fits_is_said_to_fit_and_more_memory_never_fits_less(config, version, total, name, length):
+def test_the_longest_context_fits_and_more_memory_never_fits_less(config, version, total, name, length):
     model, engine = from_config(config), Engine.parse(version)
     card, larger = Card(total, name=name), Card(total * 1.1, name=name)
     flags = {"max_num_batched_tokens": 2048, "max_num_seqs": 64, "gpu_memory_utilization": 0.85}

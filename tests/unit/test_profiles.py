@@ -4,7 +4,7 @@ from zorac_deploy import inventory, profiles
 from zorac_deploy.errors import Refused
 
 
-def test_our_own_profiles_have_settings_that_can_be(tmp_path):
+def test_our_own_profiles_have_valid_settings(tmp_path):
     source = tmp_path / "inventory.yml"
     source.write_text("headless: {hosts: {a: }}\ndisplay: {hosts: {b: }}\ncpu: {hosts: {c: }}\n")
     assert set(inventory.read([source]).targets) == {"a", "b", "c"}
@@ -27,7 +27,7 @@ def test_our_own_profiles_have_settings_that_can_be(tmp_path):
         ("model_sever", "vllm", "Did you mean model_server?"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named_with_what_is_meant(name, value, says):
+def test_an_invalid_setting_is_named_with_a_suggestion(name, value, says):
     with pytest.raises(Refused) as refused:
         profiles.check("tower", {name: value})
     assert refused.value.refusal == "settings-invalid"
@@ -46,11 +46,11 @@ def test_a_setting_that_cannot_be_is_named_with_what_is_meant(name, value, says)
         {"rack": 7, "my_vllm": "whatever"},
     ],
 )
-def test_what_can_be_passes(variables):
+def test_a_valid_setting_passes(variables):
     profiles.check("tower", variables)
 
 
-def test_a_profile_of_the_users_own_is_checked_where_it_is_written(tmp_path):
+def test_a_users_own_profile_is_checked(tmp_path):
     source = tmp_path / "inventory.yml"
     source.write_text("headless: {children: {night: }}\nnight: {hosts: {tower: }}\n")
     (tmp_path / "group_vars").mkdir()

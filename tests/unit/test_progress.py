@@ -24,13 +24,13 @@ def waiting(note):
     return runner.Step(*_TASK.values(), "waiting", note=note)
 
 
-def test_a_line_now_and_then_where_there_is_no_terminal():
+def test_without_a_terminal_progress_is_an_occasional_line():
     _, written = shown([waiting("1 of 9 GiB"), waiting("2 of 9 GiB"), waiting("")])
     assert "waiting 1 of 9 GiB" in written
     assert "2 of 9 GiB" not in written
 
 
-def test_on_a_terminal_the_one_line_always_says_the_newest():
+def test_on_a_terminal_the_line_shows_the_newest_progress():
     progress, written = shown([waiting("1 of 9 GiB"), waiting("2 of 9 GiB")], terminal=True)
     assert written == ""
     assert "2 of 9 GiB" in progress.__rich__().plain
@@ -42,7 +42,7 @@ def test_on_a_terminal_the_one_line_always_says_the_newest():
     ("stdout", "note"),
     [(json.dumps({"state": "fetching", "note": "1 of 9 GiB"}), "1 of 9 GiB"), ("", ""), ("[]", ""), ("no JSON", "")],
 )
-def test_a_program_that_is_asked_again_says_how_far_it_is(stdout, note):
+def test_a_polled_programs_progress_is_shown(stdout, note):
     steps = []
     runner._Events(steps.append).take({"event": "runner_retry", "event_data": {**_TASK, "res": {"stdout": stdout}}})
     assert steps == [waiting(note)]

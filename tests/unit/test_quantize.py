@@ -1,7 +1,7 @@
-"""zorac_deploy/quantize: what cannot work is refused before anything heavy, and what is made is whole or absent.
+"""zorac_deploy/quantize: what cannot work is refused before the work, and the output is complete or absent.
 
-The program that quantizes is a stand-in here: it writes a file of weights and says what the real one says. The real one
-is proved with `make bench-formats`.
+The quantizing program is a stub here: it writes a file of weights and prints what the real one prints. The real one
+is tested with `make bench-formats`.
 """
 
 import json
@@ -43,7 +43,7 @@ def header(**shapes):
 
 @pytest.fixture
 def model(model_folder):
-    """A whole model with one linear layer, 64 wide."""
+    """A complete model with one linear layer, 64 wide."""
     tensors, size = header(**{"model.embed_tokens.weight": (8, 64), "model.layers.0.mlp.up_proj.weight": (8, 64)})
     (model_folder / "model.safetensors").write_bytes(safetensors(size, tensors))
     (model_folder / "chat_template.jinja").write_text("{{ messages }}")
@@ -54,7 +54,7 @@ def model(model_folder):
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """A stand-in for the program; what it does is `program.body`."""
+    """A stub for the program; `program.body` is what it does."""
     path = tmp_path / "program.py"
     monkeypatch.setattr(making, "_PROGRAM", path)
     monkeypatch.setattr(environments, "ensure", lambda *_: sys.executable)
@@ -109,7 +109,7 @@ def quantizing(**words):
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_a_recipe_that_is_shipped_goes_with_a_model_that_its_groups_divide(name):
+def test_a_shipped_recipe_is_compatible_with_a_model_that_its_groups_divide(name):
     wide = recipe.Layer("model.layers.0.mlp.down_proj", inputs=1024, outputs=576)
     found = recipe.read(name)
     recipe.check(found, [wide, HEAD])
@@ -117,14 +117,14 @@ def test_a_recipe_that_is_shipped_goes_with_a_model_that_its_groups_divide(name)
     assert not found.group_of(HEAD)
 
 
-def test_a_group_that_does_not_divide_is_named_with_those_that_would():
+def test_a_group_size_that_does_not_divide_is_refused_with_those_that_do():
     _, said = refusal(recipe.check, recipe.read("awq-w4a16"), [LAYER, WIDE, HEAD])
     assert "576 inputs of model.layers.0.self_attn.q_proj" in said
     assert "--group-size 64 (32 also works)" in said
     recipe.check(recipe.read("awq-w4a16", 64), [LAYER, WIDE, HEAD])
 
 
-def test_the_group_size_that_was_asked_for_is_in_the_recipe():
+def test_the_requested_group_size_is_in_the_recipe():
     assert recipe.read("gptq-w4a16", 32).groups[0].size == 32
     assert "group_size: 32" in recipe.read("gptq-w4a16", 32).text
 
@@ -141,7 +141,7 @@ def test_the_group_size_that_was_asked_for_is_in_the_recipe():
         (quantizing(config_groups={"group_0": {"targets": ["Linear"], "weights": {}}}), "without num_bits"),
     ],
 )
-def test_a_recipe_that_says_what_cannot_be_is_refused(tmp_path, content, says):
+def test_an_invalid_recipe_is_refused(tmp_path, content, says):
     found, said = refusal(recipe.read, written(tmp_path, content))
     assert (found, says in said) == ("recipe-invalid", True), said
 
@@ -155,7 +155,7 @@ def test_a_recipe_that_says_what_cannot_be_is_refused(tmp_path, content, says):
         ({"targets": ["Linear"], "ignore": ["re:.*"]}, "ignores every layer"),
     ],
 )
-def test_a_layer_that_is_not_there_is_named_with_those_near_it(tmp_path, words, says):
+def test_an_unknown_layer_is_refused_with_similar_names(tmp_path, words, says):
     found = recipe.read(written(tmp_path, quantizing(scheme="FP8_DYNAMIC", **words)))
     assert refusal(recipe.check, found, [LAYER, HEAD])[0] == "recipe-invalid"
     assert says in refusal(recipe.check, found, [LAYER, HEAD])[1]
@@ -198,7 +198,7 @@ def test_a_model_that_cannot_be_quantized_is_refused(model, what, refused, says)
     assert (found, says in said) == (refused, True), said
 
 
-def test_what_is_in_the_way_or_too_small_is_refused(model, tmp_path, monkeypatch):
+def test_an_existing_output_or_too_little_space_is_refused(model, tmp_path, monkeypatch):
     assert "exists. Remove it" in refusal(prepare, str(model), "fp8-dynamic", output=tmp_path)[1]
     assert "no text" in refusal(prepare, str(model), "fp8-dynamic", calibration=str(tmp_path / "none.txt"))[1]
     monkeypatch.setattr(job, "_available_gib", lambda: 1.0)
@@ -208,7 +208,7 @@ def test_what_is_in_the_way_or_too_small_is_refused(model, tmp_path, monkeypatch
 
 
 @pytest.mark.usefixtures("program")
-def test_what_is_made_is_whole_and_can_be_read_by_the_service(model):
+def test_the_output_is_complete_and_readable_by_the_service(model):
     events = []
     found = made(model, events.append)
     assert found.folder == model.with_name("model-fp8-dynamic")
@@ -229,7 +229,7 @@ def test_what_is_made_is_whole_and_can_be_read_by_the_service(model):
 
 
 @pytest.mark.usefixtures("program", "new_user")
-def test_a_model_of_a_hub_is_looked_at_first_and_fetched_when_it_can_be_quantized(model, tmp_path, monkeypatch):
+def test_a_hubs_model_is_checked_before_the_download(model, tmp_path, monkeypatch):
     with Hub("org/name", {path.name: path.read_bytes() for path in model.iterdir()}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         monkeypatch.chdir(tmp_path)
@@ -243,7 +243,7 @@ def test_a_model_of_a_hub_is_looked_at_first_and_fetched_when_it_can_be_quantize
 
 
 @pytest.mark.usefixtures("program")
-def test_the_card_says_what_was_made_of_what_and_what_it_lost(model):
+def test_the_model_card_has_source_recipe_and_results(model):
     found = made(model)
     card = json.loads((found.folder / "quantization.json").read_text())
     assert card == found.card
@@ -261,7 +261,7 @@ def test_the_card_says_what_was_made_of_what_and_what_it_lost(model):
         ("os.kill(os.getpid(), 9)", "quantize-failed", "killed"),
     ],
 )
-def test_a_fault_leaves_nothing_behind(model, program, body, refused, says):
+def test_a_failure_leaves_nothing_behind(model, program, body, refused, says):
     program.write(body)
     found, said = refusal(made, model)
     assert (found, says in said) == (refused, True), said
@@ -269,7 +269,7 @@ def test_a_fault_leaves_nothing_behind(model, program, body, refused, says):
 
 
 @pytest.mark.usefixtures("program")
-def test_what_a_killed_run_left_is_cleaned_and_made_anew(model):
+def test_a_killed_runs_output_is_rebuilt(model):
     left = model.with_name("model-fp8-dynamic.partial")
     left.mkdir()
     (left / "half.safetensors").write_bytes(b"half")
@@ -278,12 +278,12 @@ def test_what_a_killed_run_left_is_cleaned_and_made_anew(model):
 
 
 @pytest.mark.usefixtures("program")
-def test_two_runs_do_not_make_the_same_folder(model):
+def test_two_runs_do_not_share_an_output(model):
     with making._partial(model.with_name("model-fp8-dynamic")):
         assert "another run is creating" in refusal(made, model)[1]
 
 
-def test_the_program_ends_with_whoever_started_it(model, program):
+def test_the_program_ends_with_its_parent(model, program):
     program.write("say(doing='wait')\nsys.stdin.read()\nsay(doing='gone')")
 
     def stop(_):
@@ -309,7 +309,7 @@ def test_a_refusal_has_its_exit_code(model):
 
 @pytest.fixture
 def real_program(monkeypatch, tmp_path):
-    """The functions of the real program, without the libraries that only its own environment has."""
+    """The functions of the real program, without the libraries of its own environment."""
     fakes = ("torch", "datasets", "llmcompressor", "llmcompressor.modifiers", "llmcompressor.pipelines.cache")
     for name in (*fakes, "llmcompressor.recipe", "transformers"):
         monkeypatch.setitem(sys.modules, name, MagicMock(Modifier=object))

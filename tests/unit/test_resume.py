@@ -1,4 +1,4 @@
-"""zorac_deploy/resume.py: the unit that types the same command again after a reboot of this machine."""
+"""zorac_deploy/resume.py: the unit that re-runs the command after a reboot of this machine."""
 
 import subprocess
 
@@ -14,7 +14,7 @@ HERE = Connection(Target("localhost", "headless", "localhost", local=True))
 
 @pytest.fixture
 def typed(monkeypatch):
-    """Collect what is run as root instead of running it; the value is the exit code that all of it has."""
+    """Collect the commands for root instead of running them; the value is their exit code."""
     commands = []
 
     def run(words, **options):
@@ -40,7 +40,7 @@ def test_the_unit_runs_the_same_command_once_in_the_same_place(typed, monkeypatc
     assert commands[2][0][-3:] == ["enable", "--quiet", "zorac-deploy-resume.service"]
 
 
-def test_what_a_run_needs_of_its_environment_is_roots_alone(typed, monkeypatch):
+def test_only_root_can_read_the_stored_environment(typed, monkeypatch):
     commands, _ = typed
     kept = {
         "HF_TOKEN": "hf_x",
@@ -61,7 +61,7 @@ def test_what_a_run_needs_of_its_environment_is_roots_alone(typed, monkeypatch):
     assert "hf_x" not in commands[1][1]
 
 
-def test_a_unit_that_cannot_be_written_is_said(typed):
+def test_an_unwritable_unit_is_reported(typed):
     _, run = typed
     run.code = 1
     with pytest.raises(ZoracDeployError, match="no room"):

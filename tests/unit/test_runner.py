@@ -1,4 +1,4 @@
-"""zorac_deploy/runner.py with real ansible-playbooks, and how they end."""
+"""zorac_deploy/runner.py with real ansible-playbook runs, and how they end."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ PASSWORD = "c4n4ry-p4ssw0rd"  # noqa: S105
 TOKEN = "hf_c4n4ryT0ken"  # noqa: S105
 HERE = inventory.Target("box", "cpu", "localhost", local=True)
 
-# What `up -K` does, with a play of this test's own.
+# As `up -K`, with a play of this test's own.
 DRIVER = """
 import signal
 import sys
@@ -34,12 +34,12 @@ with connection.opened(target, sys.stdin.readline().strip()) as opened:
     runner.run("up", [Path("box.yml").absolute()], opened, Path("run.log"), on_step=shown)
 """
 
-SLEEPER = f"sleep {10**6 + os.getpid()}"  # told from that of another run of the tests
+SLEEPER = f"sleep {10**6 + os.getpid()}"  # different in every run of the tests
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder of a user without a past, who has an inventory with this machine in it."""
+    """The directory of a new user, whose inventory has this machine."""
     monkeypatch.chdir(tmp_path)
     for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
         made = tmp_path / name
@@ -47,7 +47,7 @@ def folder(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(made))
     here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     (tmp_path / "box.yml").write_text(yaml.safe_dump({"cpu": {"hosts": {"box": here}}}))
-    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # its path is short, as that of the real one
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a short path, as the real one has
         monkeypatch.setenv("XDG_RUNTIME_DIR", short)
         (tmp_path / "runtime").symlink_to(short)
         yield tmp_path
@@ -60,7 +60,7 @@ def play(folder, *tasks):
 
 
 def run(folder, monkeypatch, *tasks, password=None, **options):
-    """Run `tasks`; the steps and the result."""
+    """Run `tasks`; return the steps and the result."""
     monkeypatch.setattr(content, "playbook", lambda _: play(folder, *tasks))
     steps = []
     with connection.opened(HERE, password) as opened:
@@ -68,7 +68,7 @@ def run(folder, monkeypatch, *tasks, password=None, **options):
     return steps, done
 
 
-def test_events_come_and_the_log_is_kept(folder, monkeypatch):
+def test_events_are_yielded_and_the_log_is_written(folder, monkeypatch):
     for name in ("STDOUT_CALLBACK", "VERBOSITY", "LOAD_CALLBACK_PLUGINS", "CALLBACKS_ENABLED", "KEEP_REMOTE_FILES"):
         monkeypatch.setenv(f"ANSIBLE_{name}", "no_such_thing" if "CALLBACK" in name else "4")
     (folder / "theirs").mkdir()
@@ -106,7 +106,7 @@ def test_events_come_and_the_log_is_kept(folder, monkeypatch):
     assert not {b"\r", b"\x1b"} & {said[at : at + 1] for at in range(len(said))}
 
 
-def test_an_error_of_ours_in_the_middle_ends_the_run(folder, monkeypatch):
+def test_our_own_error_during_an_event_ends_the_run(folder, monkeypatch):
     def on_step(step):
         if step.task == "Sleep":
             while not sleepers():
@@ -129,7 +129,7 @@ def test_an_error_of_ours_in_the_middle_ends_the_run(folder, monkeypatch):
         ({"nonsense": 1}, DeploymentFailed, "ended with exit code 4 before its first task"),
     ],
 )
-def test_what_fails_is_told_apart(folder, monkeypatch, task, kind, says):
+def test_failures_have_their_own_errors(folder, monkeypatch, task, kind, says):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("ANSIBLE_FORCE_COLOR", "1")
     with pytest.raises(kind, match=says):
@@ -166,7 +166,7 @@ def test_a_refusal_reaches_the_cli_with_its_exit_code(folder, monkeypatch, task,
     assert exit_code_of(refused.value) == code
 
 
-def test_a_playbook_that_is_killed_is_said_with_the_task_that_it_was_in(folder, monkeypatch):
+def test_a_killed_playbook_is_reported_with_its_task(folder, monkeypatch):
     def on_step(step):
         if (step.task, step.outcome) == ("Sleep", "started"):
             os.kill(min(processes("ansible-playbook", str(folder))), signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_a_playbook_that_is_killed_is_said_with_the_task_that_it_was_in(folder, 
 
 
 def started(folder):
-    """`up -K` in a process of its own, in the middle of a task."""
+    """`up -K` in a separate process, in the middle of a task."""
     play(folder, {"name": "Begin", "command": "true"}, {"name": "Sleep", "command": SLEEPER})
     process = subprocess.Popen(
         [sys.executable, "-c", DRIVER],
@@ -230,10 +230,10 @@ def left(folder):
     return list((folder / "runtime/").resolve().glob("*/*"))
 
 
-def test_secrets_are_on_no_disk_and_in_no_command_line_and_what_a_killed_run_left_is_swept(folder):
+def test_no_disk_or_command_line_has_secrets_and_a_killed_runs_files_are_removed(folder):
     process = started(folder)
     try:
-        assert not held(folder, PASSWORD, TOKEN, "XDG_STATE_HOME")  # nothing else of the environment either
+        assert not held(folder, PASSWORD, TOKEN, "XDG_STATE_HOME")  # nor anything else of the environment
         assert not processes(PASSWORD)
         assert not processes(TOKEN)
     finally:
@@ -243,7 +243,7 @@ def test_secrets_are_on_no_disk_and_in_no_command_line_and_what_a_killed_run_lef
             os.kill(number, signal.SIGKILL)
     assert not held(folder, PASSWORD, TOKEN)
     until = time.monotonic() + 60
-    while processes("ansible-playbook", str(folder)):  # with nobody to tell, it ends itself
+    while processes("ansible-playbook", str(folder)):  # without a parent, it ends itself
         assert time.monotonic() < until
         time.sleep(0.1)
     assert left(folder)
@@ -252,8 +252,8 @@ def test_secrets_are_on_no_disk_and_in_no_command_line_and_what_a_killed_run_lef
     assert not left(folder)
 
 
-def test_what_the_roles_read_of_this_machine_holds_no_token(folder, monkeypatch):
-    """ansible-runner keeps what a task tells in a file, until it has read it."""
+def test_local_facts_have_no_token(folder, monkeypatch):
+    """ansible-runner stores a task's result in a file until it has read it."""
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     files = [path for path in (content.root() / "roles").rglob("tasks/*.yml") if "builtin.setup:" in path.read_text()]
     tasks = [task for path in files for task in yaml.safe_load(path.read_text()) if "ansible.builtin.setup" in task]
@@ -264,7 +264,7 @@ def test_what_the_roles_read_of_this_machine_holds_no_token(folder, monkeypatch)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_run_that_is_told_to_end_leaves_nothing(folder, number):
+def test_a_terminated_run_leaves_nothing(folder, number):
     process = started(folder)
     process.send_signal(number)
     assert process.wait(30) == 128 + number
@@ -274,7 +274,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing(folder, number):
     assert not held(folder, PASSWORD, TOKEN)
 
 
-def test_the_sudo_password_arrives(folder, monkeypatch):
+def test_the_sudo_password_is_used(folder, monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 0)
     sudo = folder / "sudo"
     sudo.write_text(

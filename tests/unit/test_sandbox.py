@@ -1,4 +1,4 @@
-"""zorac_deploy/sandbox: what can be told without a host."""
+"""zorac_deploy/sandbox: what can be tested without a host."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ def sandbox(pid):
 @pytest.mark.parametrize(
     ("words", "running"), [(["--machine=h-test"], True), (["--machine=h-tes"], False), (["h-test"], False)]
 )
-def test_another_process_with_the_supervisors_number_is_no_running_host(words, running):
+def test_another_process_with_the_supervisors_pid_is_no_running_host(words, running):
     with subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE) as process:
         assert sandbox(process.pid).running is running
         process.kill()

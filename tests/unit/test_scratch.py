@@ -1,4 +1,4 @@
-"""zorac_deploy/scratch.py: folders for the time of a run. What a killed run leaves is in test_runner.py."""
+"""zorac_deploy/scratch.py: directories for the duration of a run. test_runner.py has those of killed runs."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ def runtime(tmp_path, monkeypatch):
     return tmp_path / "zorac-deploy"
 
 
-def test_a_folder_is_for_its_user_only_and_goes_at_the_end(runtime):
+def test_a_directory_is_private_and_removed_at_the_end(runtime):
     with scratch.folder() as one, scratch.folder() as two:
         (one / "file").write_text("x")
         assert {one, two} == set(runtime.iterdir())
@@ -24,7 +24,7 @@ def test_a_folder_is_for_its_user_only_and_goes_at_the_end(runtime):
     assert not list(runtime.iterdir())
 
 
-def test_only_what_nobody_holds_is_swept(runtime):
+def test_only_unlocked_directories_are_removed(runtime):
     (runtime / "left").mkdir(parents=True)
     (runtime / "left" / "file").write_text("x")
     with scratch.folder() as held, scratch.folder():
@@ -32,7 +32,7 @@ def test_only_what_nobody_holds_is_swept(runtime):
         assert not (runtime / "left").exists()
 
 
-def test_a_link_in_the_place_of_a_left_folder_is_not_followed(runtime, tmp_path):
+def test_a_link_in_place_of_a_directory_is_not_followed(runtime, tmp_path):
     (tmp_path / "mine").mkdir()
     runtime.mkdir()
     (runtime / "left").symlink_to(tmp_path / "mine")
@@ -41,7 +41,7 @@ def test_a_link_in_the_place_of_a_left_folder_is_not_followed(runtime, tmp_path)
 
 
 @pytest.mark.parametrize("planted", ["link", "foreign"])
-def test_a_root_that_somebody_else_planted_is_refused(runtime, tmp_path, planted, monkeypatch):
+def test_a_parent_of_another_user_is_refused(runtime, tmp_path, planted, monkeypatch):
     if planted == "link":
         (tmp_path / "theirs").mkdir()
         runtime.symlink_to(tmp_path / "theirs")
@@ -52,7 +52,7 @@ def test_a_root_that_somebody_else_planted_is_refused(runtime, tmp_path, planted
         pass
 
 
-def test_a_long_path_is_not_taken_for_it_has_to_hold_a_socket(tmp_path, monkeypatch):
+def test_a_path_too_long_for_a_socket_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "long" / "as" / "this"))
     with scratch.folder() as made:

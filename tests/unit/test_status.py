@@ -1,4 +1,4 @@
-"""zorac_deploy/cli/status.py: what a host serves, and what its engine's memory is used for."""
+"""zorac_deploy/cli/status.py: what a host serves, and how its engine uses memory."""
 
 import io
 import json
@@ -25,7 +25,7 @@ LOGGED = {
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What is printed for a plan and what the engine logged, line by line."""
+    """The output for a plan and an engine's log, line by line."""
 
     def show(plan, logged):
         one, two = STATUS["generations"]
@@ -38,7 +38,7 @@ def shown(monkeypatch):
     return show
 
 
-def test_what_was_logged_stands_beside_what_was_predicted(shown):
+def test_logged_and_predicted_values_are_shown_side_by_side(shown):
     lines = shown({"predicted": PREDICTED}, LOGGED)
     assert lines[lines.index("memory planned logged") :] == [
         "memory planned logged",
@@ -53,17 +53,17 @@ def test_what_was_logged_stands_beside_what_was_predicted(shown):
     assert "attention TRITON_ATTN" in lines
 
 
-def test_without_a_prediction_there_is_only_what_was_logged(shown):
+def test_without_a_prediction_only_logged_values_are_shown(shown):
     lines = shown({"max_num_seqs": 4}, {"kv_gib": 1.0, "kv_tokens": 46592})
     assert lines[lines.index("memory logged") :] == ["memory logged", "KV cache 1.00 GiB", "KV tokens 46,592"]
 
 
 @pytest.mark.parametrize("plan", [{}, {"predicted": None}, {"predicted": {"verdict": "unknown", "weights_gib": None}}])
-def test_without_either_there_is_nothing(shown, plan):
+def test_without_either_nothing_is_shown(shown, plan):
     assert shown(plan, {})[-1].startswith("at boot")
 
 
-def test_a_host_is_asked_once(monkeypatch, tmp_path):
+def test_a_host_is_called_once(monkeypatch, tmp_path):
     asked = []
 
     def run(_, *words, root=True):

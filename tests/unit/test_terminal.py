@@ -1,4 +1,4 @@
-"""zorac_deploy/cli/terminal.py: what is not ours reaches the terminal as text, whatever it holds."""
+"""zorac_deploy/cli/terminal.py: any text from elsewhere is printed as text."""
 
 import ast
 import io
@@ -24,7 +24,7 @@ MARKUP = "a[i:x:k] 12:100:20 [bold red]x[/] [link=https://x]y[/link] :smile: \\[
 
 
 def harmful(text):
-    """The characters of `text` that a terminal obeys."""
+    """The control characters of `text`."""
     controls = {letter for letter in text if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")}
     turns = {letter for letter in text if "\u202a" <= letter <= "\u202e" or "\u2066" <= letter <= "\u2069"}
     return (controls | turns) - {"\n", "\t"}
@@ -60,13 +60,13 @@ def test_no_text_has_a_control_character_left(text):
         lambda console: Progress(console, verbose=True)._line("ok", HARM + MARKUP),
     ],
 )
-def test_text_of_others_is_neither_obeyed_nor_rendered(show):
+def test_foreign_text_is_neither_interpreted_nor_rendered(show):
     text = written(show)
     assert not harmful(text)
-    assert MARKUP in " ".join(text.split())  # a table folds
+    assert MARKUP in " ".join(text.split())  # a table wraps
 
 
-def test_a_status_line_is_neither(monkeypatch):
+def test_a_status_line_is_neither_interpreted_nor_rendered(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
 
     def show(console):
@@ -147,7 +147,7 @@ def test_a_chat_shows_what_the_model_wrote(monkeypatch, capsys):
             return iter([HARM, *MARKUP])
 
     monkeypatch.setattr(chatting.talk, "Reply", FakeReply)
-    assert chatting._say(chat.Endpoint("http://x", "m", "k"), [], 9) == HARM + MARKUP  # what the model is told is whole
+    assert chatting._say(chat.Endpoint("http://x", "m", "k"), [], 9) == HARM + MARKUP  # the model gets it unchanged
     shown = capsys.readouterr().out
     assert not harmful(shown)
     assert MARKUP in shown
@@ -179,7 +179,7 @@ def test_json_stays_json(capsys):
 
 
 @pytest.mark.parametrize(("passed", "outcome"), [(True, "ok"), (False, "failed")])
-def test_a_smoke_check_that_failed_is_not_called_ok(passed, outcome):
+def test_a_failed_smoke_check_is_not_shown_as_ok(passed, outcome):
     step = deploying._checked(chat.Check("models", passed, "?"))
     assert outcome in written(lambda console: Progress(console, verbose=True).step(step))
 

@@ -1,4 +1,4 @@
-"""`zorac-deploy tunnel`, and where `client-config` names it."""
+"""`zorac-deploy tunnel`, and `client-config`'s advice about it."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from zorac_deploy.inventory import Target
 
 @pytest.fixture
 def host(monkeypatch):
-    """A host that serves on its loopback address, and answers for so many looks."""
+    """A host that serves on loopback, and answers a number of checks."""
 
     def made(listen="127.0.0.1", local=False, looks=0):
         seen = []
@@ -57,7 +57,7 @@ def run(*words):
     return done.exit_code, done.output.replace("\n", " ")
 
 
-def test_it_is_open_on_the_endpoints_own_port_as_long_as_the_connection_lasts(host):
+def test_the_tunnel_uses_the_endpoints_port_until_the_connection_ends(host):
     seen = host(looks=3)
     code, said = run("tunnel", "tower")
     assert seen[0] == (8000, "127.0.0.1", 8000)
@@ -66,7 +66,7 @@ def test_it_is_open_on_the_endpoints_own_port_as_long_as_the_connection_lasts(ho
     assert (code, "connection to tower was lost" in said) == (10, True)
 
 
-def test_ctrl_c_is_its_end(host, monkeypatch):
+def test_ctrl_c_ends_the_tunnel(host, monkeypatch):
     host(looks=9)
     monkeypatch.setattr(time, "sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     code, said = run("tunnel", "tower", "--port", "9000")
@@ -74,12 +74,12 @@ def test_ctrl_c_is_its_end(host, monkeypatch):
     assert (code, "Tunnel closed" in said) == (0, True)
 
 
-def test_this_machine_needs_none(host):
+def test_this_machine_needs_no_tunnel(host):
     host(local=True)
     assert run("tunnel", "tower") == (0, "tower is this machine and needs no tunnel: http://127.0.0.1:8000/v1 ")
 
 
-def test_a_port_that_is_in_use_is_said_to_be():
+def test_a_port_in_use_is_reported():
     connection = Connection(Target("tower", "headless", "192.0.2.7"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -91,7 +91,7 @@ def test_a_port_that_is_in_use_is_said_to_be():
 @pytest.mark.parametrize(
     ("listen", "local", "named"), [("127.0.0.1", False, True), ("192.0.2.7", False, False), ("127.0.0.1", True, False)]
 )
-def test_client_config_names_the_tunnel_where_it_is_needed(host, listen, local, named):
+def test_client_config_names_the_tunnel_if_needed(host, listen, local, named):
     host(listen, local)
     done = CliRunner().invoke(cli, ["client-config", "tower"])
     assert json.loads(done.stdout)["VLLM_API_KEY"] == "k"

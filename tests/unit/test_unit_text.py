@@ -1,6 +1,6 @@
 """plugins/filter/unit_text.py: a process gets exactly the values that were given.
 
-Read back here as the manual pages of systemd describe it; tests/host/test_units.py asks systemd itself.
+Parsed here as systemd's manual pages describe it; tests/host/test_units.py uses systemd itself.
 """
 
 import pytest
@@ -12,7 +12,7 @@ from tests.unit.unit_values import names, unit_text, values
 
 
 def words(line):
-    """The words of a line: quotes and backslashes are taken off, and a specifier is an error."""
+    """The arguments of a line: quotes and backslashes are removed, and a specifier is an error."""
     found, word, quoted, escaped = [], None, False, False
     for sign in line:
         if escaped:
@@ -35,12 +35,12 @@ def words(line):
 
 
 @given(name=names, value=values)
-def test_a_variable_has_its_value(name, value):
+def test_a_variable_keeps_its_value(name, value):
     assert words(unit_text.unit_word(f"{name}={value}")) == [f"{name}={value}"]
 
 
 @given(st.lists(values))
-def test_a_command_has_its_words_and_expands_nothing(arguments):
+def test_a_command_keeps_its_arguments_and_expands_nothing(arguments):
     line = unit_text.unit_command(["/opt/a b/50%", *arguments])
     program, *found = words(line)
     assert program == "/opt/a b/50%"
@@ -55,7 +55,7 @@ def test_a_text_is_one_line(value):
 
 
 @given(st.text())
-def test_whatever_is_written_is_one_line_or_refused(value):
+def test_any_value_is_one_line_or_refused(value):
     try:
         line = unit_text.unit_word(value)
     except AnsibleFilterError:
@@ -87,7 +87,7 @@ def test_a_wrong_flag_is_refused(name):
 
 
 @pytest.mark.parametrize("place", ["@GENERATION@", "@CREDENTIALS@"])
-def test_what_stands_for_a_folder_is_refused(place):
+def test_the_directorys_placeholder_is_refused(place):
     (fault,) = unit_text.unit_faults({"llama_cpp_flags": {"alias": f"x{place}"}})
     assert fault == f"llama_cpp_flags.alias has {place}, which is reserved for a directory. Remove it."
 
@@ -100,7 +100,7 @@ def test_values_are_found_at_any_depth():
     ]
 
 
-def test_what_is_usual_is_accepted():
+def test_usual_values_are_accepted():
     usual = {
         "vllm_environment": {"VLLM_CPU_KVCACHE_SPACE": 1, "A": '{"a": "%$ä😀"}'},
         "x_flags": {"dtype": "auto", "a.b-c": True},

@@ -1,4 +1,4 @@
-"""`zorac-deploy up HOST HOST …`: hosts are asked together, and deployed one after another."""
+"""`zorac-deploy up HOST HOST …`: hosts are compared in parallel, and deployed one after another."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ OTHER = Look(None, ("nothing is deployed yet",))
 
 @pytest.fixture
 def up(tmp_path, monkeypatch):
-    """Run `up`. Of each host, what it answers when it is asked, and what its roles do: None, or an error."""
+    """Run `up`, with each host's answer to the comparison, and the result of its roles: None, or an error."""
     source = tmp_path / "inventory.yml"
     source.write_text(inventory.as_data({"cpu": {"hosts": {name: {} for name in ("a", "b", "c")}}}))
     reads, log = [], []
@@ -46,7 +46,7 @@ def up(tmp_path, monkeypatch):
         asked = threading.Barrier(len(set(names)))
 
         def look(connected, *_, **__):
-            asked.wait(30)  # all of them, at the same time
+            asked.wait(30)  # all of them, in parallel
             answer = looks[connected.target.name]
             if isinstance(answer, BaseException):
                 raise answer
@@ -71,7 +71,7 @@ def up(tmp_path, monkeypatch):
     return ran
 
 
-def test_hosts_that_are_what_is_asked_for_are_left_alone(up):
+def test_hosts_in_their_desired_state_are_not_changed(up):
     done, log = up(looks=dict.fromkeys("abc", SAME))
     assert (done.exit_code, log) == (0, [])
     lines = done.output.splitlines()
@@ -88,7 +88,7 @@ def test_hosts_that_differ_are_deployed_one_after_another(up):
     assert done.output.count("note: served without tool calls") == 1
 
 
-def test_one_that_fails_keeps_no_other_from_being_deployed_and_the_first_fault_is_the_exit_code(up):
+def test_a_failed_host_does_not_stop_the_others_and_the_first_error_is_the_exit_code(up):
     looks = {"a": OTHER, "b": HostUnreachable("b does not answer"), "c": OTHER}
     done, log = up(looks=looks, roles={"a": Refused("the port is in use", "port-taken")})
     assert [line for line in log if line.startswith("roles")] == ["roles a", "roles c"]
@@ -99,7 +99,7 @@ def test_one_that_fails_keeps_no_other_from_being_deployed_and_the_first_fault_i
     assert "error [port-taken] on a: the port is in use error on b: b does not answer" in output
 
 
-def test_for_machines_there_is_one_object_a_host(up):
+def test_json_has_one_object_per_host(up):
     looks = {"a": SAME, "b": OTHER, "c": HostUnreachable("c does not answer")}
     done, _ = up("--json", looks=looks, roles={"b": DeploymentFailed("apt failed")})
     told = json.loads(done.stdout)["hosts"]
@@ -111,14 +111,14 @@ def test_for_machines_there_is_one_object_a_host(up):
     assert told[2]["error"]["exit_code"] == 10
 
 
-def test_full_runs_the_roles_of_every_host_without_asking(up):
+def test_full_runs_the_roles_of_every_host_without_comparing(up):
     done, log = up("--full", looks={})
     assert [line for line in log if line.startswith("roles")] == ["roles a", "roles b", "roles c"]
     assert done.exit_code == 0
 
 
 @pytest.mark.parametrize("stop", [Interrupted("Interrupted. b continues."), KeyboardInterrupt()])
-def test_ctrl_c_names_the_hosts_that_were_not_touched(up, stop):
+def test_ctrl_c_names_the_unchanged_hosts(up, stop):
     done, log = up(looks=dict.fromkeys("abc", OTHER), roles={"b": stop})
     assert "roles c" not in log
     assert done.exit_code == 130
@@ -126,7 +126,7 @@ def test_ctrl_c_names_the_hosts_that_were_not_touched(up, stop):
     assert "Hosts not deployed: c." in done.output
 
 
-def test_ctrl_c_while_they_are_asked_touches_none(up):
+def test_ctrl_c_during_the_comparison_changes_none(up):
     done, log = up(looks={"a": KeyboardInterrupt(), "b": SAME, "c": OTHER})
     assert (done.exit_code, log) == (130, [])
     assert "Hosts not deployed: a, b, c." in done.output

@@ -1,4 +1,4 @@
-"""roles/vllm_service/files/vllm_key.py: without the key the bare health check answers, and nothing else."""
+"""roles/vllm_service/files/vllm_key.py: without the key only the plain health check answers."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ vllm_key = program("vllm_service", "vllm_key")
 
 
 def asked(path, method="GET", headers=(), kind="http", **more):
-    """What came of a request: the status, "closed" for a websocket, or "reached" where it got to the engine."""
+    """The result of a request: the status, "closed" for a websocket, or "reached" if it got to the engine."""
     sent, reached = [], []
 
     async def app(scope, *_):
@@ -36,7 +36,7 @@ def asked(path, method="GET", headers=(), kind="http", **more):
     return "closed" if sent[0]["type"] == "websocket.close" else sent[0]["status"]
 
 
-def test_the_bare_health_check_needs_no_key():
+def test_the_plain_health_check_needs_no_key():
     assert asked("/health") == "reached"
 
 
@@ -63,14 +63,14 @@ def test_another_method_on_the_health_check_needs_it(method):
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS", "BREW"])
-def test_without_the_key_it_is_401_whatever_the_path(path, method):
+def test_without_the_key_every_path_is_401(path, method):
     assert asked(path, method) == 401
     preflight = [(b"origin", b"https://a"), (b"access-control-request-method", b"POST")]
     assert asked(path, method, preflight) == 401
 
 
 @given(path=st.text(), root=st.text(), method=st.sampled_from(["GET", "POST", "OPTIONS"]))
-def test_no_path_and_no_prefix_open_anything(path, root, method):
+def test_no_path_or_prefix_bypasses_the_key(path, root, method):
     allowed = (method, path) == ("GET", "/health")
     assert asked(path, method, root_path=root) == 401 or allowed
 
@@ -88,7 +88,7 @@ def test_no_path_and_no_prefix_open_anything(path, root, method):
         [(b"x-api-key", b"sesame")],
     ],
 )
-def test_a_wrong_key_is_none(headers):
+def test_a_wrong_key_is_refused(headers):
     assert asked("/v1/models", headers=headers) == 401
 
 
@@ -103,7 +103,7 @@ def test_with_the_key_nothing_else_is(path):
     assert asked(path, "POST", BEARER) == 404
 
 
-def test_a_prefix_is_taken_off_as_the_router_does_it():
+def test_a_prefix_is_removed_as_in_the_router():
     assert asked("/api/v1/models", headers=BEARER, root_path="/api") == "reached"
     assert asked("/v1/invocations", headers=BEARER, root_path="/v1") == 404
     assert asked("/api/health", root_path="/api") == 401
@@ -115,7 +115,7 @@ def test_a_websocket_is_closed_without_the_key():
     assert asked("/v1/realtime", kind="websocket", headers=BEARER) == "reached"
 
 
-def test_the_start_of_the_server_is_passed_on():
+def test_the_servers_lifespan_is_passed_on():
     assert asked("", kind="lifespan") == "reached"
 
 

@@ -1,4 +1,4 @@
-"""The launcher of vLLM, with a stub in place of vLLM."""
+"""The launcher of vLLM, with a stub for vLLM."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 _LAUNCHER = Path(__file__).parents[2] / "roles/vllm_service/files/vllm-serve"
-# As vLLM does with the start method fork: a child process, and multiprocessing's resource tracker.
+# As vLLM with the start method fork: a child process, and multiprocessing's resource tracker.
 _STUB = """
 import multiprocessing, os, pathlib
 from multiprocessing import resource_tracker

@@ -1,4 +1,4 @@
-"""zorac_host/watchdog.py: what is alive is left alone, what hangs is helped, and help has an end."""
+"""zorac_host/watchdog.py: a healthy engine is left alone, a hung one is restarted, a limited number of times."""
 
 from itertools import pairwise
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ IDLE, STALL, ANSWER = 300, 180, 30
 
 
 class Host:
-    """What the watchdog sees and does: an engine's state, its metrics, whether it answers; what was started again."""
+    """The watchdog's view and its actions: an engine's state, its metrics, its answers; the restarts."""
 
     now, state, ends, metrics, answers = 10_000.0, "active", 0, (False, 0), True
     start, journal = "a", ""
@@ -22,7 +22,7 @@ class Host:
         self.asked, self.restarted, self.gone_back = [], [], []
 
     def later(self, seconds, **changes):
-        """Look after so many seconds, with what changed meanwhile."""
+        """Check after so many seconds, with the given changes."""
         vars(self).update(changes)
         self.now += seconds
         return watchdog.look(IDLE, STALL, ANSWER)
@@ -60,15 +60,15 @@ def host(disk, monkeypatch):  # noqa: ARG001 - the disk is where it keeps what i
     return host
 
 
-def test_an_engine_that_makes_tokens_is_not_asked(host):
+def test_an_engine_that_generates_tokens_gets_no_test_request(host):
     assert {host.later(600, metrics=(True, count)) for count in range(1, 9)} == {"the engine generates tokens"}
     assert (host.asked, host.restarted) == ([], [])
 
 
-def test_what_an_engine_logs_that_was_started_by_others_is_kept_too(host):
+def test_the_log_of_a_restart_by_others_is_stored(host):
     host.later(60, journal="Available KV cache memory: 6.55 GiB")
     assert store.outcome(1)["engine"] == {"kv_gib": 6.55}
-    host.later(60, journal="Available KV cache memory: 7.40 GiB")  # not a start of its own: not read again
+    host.later(60, journal="Available KV cache memory: 7.40 GiB")  # not a new start: not parsed again
     assert store.outcome(1)["engine"] == {"kv_gib": 6.55}
     host.later(60, start="b")
     assert store.outcome(1)["engine"] == {"kv_gib": 7.4}
@@ -76,19 +76,19 @@ def test_what_an_engine_logs_that_was_started_by_others_is_kept_too(host):
     assert store.outcome(1)["engine"] == {"kv_gib": 7.4}
 
 
-def test_an_idle_engine_is_asked_now_and_then(host):
+def test_an_idle_engine_gets_a_test_request(host):
     found = [host.later(60) for _ in range(12)]
     assert found.count("the engine is idle and answers") == 2
     assert set(found[6:]) == {"the engine is idle", "the engine is idle and answers"}
     assert [after - before for before, after in pairwise(host.asked)] == [IDLE]
 
 
-def test_an_engine_without_metrics_is_asked_too(host):
+def test_an_engine_without_metrics_gets_a_test_request(host):
     assert host.later(60, metrics=None) == "the engine is idle"
     assert host.later(IDLE) == "the engine is idle and answers"
 
 
-def test_requests_without_a_token_are_a_doubt_first_and_a_restart_then(host):
+def test_a_second_check_without_tokens_restarts(host):
     host.later(0, metrics=(True, 7))
     assert host.later(STALL) == "the engine has requests"
     assert host.later(60) == f"check failed: the engine has requests, but generated no token for {STALL + 60} s"
@@ -97,7 +97,7 @@ def test_requests_without_a_token_are_a_doubt_first_and_a_restart_then(host):
     assert host.restarted == [(1, host.now)]
 
 
-def test_a_doubt_is_forgotten_when_tokens_come(host):
+def test_new_tokens_clear_a_failed_check(host):
     host.later(0, metrics=(True, 7))
     assert host.later(STALL + 1).startswith("check failed")
     assert host.later(1, metrics=(True, 8)) == "the engine generates tokens"
@@ -105,7 +105,7 @@ def test_a_doubt_is_forgotten_when_tokens_come(host):
     assert host.restarted == []
 
 
-def test_an_idle_engine_in_doubt_is_asked_at_once(host):
+def test_an_idle_engine_after_a_failed_check_is_tested_at_once(host):
     host.later(0)
     assert host.later(60, metrics="/metrics did not answer") == "check failed: /metrics did not answer"
     assert host.later(1, metrics=(False, 0)) == "the engine is idle and answers"
@@ -113,7 +113,7 @@ def test_an_idle_engine_in_doubt_is_asked_at_once(host):
     assert host.later(1) == "restarts the engine: no token came"
 
 
-def test_an_engine_that_refuses_the_key_lives_and_is_not_restarted(host, monkeypatch):
+def test_an_engine_that_refuses_the_key_is_not_restarted(host, monkeypatch):
     def refused(*_):
         raise proof.KeyRefused("/v1/chat/completions")
 
@@ -125,18 +125,18 @@ def test_an_engine_that_refuses_the_key_lives_and_is_not_restarted(host, monkeyp
     assert store.watch()["doubt"].startswith("/v1/chat/completions answered 401")
 
 
-def test_an_engine_that_systemd_gave_up_is_helped_at_once(host):
+def test_an_engine_that_systemd_gave_up_is_restarted_at_once(host):
     assert host.later(0, state="failed").startswith("restarts the engine: the engine failed repeatedly")
 
 
-def test_an_engine_that_ends_now_and_then_is_left_to_systemd(host):
+def test_an_engine_that_ends_occasionally_is_left_to_systemd(host):
     host.later(0)
     for ends in range(1, 9):
         assert host.later(1801, ends=ends, metrics=(True, ends)) == "the engine generates tokens"
 
 
 @pytest.mark.parametrize("state", ["active", "activating"])
-def test_an_engine_that_ends_often_is_helped(host, state):
+def test_an_engine_that_ends_often_is_restarted(host, state):
     host.later(0)
     host.later(60, ends=2)
     assert host.later(60, ends=3, state=state) == "restarts the engine: the engine ended 3 times within an hour"
@@ -144,13 +144,13 @@ def test_an_engine_that_ends_often_is_helped(host, state):
 
 
 @pytest.mark.parametrize("state", ["inactive", "deactivating"])
-def test_what_a_person_stopped_is_left_alone_however_often_it_ended(host, state):
+def test_an_engine_stopped_by_a_user_is_not_restarted_after_many_ends(host, state):
     host.later(0)
     assert host.later(60, ends=9, state=state) == f"vllm.service is {state}"
     assert host.restarted == []
 
 
-def test_what_was_restarted_twice_in_vain_is_left_for_the_last_good_one(host):
+def test_two_unsuccessful_restarts_are_rolled_back(host):
     become(made(2))
     host.state = "failed"
     while not host.gone_back:
@@ -160,12 +160,12 @@ def test_what_was_restarted_twice_in_vain_is_left_for_the_last_good_one(host):
 
 
 @pytest.mark.parametrize("state", ["inactive", "activating", "deactivating"])
-def test_what_a_person_stopped_or_starts_is_left_alone(host, state):
+def test_an_engine_stopped_or_started_by_a_user_is_not_restarted(host, state):
     assert host.later(9999, state=state, metrics="no answer") == f"vllm.service is {state}"
     assert host.restarted == []
 
 
-def test_the_time_between_restarts_doubles_and_ends(host):
+def test_the_pause_between_restarts_doubles_up_to_a_limit(host):
     host.state = "failed"
     while not (found := host.later(10)).startswith("gave up"):
         assert found.startswith(("restarts the engine", "waits"))
@@ -177,14 +177,14 @@ def test_the_time_between_restarts_doubles_and_ends(host):
     assert len(host.restarted) == 5
 
 
-def test_an_engine_that_lives_again_is_no_longer_given_up(host):
+def test_a_recovered_engine_is_no_longer_given_up(host):
     for _ in range(200):
         host.later(10, state="failed")
     host.later(10, state="active", metrics=(True, 9))
     assert store.watch()["gave_up"] == ""
 
 
-def test_six_hours_of_health_forget_earlier_restarts(host):
+def test_six_healthy_hours_reset_the_restarts(host):
     host.later(0, state="failed")
     host.later(6 * 3600, state="active", metrics=(True, 1))
     assert len(store.watch()["helped"]) == 1
@@ -192,19 +192,19 @@ def test_six_hours_of_health_forget_earlier_restarts(host):
     assert store.watch()["helped"] == []
 
 
-def test_a_boot_forgets_what_was_counted(host):
+def test_a_boot_resets_the_counts(host):
     host.later(0, state="failed")
     store.set_watch({**store.watch(), "boot": "another"})
-    assert host.later(1, now=5.0).startswith("restarts the engine")  # not "waits": the count of seconds began anew
+    assert host.later(1, now=5.0).startswith("restarts the engine")  # not "waits": the boot reset the kernel's clock
     assert len(store.watch()["helped"]) == 1
 
 
-def test_what_is_being_activated_is_left_alone(host):
+def test_an_activation_in_progress_is_left_alone(host):
     store.set_pending({"target": 2})
     assert host.later(9999, state="failed") == "nothing to check"
 
 
-def test_without_a_generation_there_is_nothing_to_look_at(host):
+def test_without_a_generation_nothing_is_checked(host):
     store.forget_current("vllm.service")
     assert host.later(9999, state="failed") == "nothing to check"
     assert host.restarted == []

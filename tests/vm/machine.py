@@ -1,7 +1,7 @@
-"""A virtual machine for tests: its own kernel, UEFI firmware and Secure Boot, which a sandbox host cannot have.
+"""A virtual machine for tests: its own kernel, UEFI firmware and Secure Boot, which a sandbox host does not have.
 
-QEMU emulates it in software, about twelve times slower than this machine; so whatever can be installed or built
-beforehand belongs into the tree (`in_tree`), not into the guest. Root is needed, and on Debian 12 the packages
+QEMU emulates it in software, about twelve times slower than this machine; therefore, install or build into the tree
+(`in_tree`) whatever is possible, not in the guest. It needs root, and on Debian 12 the packages
 qemu-system-x86, qemu-utils, ovmf, mtools, dosfstools, fdisk and e2fsprogs, besides what a sandbox needs.
 """
 
@@ -27,21 +27,21 @@ _PACKAGES = [
     "openssl",
     "zstd",
 ]
-# Seconds, in the emulated guest; several times what it takes when this machine does nothing else.
+# Seconds in the emulated guest; several times the duration on an idle machine.
 BOOT_LIMIT = 300
 _SCREEN_LIMIT = 120
 _FIRMWARE = Path("/usr/share/OVMF")
-# Where partitions begin on the disk: the EFI system partition, then the root file system up to the end.
+# The start of each partition: the EFI system partition, then the root file system to the end.
 _MIB = 1 << 20
 _ESP_AT, _ROOT_AT = 1, 65
 _ROOT_LABEL = "vm-root"
-# What Debian's signed GRUB reads; its folder is compiled into it.
+# Read by Debian's signed GRUB; its directory is compiled into it.
 _ESP_GRUB = f"search --no-floppy --label {_ROOT_LABEL} --set root\nconfigfile ($root)/boot/grub/grub.cfg\n"
 # Until update-grub runs in the guest for the first time.
 _BOOT_GRUB = f"linux /vmlinuz root=LABEL={_ROOT_LABEL} ro console=ttyS0\ninitrd /initrd.img\nboot\n"
 _GRUB_DEFAULTS = 'GRUB_TIMEOUT=0\nGRUB_TERMINAL=console\nGRUB_CMDLINE_LINUX="console=ttyS0"\n'
 _FSTAB = f"LABEL={_ROOT_LABEL} / ext4 errors=remount-ro 0 0\nLABEL=ESP /boot/efi vfat umask=0077 0 0\n"
-# The device of the drive, and not the hundreds of others: a small initramfs is read and unpacked in seconds.
+# Only the drive's device, not hundreds of others: a small initramfs is unpacked in seconds.
 _INITRAMFS = "MODULES=list\n"
 _DRIVE_MODULES = "virtio_pci\nvirtio_blk\next4\n"
 _UNKNOWN_HOST = ["-oUserKnownHostsFile=/dev/null", "-oStrictHostKeyChecking=no"]
@@ -52,25 +52,25 @@ _DOWN, _ENTER = "\x1b[B", "\r"
 
 
 class MachineFailed(Exception):
-    """A step of the machine failed or took too long; the message ends with what its console showed last."""
+    """A step of the machine failed or took too long; the message has the end of the console's output."""
 
 
 def make_tree(root: Path, sandbox: Path) -> None:
-    """Make `root` the file system of a server that boots from a disk, out of a sandbox host's (a minute).
+    """Convert a sandbox host's file system at `root` to a server's that boots from a disk (a minute).
 
     Args:
-        root: A folder that does not exist yet.
-        sandbox: The root folder of a Debian 12 sandbox host.
+        root: A directory that does not exist yet.
+        sandbox: The root directory of a Debian 12 sandbox host.
 
     Raises:
         CalledProcessError: A package could not be installed.
     """
-    # One file system: what the host has mounted inside is not its own.
+    # One file system: the host's mounts are not its own.
     _run("cp", "--archive", "--one-file-system", "--reflink=auto", str(sandbox), str(root))
     (root / "etc/ssh/sshd_config.d/sandbox.conf").unlink()
     shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
     in_tree(root, "apt-get", "-qq", "update", "-oAPT::Update::Error-Mode=any")
-    # Before the kernel comes, so that its initramfs is made once.
+    # Before the kernel, so that its initramfs is built once.
     in_tree(root, "apt-get", "-qq", "install", "--no-install-recommends", "initramfs-tools", "zstd")
     _write(root / "etc/initramfs-tools/conf.d/vm.conf", _INITRAMFS)
     _write(root / "etc/initramfs-tools/modules", _DRIVE_MODULES)
@@ -79,7 +79,7 @@ def make_tree(root: Path, sandbox: Path) -> None:
     _write(root / "boot/grub/grub.cfg", _BOOT_GRUB)
     _write(root / "etc/fstab", _FSTAB)
     _write(root / "etc/hostname", "vm\n")
-    _write(root / "etc/machine-id", "")  # made at the first boot; DHCP fails without the file
+    _write(root / "etc/machine-id", "")  # created at the first boot; DHCP fails without the file
     _write(root / "etc/hosts", "127.0.0.1 localhost vm\n")
     _write(root / "etc/resolv.conf", "nameserver 10.0.2.3\n")  # QEMU's own
     _write(root / "etc/systemd/network/vm.network", "[Match]\nName=en*\n[Network]\nDHCP=yes\n")
@@ -87,7 +87,7 @@ def make_tree(root: Path, sandbox: Path) -> None:
     (root / "boot/efi").mkdir(exist_ok=True)
     in_tree(root, "systemctl", "unmask", "systemd-networkd")
     in_tree(root, "systemctl", "enable", "systemd-networkd")
-    # They would compete with the test for the one slow processor.
+    # They would compete with the test for the one slow CPU.
     in_tree(root, "systemctl", "mask", "apt-daily.timer", "apt-daily-upgrade.timer", "man-db.timer")
 
 
@@ -102,13 +102,13 @@ def in_tree(root: Path, *command: str) -> str:
 
 
 def make_disk(root: Path, folder: Path, gib: int = 10) -> None:
-    """Make a bootable disk of the tree `root`, and the key that opens it, in `folder`; the tree gets its SSH keys.
+    """Create a bootable disk of the tree `root`, and its SSH key, in `folder`; the tree gets its SSH host keys.
 
     The boot chain is Debian's signed one: shim with MokManager, GRUB, kernel. No loop device is needed.
 
     Args:
-        root: What `make_tree` made; it stays as it is, and can be changed and made a disk of again.
-        folder: A folder that does not exist yet.
+        root: The tree from `make_tree`. It is unchanged, and can be changed and used again.
+        folder: A directory that does not exist yet.
         gib: The disk's size; the file is sparse.
 
     Raises:
@@ -136,27 +136,27 @@ def make_disk(root: Path, folder: Path, gib: int = 10) -> None:
         (folder / "grub.cfg", "debian/grub.cfg"),
     ]:
         _run("mcopy", "-i", esp, str(source), f"::/EFI/{target}")
-    # One MiB stays for the second table at the end. The features are those that GRUB 2.06 does not know.
+    # One MiB stays for the second table at the end. The features are those that GRUB 2.06 does not support.
     options = ["-q", "-L", _ROOT_LABEL, "-O", "^orphan_file,^metadata_csum_seed", "-E", f"offset={_ROOT_AT * _MIB}"]
     _run("mkfs.ext4", *options, "-d", str(root), disk, f"{gib * 1024 - _ROOT_AT - 1}M")
 
 
 class Machine:
-    """One virtual machine, started; as a context manager it is killed at the end.
+    """A running virtual machine; as a context manager, it is killed at the end.
 
-    It writes to a layer of its own above the disk, so one disk serves any number of machines, also at once.
+    It writes to its own layer above the disk, so one disk serves several machines in parallel.
 
     Args:
-        disk: The folder that `make_disk` made.
-        folder: A new folder for what is this machine's: its layer, firmware variables and `console.log`.
-        secure_boot: Whether the firmware verifies what it boots, with Microsoft's keys.
+        disk: The directory from `make_disk`.
+        folder: A new directory for this machine: its layer, firmware variables and `console.log`.
+        secure_boot: Whether the firmware enforces Secure Boot, with Microsoft's keys.
         mib: The guest's memory.
     """
 
     def __init__(self, disk: Path, folder: Path, *, secure_boot: bool = True, mib: int = 3072) -> None:
         folder.mkdir(parents=True)
         self._console = folder / "console.log"
-        self._read = 0  # how many characters of the console `expect` has gone past
+        self._read = 0  # how many characters of the console `expect` has consumed
         self._key = disk / "id_ed25519"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -183,7 +183,7 @@ class Machine:
         self.kill()
 
     def run(self, command: str, *, check: bool = True, limit: float = 120) -> subprocess.CompletedProcess[str]:
-        """Run a shell line in the guest as `USER`, who may sudo, within `limit` seconds.
+        """Run a shell line in the guest as `USER`, who can use sudo, within `limit` seconds.
 
         Raises:
             CalledProcessError: It failed, unless `check` is off; 255 when SSH did.
@@ -197,7 +197,7 @@ class Machine:
 
         Args:
             limit: Seconds.
-            after: A boot id that does not count, for it is the one before a reboot.
+            after: The boot id before a reboot, which does not count.
 
         Raises:
             MachineFailed: It did not answer within the limit, or QEMU ended.
@@ -216,10 +216,10 @@ class Machine:
 
         Args:
             limit: Seconds.
-            enrol: The password of a key that waits for MokManager: its screens are answered on the way.
+            enrol: The password of a key to enroll: MokManager's screens are answered.
 
         Raises:
-            MachineFailed: A screen did not come, or the guest did not come back.
+            MachineFailed: A screen did not appear, or the guest did not come back.
         """
         before = self.wait_for_boot(limit)
         self._read = len(self._shown())
@@ -229,12 +229,12 @@ class Machine:
         return self.wait_for_boot(limit, after=before)
 
     def enrol(self, password: str) -> None:
-        """Answer MokManager, as a person at the screen does: enrol the waiting key, then reboot.
+        """Answer MokManager as a user at the screen does: enroll the key, then reboot.
 
         Raises:
-            MachineFailed: A screen did not come.
+            MachineFailed: A screen did not appear.
         """
-        # The menu comes at once where `mokutil --timeout -1` was given.
+        # The menu appears at once after `mokutil --timeout -1`.
         if "Press any key" in self.expect("[Pp]erform MOK management"):
             self.type(_ENTER)
         self.expect("Continue boot", "Enroll MOK")
@@ -249,7 +249,7 @@ class Machine:
         self.type(_ENTER)
 
     def expect(self, *patterns: str, limit: float = _SCREEN_LIMIT) -> str:
-        """Wait until the console shows all `patterns` in this order after what was expected before; return that text.
+        """Wait until the console shows all `patterns` in order after the last match; return that text.
 
         Raises:
             MachineFailed: It did not within `limit` seconds, or QEMU ended.
@@ -271,7 +271,7 @@ class Machine:
         self._qemu.stdin.flush()
 
     def power_off(self, limit: float = BOOT_LIMIT) -> None:
-        """Shut the guest down in order.
+        """Shut the guest down.
 
         Raises:
             MachineFailed: It did not end within `limit` seconds.
@@ -283,12 +283,12 @@ class Machine:
             raise MachineFailed(f"still on after {limit} s. {self._last_words()}") from None
 
     def kill(self) -> None:
-        """Pull the plug."""
+        """Cut the power."""
         self._qemu.kill()
         self._qemu.wait()
 
     def inventory(self, name: str, profile: str, **variables: object) -> str:
-        """An inventory with this machine as its one host, of `profile`."""
+        """An inventory with only this machine, with `profile`."""
         reached: dict[str, object] = {
             "ansible_host": "127.0.0.1",
             "ansible_port": self.port,

@@ -1,8 +1,8 @@
-"""The driver in a real machine: Debian's own NVIDIA driver, its modules, Secure Boot, a key enrolled, real reboots.
+"""The driver in a real machine: Debian's NVIDIA driver, its modules, Secure Boot, an enrolled key, real reboots.
 
 The packages are installed and the modules built on a sandbox host, at this machine's speed; its file system becomes
-the disk of a virtual machine with a kernel and a firmware of its own. The card is made up, QEMU has none: the driver
-says "No such device" in the end, which a module that the kernel had refused could not say.
+the disk of a virtual machine with its own kernel and firmware. The GPU is fake, QEMU has none: at the end the driver
+says "No such device", which a module that the kernel refused cannot say.
 """
 
 import re
@@ -17,7 +17,7 @@ from zorac_deploy.sandbox import host
 
 pytestmark = pytest.mark.vm
 
-# The CPU engine stands in, for the driver of Debian 12 is too old for CUDA 13.
+# The CPU engine, because the driver of Debian 12 is too old for CUDA 13.
 _CARD = {"cards": [{"address": "0000:01:00.0", "device": "0x2684", "driver": None}]}
 _VARIABLES = {
     "card_facts": "{{ nvidia_facts_found | combine(made_up_facts, recursive=true) }}",
@@ -34,7 +34,7 @@ _VARIABLES = {
 
 @pytest.fixture
 def up(tmp_path):
-    """Run `zorac-deploy up` against what an inventory leads to, with further variables."""
+    """Run `zorac-deploy up` with an inventory and further variables."""
 
     def ran(source, made_up, **changes):
         name, variables = next(iter(yaml.safe_load(source)["cpu"]["hosts"].items()))
@@ -53,7 +53,7 @@ def up(tmp_path):
 
 @pytest.fixture(scope="module")
 def sandbox():
-    """A sandbox host whose disk is going to be the machine's."""
+    """The sandbox host whose file system becomes the machine's disk."""
     yield host.up("vm-driver")
     host.down("vm-driver")
 
@@ -62,7 +62,7 @@ def changes(done):
     return re.findall(r"changed (.*)", done.stdout)
 
 
-def test_from_packages_to_a_module_that_secure_boot_lets_in(sandbox, up, tmp_path):
+def test_a_driver_with_secure_boot(sandbox, up, tmp_path):
     said = subprocess.run(
         host.ssh_command(sandbox, "apt-cache", "depends", "--important", "linux-headers-amd64"),
         capture_output=True,
@@ -71,7 +71,7 @@ def test_from_packages_to_a_module_that_secure_boot_lets_in(sandbox, up, tmp_pat
     ).stdout
     kernel = re.search(r"linux-headers-(\S+-amd64)", said)[1]
 
-    # Natively: the packages and the modules for the machine's kernel, signed. A container has no firmware for the key.
+    # Natively: the packages, and the signed modules for the machine's kernel. A container has no firmware for the key.
     native = up(sandbox.inventory.read_text(), {"kernel": kernel, "secure_boot": True})
     assert native.returncode == 40
     assert "EFI variables are not supported" in native.stderr
@@ -85,7 +85,7 @@ def test_from_packages_to_a_module_that_secure_boot_lets_in(sandbox, up, tmp_pat
         assert "SecureBoot enabled" in machine.run("mokutil --sb-state").stdout
         assert "Key was rejected" in machine.run("sudo modprobe nvidia", check=False).stderr
 
-        # Nothing is installed again; the key waits for the next boot, and the person is told what to do there.
+        # Nothing is installed again; the key waits for the next boot, and the message says what to do there.
         waiting = up(inventory, {})
         assert waiting.returncode == 76, waiting.stderr
         assert [change for change in changes(waiting) if "key waits" not in change] == []
@@ -95,13 +95,13 @@ def test_from_packages_to_a_module_that_secure_boot_lets_in(sandbox, up, tmp_pat
         assert second_boot != first_boot
         assert "is already enrolled" in machine.run(f"sudo mokutil --test-key {_KEY}", check=False).stdout
 
-        # The kernel takes the module now, which finds no card; the host was booted since, so no reboot is asked for.
+        # The kernel accepts the module now, which finds no GPU; the host was booted since, so no reboot is required.
         dead = up(inventory, {})
         assert dead.returncode == 74, dead.stderr
         assert "No such device" in dead.stderr
         assert changes(dead) == []
 
-        # As after an installation in this very boot: a reboot is needed, refused without leave, and a real one with it.
+        # As after an installation in this boot: a reboot is needed, refused without the option, and done with it.
         machine.run(f'sudo sed -i \'s/"boot_id": .*/"boot_id": "{second_boot}",/\' {_RECORD}')
         assert up(inventory, {}).returncode == 71
         assert up(inventory, {}, nvidia_driver_reboot_allowed=True).returncode == 74
@@ -118,7 +118,7 @@ def _model(sandbox):
 
 
 def _assert_installed(machine, kernel):
-    """What the role promises, read in the machine."""
+    """The role's promises, checked in the machine."""
     module = machine.run("sudo modinfo nvidia-current").stdout  # Debian's name for it
     assert re.search(r"^version: +535\.", module, re.MULTILINE)
     assert re.search(r"^signer: +zorac-deploy on ", module, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What stands on the host after `playbooks/up.yml`: asserted on the host itself."""
+"""The host after `playbooks/up.yml`, checked on the host itself."""
 
 import http.client
 import json
@@ -18,26 +18,26 @@ def test_vllm_runs_and_starts_with_the_host(service):
     assert service.is_enabled
 
 
-def test_it_runs_as_its_own_user_without_a_shell(host, service):
+def test_the_engine_runs_as_its_own_user_without_a_shell(host, service):
     pid = service.systemd_properties["MainPID"]
     assert host.check_output("ps -o user= -p %s", pid).strip() == "vllm"
     assert host.user("vllm").shell == "/usr/sbin/nologin"
 
 
-def test_the_unit_is_locked_down(host):
+def test_the_unit_is_sandboxed(host):
     with host.sudo():
         verdict = host.check_output("systemd-analyze security vllm --no-pager").splitlines()[-1]
     exposure = float(verdict.split(":")[1].split()[0])
     assert exposure <= 2.0, verdict
 
 
-def test_only_this_machine_may_connect(host):
+def test_only_this_machine_can_connect(host):
     port = json.loads(host.file("/etc/zorac-deploy/current/generation.json").content_string)["port"]
     assert host.socket(f"tcp://127.0.0.1:{port}").is_listening
     assert not host.socket(f"tcp://0.0.0.0:{port}").is_listening
 
 
-def test_the_key_is_roots_alone_and_nowhere_else(host):
+def test_only_root_can_read_the_key(host):
     with host.sudo():
         file = host.file("/etc/zorac-deploy/api-key")
         assert (file.user, file.mode) == ("root", 0o600)
@@ -47,7 +47,7 @@ def test_the_key_is_roots_alone_and_nowhere_else(host):
             assert key not in host.check_output(where), where
 
 
-def test_the_model_is_readable_by_the_engine_and_writable_by_nobody(host):
+def test_the_engine_can_only_read_the_model(host):
     path = json.loads(host.file("/etc/zorac-deploy/current/generation.json").content_string)["model_path"]
     with host.sudo():
         for name in host.file(path).listdir():
@@ -55,7 +55,7 @@ def test_the_model_is_readable_by_the_engine_and_writable_by_nobody(host):
             assert (file.user, file.group, file.mode) == ("root", "vllm", 0o640), name
 
 
-def test_the_engine_is_what_the_lock_names(host):
+def test_the_engine_matches_its_lock(host):
     about = json.loads(host.file("/etc/zorac-deploy/current/generation.json").content_string)
     assert about["engine"] == "cpu-0.32.0"
     python = f"{about['engine_path']}/bin/python"
@@ -63,7 +63,7 @@ def test_the_engine_is_what_the_lock_names(host):
     assert installed == "0.32.0"
 
 
-def test_the_generation_never_changes_and_is_proved(host):
+def test_the_generation_is_read_only_and_verified(host):
     folder = host.file("/etc/zorac-deploy/current").linked_to
     number = folder.removeprefix("/etc/zorac-deploy/generations/")
     assert number in ("1", "2"), "2 where an earlier version was taken over"
@@ -72,7 +72,7 @@ def test_the_generation_never_changes_and_is_proved(host):
     assert not host.file("/var/lib/zorac-deploy/activation.json").exists
 
 
-def test_the_engine_is_watched(host):
+def test_the_watchdog_is_enabled(host):
     assert host.service("zorac-deploy-watchdog.timer").is_running
     assert host.service("zorac-deploy-watchdog.timer").is_enabled
 

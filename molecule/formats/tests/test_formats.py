@@ -1,4 +1,4 @@
-"""A GGUF model, served by llama.cpp: as the host has it, as a person uses it, and in turns with vLLM."""
+"""A GGUF model served by llama.cpp: on the host, for a user, and alternating with vLLM."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def run(host, tmp_path):
 
 @pytest.fixture
 def shown(host):
-    """What stands on the host: the current unit, and those that there are."""
+    """The current unit, and the existing units."""
 
     def look():
         about = json.loads(host.file("/etc/zorac-deploy/current/generation.json").content_string)
@@ -34,18 +34,18 @@ def shown(host):
     return look
 
 
-def test_it_is_llama_cpp_that_serves_behind_the_same_walls(host, shown):
+def test_llama_cpp_serves_with_the_same_sandboxing(host, shown):
     assert shown() == ("llama-cpp", {"llama-cpp"})
     with host.sudo():
         verdict = host.check_output("systemd-analyze security llama-cpp --no-pager").splitlines()[-1]
         key = host.file("/etc/zorac-deploy/api-key").content_string.strip()
         for where in ("systemctl cat llama-cpp", "ps -eo args", "journalctl --unit llama-cpp --no-pager"):
             assert key not in host.check_output(where), where
-        assert "api_keys: ****" not in host.check_output("journalctl --unit llama-cpp --no-pager")  # its last signs
+        assert "api_keys: ****" not in host.check_output("journalctl --unit llama-cpp --no-pager")  # its last lines
     assert float(verdict.split(":")[1].split()[0]) <= 2.0, verdict
 
 
-def test_it_is_as_it_was_planned(run):
+def test_the_logged_memory_matches_the_plan(run):
     found = json.loads(run("status", "--json"))
     predicted, logged = found["plan"]["predicted"], found["logged"]
     assert found["engine"].startswith("llama-cpp-cpu-")
@@ -55,17 +55,17 @@ def test_it_is_as_it_was_planned(run):
         assert logged[part] == pytest.approx(predicted[part], rel=0.1, abs=0.002), part
 
 
-def test_a_person_is_answered(run):
+def test_a_chat_gets_a_reply(run):
     assert run("chat", "-m", "What is the capital of France?", "--max-tokens", "40").strip()
 
 
-def test_the_watchdog_finds_it_alive(host):
+def test_the_watchdog_finds_it_healthy(host):
     with host.sudo():
         look = "/usr/local/lib/zorac-deploy/zorac-host watch --idle-seconds 0 --stall-seconds 60 --answer-seconds 30"
         assert host.check_output(look) in ("the engine generates tokens", "the engine is idle and answers")
 
 
-def test_engines_take_turns(run, host, shown):
+def test_switching_between_engines(run, host, shown):
     run("up", "--model", model.path())
     assert shown() == ("vllm", {"vllm"})
     run("rollback")

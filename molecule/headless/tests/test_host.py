@@ -1,4 +1,4 @@
-"""What stands on the host after `up` with the profile headless: driver, desktop, cards, unit."""
+"""The host after `up` with the profile headless: driver, desktop, GPUs, unit."""
 
 import json
 import re
@@ -8,22 +8,22 @@ def installed(host):
     return host.check_output("dpkg-query --show --showformat='${Version}' nvidia-driver-cuda")
 
 
-def test_the_newest_of_the_branch_is_installed_though_a_newer_branch_is_there(host):
+def test_the_newest_of_the_branch_is_installed_despite_a_newer_branch(host):
     assert installed(host) == "580.95.05-1"
 
 
-def test_its_module_is_built_for_the_kernel(host):
+def test_the_module_is_built_for_the_kernel(host):
     status = host.check_output("/usr/sbin/dkms status")
     assert re.search(r"nvidia/580.95.05, 6\.1\.0-\d+-amd64, x86_64: installed", status), status
 
 
-def test_it_is_held_and_kept_from_unattended_upgrades(host):
+def test_the_driver_is_held_and_excluded_from_unattended_upgrades(host):
     held = host.check_output("apt-mark showhold").split()
     assert held == ["nvidia-driver-cuda", "nvidia-kernel-open-dkms", "nvidia-persistenced"]
     assert '"nvidia"' in host.check_output("apt-config dump Unattended-Upgrade::Package-Blacklist")
 
 
-def test_the_reboot_was_a_real_one(host):
+def test_the_host_was_rebooted(host):
     with host.sudo():
         record = json.loads(host.file("/var/lib/zorac-deploy/nvidia-driver.json").content_string)
     assert record["boot_id"] != host.check_output("cat /proc/sys/kernel/random/boot_id")
@@ -39,13 +39,13 @@ def test_no_desktop_runs_or_starts(host):
     assert not host.service("desktop").is_running
 
 
-def test_the_cards_are_made_ready_with_their_limit(host):
+def test_the_gpus_are_configured_with_their_power_limit(host):
     assert host.service("gpu-ready").is_running
     assert host.service("gpu-ready").is_enabled
     assert "--id=GPU-stand-in --power-limit=350" in host.file("/run/nvidia-smi.log").content_string
 
 
-def test_the_engine_is_bound_to_the_card_by_its_uuid(host):
+def test_the_engine_selects_the_gpu_by_uuid(host):
     assert host.service("vllm").is_running
     with host.sudo():
         environment = host.file(f"/proc/{host.service('vllm').systemd_properties['MainPID']}/environ").content_string
@@ -53,5 +53,5 @@ def test_the_engine_is_bound_to_the_card_by_its_uuid(host):
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in environment.split("\0")
 
 
-def test_the_engine_starts_after_the_cards_are_ready(host):
+def test_the_engine_starts_after_gpu_ready(host):
     assert "gpu-ready.service" in host.check_output("systemctl show vllm --property=After")

@@ -1,4 +1,4 @@
-"""What is changed behind the tool's back is named and put right, and `up --full` has nothing to add."""
+"""Drift on the host is reported and restored, and `up --full` changes nothing more."""
 
 import json
 import subprocess
@@ -39,8 +39,8 @@ def up(tmp_path):
 
 
 @pytest.mark.parametrize("group", list(_CASES))
-def test_drift_is_named_and_healed_and_a_full_run_agrees(up, group):
-    up()  # whatever was deployed before, by whom, and from where
+def test_drift_is_reported_and_restored_and_a_full_run_agrees(up, group):
+    up()  # whatever was deployed before
     assert up()["log"] is None, "a converged host needs no role"
     for case in _CASES[group]:
         assert on(case["break"]) == 0, case["name"]
@@ -53,8 +53,8 @@ def test_drift_is_named_and_healed_and_a_full_run_agrees(up, group):
     assert up("--full")["changed"] == []
 
 
-def test_the_deployment_of_an_earlier_version_was_taken_over(host):
-    """By one activation, for the new launcher closes routes that the earlier one left open."""
+def test_an_earlier_versions_deployment_is_taken_over(host):
+    """By one activation, because the new launcher closes routes that the earlier one left open."""
     first, second = (host.file(f"/etc/zorac-deploy/generations/{number}/generation.json") for number in (1, 2))
     if not second.exists:
         pytest.skip("the clone has not got the commit of the earlier version")
@@ -64,9 +64,9 @@ def test_the_deployment_of_an_earlier_version_was_taken_over(host):
     assert not host.file("/usr/local/lib/zorac-deploy/zorac_host").exists
 
 
-def test_a_byte_is_found_by_reading_all_and_healed(up):
+def test_a_changed_byte_is_found_by_a_deep_verification_and_restored(up):
     up()
-    # The time is put back: a look at the file shows nothing.
+    # The time is restored: comparing the file's metadata finds nothing.
     flip = """
     for file in "$S/vllm/version.py" "$M/model.safetensors"; do
       touch -r "$file" /tmp/time

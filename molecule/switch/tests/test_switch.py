@@ -1,4 +1,4 @@
-"""`switch` and `rollback`, as a person types them, with a real engine and requests that are under way."""
+"""`switch` and `rollback` on the command line, with a real engine and requests in progress."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 from zorac_deploy.sandbox import host as sandbox
 
-# A profile of the user's own: the CPU's, with a shorter context.
+# A profile of the user's own: the CPU profile with a shorter context.
 _PROFILE = """
 gpu_servers:
   children:
@@ -52,7 +52,7 @@ def endpoint(host):
 
 
 def ask(endpoint, tokens):
-    """The number of tokens that a request got; with no end of its own, it asks for exactly so many."""
+    """The number of tokens that a request got; it ignores the end of text, so that it gets all of them."""
     body = {"model": "SmolLM2-135M-Instruct", "max_tokens": tokens, "ignore_eos": True}
     answer = endpoint.post("/v1/chat/completions", json={**body, "messages": [{"role": "user", "content": "Count."}]})
     answer.raise_for_status()
@@ -63,17 +63,17 @@ def current(host):
     return json.loads(host.file("/etc/zorac-deploy/current/generation.json").content_string)
 
 
-def test_a_switch_there_and_back(run, host, endpoint, tmp_path):
+def test_switch_and_rollback(run, host, endpoint, tmp_path):
     assert "would change" in run("switch", "small", "--check").stdout
     first = current(host)["number"]
 
-    # Zorac is used here, and has settings of its own.
+    # Zorac is used here, and has its own settings.
     zorac = tmp_path / "zorac"
     zorac.mkdir()
     (zorac / "config.json").write_text('{"TEMPERATURE": "0.7"}')
     environment = {**os.environ, "ZORAC_DIR": str(zorac)}
 
-    # A long request begins just before the old engine is stopped: it is finished. Those that come after are refused.
+    # A long request starts just before the old engine is stopped: it is finished. Later requests are refused.
     long, refused = [], []
     switching = threading.Event()
 
@@ -99,7 +99,7 @@ def test_a_switch_there_and_back(run, host, endpoint, tmp_path):
         thread.join()
     assert switched.returncode == 0, switched.stderr
     assert long == [200]
-    assert refused  # at once, by an answer or by a closed door: none of them waited
+    assert refused  # at once, by an answer or a closed connection: none of them waited
 
     told = json.loads(switched.stdout)
     assert (told["from"]["profile"], told["deployment"]["profile"]) == ("cpu", "small")
@@ -110,11 +110,11 @@ def test_a_switch_there_and_back(run, host, endpoint, tmp_path):
     second = current(host)["number"]
     assert second == first + 1
 
-    # Where it serves already there is nothing to do.
+    # Where it serves already, nothing is done.
     again = json.loads(run("switch", "small", "--json").stdout)
     assert again["changed"] == []
 
-    # Back, by the generation that is there.
+    # Back to the existing generation.
     back = run("rollback")
     assert back.returncode == 0, back.stderr
     assert f"generation {second} → {first}" in back.stdout
@@ -128,12 +128,12 @@ def test_a_switch_there_and_back(run, host, endpoint, tmp_path):
     ]
 
 
-def test_words_that_cannot_be(run):
+def test_invalid_arguments(run):
     assert run("switch", "turbo", "--yes").returncode == 4
     assert run("rollback", "9").returncode == 33
 
 
-def test_the_second_of_two_switches_is_refused_and_told_of_the_first(run, host):
+def test_a_second_switch_is_refused_and_names_the_first(run, host):
     command = threading.Thread(target=run, args=("switch", "cpu", "--json"))
     command.start()
     deadline = time.monotonic() + 60

@@ -1,8 +1,8 @@
-"""A stub engine for tests of faults that the real one cannot show on demand. It is never part of a demonstration.
+"""A stub engine to test faults that the real one cannot show on demand. It is never part of a demonstration.
 
-It takes the place of vLLM's own package, reads the same configuration file, runs the same middleware, answers the same
-paths and has a child process as vLLM has. The flag ``fault`` says how it misbehaves, ``load-seconds`` how long it
-pretends to load. STUB_WEIGHTS_GIB in its environment is what it says that its weights take.
+It replaces vLLM's package, reads the same configuration file, runs the same middleware, answers the same paths and has
+a child process as vLLM does. The flag ``fault`` selects a fault, ``load-seconds`` the loading time.
+STUB_WEIGHTS_GIB in its environment is the size of the weights that it logs.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 _WEIGHTS_GIB = os.environ.get("STUB_WEIGHTS_GIB", "13.58")
-# What vLLM says of itself, as 0.26 says it.
+# The log of vLLM 0.26.
 _LOG = """\
 (APIServer pid=1) INFO 11-23 17:20:28 [api_utils.py:273] non-default args: {{}}
 (EngineCore pid=2) INFO 11-23 17:21:23 [model_runner.py:305] Model loading took {weights} GiB and 2.680929 seconds
@@ -31,7 +31,7 @@ Application startup complete"""
 
 
 def main() -> None:
-    """Serve, or misbehave."""
+    """Serve, or simulate a fault."""
     lines = [line for line in Path(sys.argv[3]).read_text().splitlines() if ":" in line and line[0] != "#"]
     flags = {name: json.loads(value) for name, value in (line.split(":", 1) for line in lines)}
     module, _, name = sys.argv[sys.argv.index("--middleware") + 1].rpartition(".")
@@ -50,13 +50,13 @@ class Engine:
         self.tokens, self.began, self.stopping = 0, time.monotonic(), threading.Event()
 
     def serve(self) -> None:
-        """Load, serve, and end at SIGTERM unless told otherwise."""
+        """Load, serve, and end at SIGTERM unless the fault says otherwise."""
         if self.fault == "exits at start":
             sys.exit(0)
         if self.fault == "hangs at load":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(3600)
-        # In a session of its own, as a worker that lost its parent would be.
+        # In its own session, as a worker that lost its parent.
         subprocess.Popen(["sleep", "3600"], start_new_session=True)
         time.sleep(float(self.flags.get("load-seconds", 1)))
         if self.fault == "exits later":
@@ -97,7 +97,7 @@ def handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
             self._ask(self._post)
 
         def _ask(self, route: Callable[[], None]) -> None:
-            """Answer by `route` if the middleware lets the request pass, else as the middleware does."""
+            """Answer by `route` if the middleware passes the request, otherwise as the middleware does."""
 
             async def app(*_: object) -> None:
                 route()
