@@ -62,7 +62,7 @@ def test_another_address_is_no_conflict(listening, theirs, ours):
 
 
 def test_our_own_units_port_counts_as_free(listening, monkeypatch):
-    monkeypatch.setattr(port, "unit", lambda _: "vllm.service")
+    monkeypatch.setattr(port, "unit_of", lambda _: "vllm.service")
     port.require(_ALL, listening("127.0.0.1"), ["vllm.service"])
     shown = (
         'LISTEN 0 128 127.0.0.1:{0} 0.0.0.0:* users:(("python",pid=7,fd=3))\n'
