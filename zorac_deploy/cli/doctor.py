@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zorac_deploy.connection import Connection
     from zorac_deploy.doctor.trouble import Trouble
 
-# The rows of a finding, and what each is called.
+# The rows of a finding: label and key.
 _ROWS = (
     ("evidence", "evidence"),
     ("fix", "fix"),
@@ -30,19 +30,19 @@ _ROWS = (
 @click.command()
 @host_options
 @click.option("--log", "path", metavar="FILE|-", help="Diagnose a log: a file, or - for standard input.")
-@click.option("--bundle", metavar="FILE", help="Diagnose what `support-bundle` collected.")
-@click.option("--rules", "list_rules", is_flag=True, help="List the rules, with your own.")
-@click.option("--fix", is_flag=True, help="Offer the safe cures one by one, and look again.")
+@click.option("--bundle", metavar="FILE", help="Diagnose a support bundle.")
+@click.option("--rules", "list_rules", is_flag=True, help="List the rules, including your own.")
+@click.option("--fix", is_flag=True, help="Offer the safe cures, then check again.")
 @json_option("Print the findings as a JSON list.")
 def doctor(path: str | None, bundle: str | None, list_rules: bool, fix: bool, as_json: bool, **host: object) -> None:
     """Find what is wrong on HOST, and the command that cures it.
 
-    It looks at disks, packages, the driver, the GPUs, the engine's unit, port and log, what was deployed, what a client
-    sees, and Zorac's settings here, in one call that changes nothing. HOST may be one that zorac-deploy never deployed.
-    The exit code is 0 whatever is found.
+    It checks disks, packages, the driver, the GPUs, the engine's unit, port and log, the deployment, the endpoint, and
+    Zorac's settings on this machine, in one call that changes nothing. HOST need not be deployed. The exit code is 0
+    with and without findings.
 
     With --log it reads a log without a host: of vLLM, llama.cpp, the kernel, apt, dkms or systemd, or of several of
-    them. Of several starts the last that failed counts. What fits no rule gives no finding.
+    them. Of several starts, the last failed one is diagnosed.
 
     \b
     Examples:
@@ -51,12 +51,12 @@ def doctor(path: str | None, bundle: str | None, list_rules: bool, fix: bool, as
       journalctl -u vllm -b --no-pager | zorac-deploy doctor --log -
     """
     if fix and as_json:
-        raise click.UsageError("--fix asks you, and --json is for programs: leave one of them out.")
+        raise click.UsageError("--fix asks questions, --json is for programs. Omit one of them.")
     if list_rules:
         _list(as_json)
     elif path:
         found = [finding.summary() for finding in logs.diagnose(path, [rule.rule() for rule in rules.all_rules()])]
-        _print(found, "nothing found: no line of this log fits a rule.", as_json)
+        _print(found, "nothing found: no line of this log matches a rule.", as_json)
     elif bundle:
         _unpack(bundle, as_json)
     else:
@@ -86,7 +86,7 @@ def _unpack(path: str, as_json: bool) -> None:
 
 
 def _cure(connection: Connection, found: Sequence[Trouble]) -> bool:
-    """Offer every safe cure; whether one was tried."""
+    """Offer every safe cure; return whether one was tried."""
     tried = False
     for trouble in found:
         for command in trouble.safe:
@@ -119,9 +119,9 @@ def _list(as_json: bool) -> None:
         click.echo(json.dumps(listed, indent=2))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("id", "severity", "what is wrong", "holds for"):
+    for name in ("id", "severity", "failure", "versions"):
         table.add_column(name)
     for rule in found:
         table.add_row(rule.id, rule.severity, rule.title, rule.versions)
     output.print(table)
-    output.print(f"{len(found)} rules. Your own go into {rules.user_folder()}, a file each.", soft_wrap=True)
+    output.print(f"{len(found)} rules. Add your own to {rules.user_folder()}, one per file.", soft_wrap=True)
