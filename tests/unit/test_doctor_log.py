@@ -133,7 +133,7 @@ def test_the_command_says_what_is_no_log():
 
 def test_the_command_lists_the_rules():
     assert "free_memory_lt_util" in CliRunner().invoke(cli, ["doctor", "--rules"]).output
-    assert len(json.loads(CliRunner().invoke(cli, ["doctor", "--rules", "--json"]).output)["rules"]) == len(_RULES)
+    assert len(json.loads(CliRunner().invoke(cli, ["doctor", "--rules", "--json"]).output)) == len(_RULES)
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])
