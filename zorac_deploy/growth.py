@@ -1,4 +1,4 @@
-"""How far a long task is that writes to a host's disk: by how much the disk has filled since the task began."""
+"""The progress of a task that writes to a host's disk: how much the used space has grown since it began."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GIB = 2**30
 
 @dataclass
 class _Task:
-    """A task that runs, in a role that has said how much it is going to write."""
+    """A running task, in a role that announced how much it writes."""
 
     step: Step
     path: str
@@ -29,9 +29,9 @@ class _Task:
 
 
 class Growth:
-    """Follows the steps of a run. Where a role has said how much it needs, `on_step` gets notes of its long tasks.
+    """Follows the steps of a run. If a role announced its size, `on_step` gets notes for its long tasks.
 
-    A role says so with a fact of its name and ``_space``, which has a ``path`` and ``bytes``.
+    A role announces it with a fact of its name and ``_space``, which has a ``path`` and ``bytes``.
     """
 
     def __init__(self, connection: Connection, on_step: Callable[[Step], None]) -> None:
@@ -41,7 +41,7 @@ class Growth:
         self._done = threading.Event()
 
     def step(self, step: Step) -> None:
-        """Take note of `step`."""
+        """Record `step`."""
         self._spaces |= {name: fact for name, fact in step.facts.items() if name.endswith("_space")}
         if step.outcome == "started":
             space = self._spaces.get(f"{step.role}_space") or {}
@@ -50,14 +50,14 @@ class Growth:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Look at the disk now and then for as long as the context lasts."""
+        """Poll the disk within the context."""
         thread = threading.Thread(target=self._watch, daemon=True)
         thread.start()
         try:
             yield
         finally:
             self._done.set()
-            thread.join(timeout=1)  # a host that went away may take longer to answer
+            thread.join(timeout=1)  # an unreachable host may take longer to answer
 
     def _watch(self) -> None:
         while not self._done.wait(_BASE_SECONDS):
@@ -73,13 +73,13 @@ class Growth:
                 self._done.wait(_LONG_SECONDS)
 
     def _free(self, path: str) -> int | None:
-        """The free bytes of the disk that has `path`; None where the host does not say."""
+        """The free bytes of the disk that has `path`; None if the host does not report it."""
         done = self._connection.run("stat", "--file-system", "--format=%S %f", path, root=False)
         words = done.stdout.split()
         return int(words[0]) * int(words[1]) if done.returncode == 0 and len(words) == 2 else None
 
 
 def _note(grown: int, size: int) -> str:
-    """How much of `size` bytes, which is an estimate, is there."""
+    """How much of `size` bytes, an estimate, is written."""
     share = min(max(grown, 0) / size, 0.99)
     return f"{max(grown, 0) / _GIB:.1f} of about {size / _GIB:.1f} GiB ({share:.0%})"

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-# Finds which of the patterns that it was made from match a line.
+# Returns the numbers of the patterns that match a line.
 Matcher = Callable[[str], Iterable[int]]
 
 
 class Match(Protocol):
-    """Where a pattern matched."""
+    """The match of a pattern."""
 
     def groupdict(self) -> Mapping[str, str | None]:
         """The named groups."""
@@ -27,24 +27,24 @@ class Regular(Protocol):
     """A compiled pattern."""
 
     def search(self, line: str) -> Match | None:
-        """Where it matches `line` first."""
+        """The first match in `line`."""
 
 
 class Engine(Protocol):
-    """What compiles patterns, upper and lower case alike."""
+    """Compiles patterns that ignore case."""
 
     def compile(self, text: str) -> Regular:
         """One pattern."""
 
     def matcher(self, texts: list[str]) -> Matcher:
-        """Many patterns, to be searched at once."""
+        """Compile many patterns for one search."""
 
 
 _EVIDENCE_LIMIT = 500
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-# A value from a log goes into a command only if a shell takes it as one plain word.
+# A value from a log is inserted into a command only if it is one plain word for a shell.
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*\Z")
-# From the one on, a finding stands for itself; below the other, it is told only where nothing else is known.
+# From the first value on, a finding is reported alone; below the second, only if there is no other.
 _STRONG, _WEAK = 0.7, 0.5
 RULES = "rules.json"  # written by scripts/reference from the controller's YAML
 _JOURNAL_LINES, _LINE_LIMIT = 300, 1000
@@ -53,18 +53,18 @@ _QUIET = re.compile(r"\b(INFO|DEBUG)\b")
 
 @dataclass(frozen=True)
 class Pattern:
-    """A text that shows a cause.
+    """A text that indicates a cause.
 
     Attributes:
-        match: The regular expression; it is searched in one line, upper and lower case alike.
-        unless: Where this matches the same line, it does not count.
-        needs: It counts only if another line of the same start matches this.
+        match: The regular expression, for one line, ignoring case.
+        unless: If this matches the same line, the pattern does not.
+        needs: The pattern counts only if another line of the same start matches this.
         confidence: From 0 to 1.
-        consequence: Whether the line only reports that something failed, so that any other finding goes before it.
+        consequence: Whether the line only reports a failure, so that any other finding precedes it.
         also: Other rules that the same line may belong to, with their confidence.
-        cause: What it means, where that is not what the rule says; the same for the three below.
+        cause: The cause, if it differs from the rule's; likewise the next three.
         fix: By distribution: `any`, `debian`, `ubuntu`.
-        not_to_advise: What does not help, or does harm.
+        not_to_advise: What does not help, or causes damage.
         second_signal: What decides between this and other causes.
     """
 
@@ -87,16 +87,16 @@ class Rule:
     Attributes:
         id: Its name.
         severity: `fault`, or `warning` for what works but not well.
-        scope: Whose next start makes an older finding history: `engine`, `boot` or `packages`.
-        cause: What it means, in plain words.
+        scope: Which later start makes a finding obsolete: `engine`, `boot` or `packages`.
+        cause: The cause, in plain words.
         fix: By distribution, see `Pattern`.
-        not_to_advise: What does not help, or does harm.
+        not_to_advise: What does not help, or causes damage.
         second_signal: What decides between this and other causes.
-        probe: The name of the look at a host that reads the second signal.
-        unless: Where this matches a line, no pattern of the rule counts.
+        probe: The name of the check on a host that reads the second signal.
+        unless: If this matches a line, no pattern of the rule does.
         ended_by: A later line that matches this shows that the fault is over.
-        after: Rules whose finding goes before this one's, for they are its cause.
-        patterns: What shows it.
+        after: Rules whose findings are the cause of this one's, and precede it.
+        patterns: Its patterns.
     """
 
     id: str
@@ -114,14 +114,14 @@ class Rule:
 
     @staticmethod
     def parse(data: Mapping[str, Any]) -> "Rule":
-        """The rule in `data`, as JSON has it."""
+        """Parse a rule from JSON data."""
         patterns = tuple(Pattern(**pattern) for pattern in data["patterns"])
         return Rule(**{**data, "patterns": patterns, "after": tuple(data.get("after", ()))})
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A cause that was found, see `Rule`. `evidence` is the line that shows it."""
+    """A finding, see `Rule`. `evidence` is the line that shows it."""
 
     id: str
     cause: str
@@ -132,13 +132,13 @@ class Finding:
     confidence: float
 
     def summary(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The finding as JSON."""
         return dict(self.__dict__)
 
 
 @dataclass
 class _Seen:
-    """The first line that a pattern matched, its place in the log, and the values that it holds."""
+    """The first match of a pattern: its line, its place in the log, and its values."""
 
     line: str
     place: int
@@ -147,15 +147,15 @@ class _Seen:
 
 @dataclass
 class _Segment:
-    """What was seen in one start: per pattern, and the lines that patterns need."""
+    """The matches in one start, and the lines that patterns need."""
 
     seen: dict[int, _Seen] = field(default_factory=dict)
     needs: set[int] = field(default_factory=set)
     failed: bool = False
 
 
-# What begins a start, per scope. The second of an engine counts only where the first is not in the log: it is printed
-# some seconds into the start, after warnings that belong to it.
+# The lines that begin a start, by scope. The engine's second one counts only if the log lacks the first: it is printed
+# some seconds into the start, after warnings of that start.
 _STARTS = {
     "engine": (
         r"systemd\[1\]: Start(ing|ed) .{0,80}(vllm|llama|engine)|Scheduled restart job, restart counter",
@@ -167,7 +167,7 @@ _STARTS = {
 
 
 class Diagnosis:
-    """Reads lines, one after another, and tells the findings at the end. The last start that failed counts.
+    """Reads lines, and returns the findings at the end. The last failed start counts.
 
     Its memory does not grow with the log.
     """
@@ -176,9 +176,9 @@ class Diagnosis:
         """Prepare to read.
 
         Args:
-            rules: What to look for.
+            rules: The rules.
             engine: Compiles their patterns.
-            system: `debian` or `ubuntu`, for the right cure; empty where it is not known.
+            system: `debian` or `ubuntu`, for the cure; empty if unknown.
         """
         self._rules = list(rules)
         self._system = system
@@ -210,10 +210,10 @@ class Diagnosis:
         self._place = 0
 
     def feed(self, line: str) -> bool:
-        """Read the next line; whether it says anything."""
+        """Read the next line; return whether it matches anything."""
         self._place += 1
         jobs = [self._jobs[number] for number in self._match(line)]
-        # A line may end an earlier start, or fault, and show the next one.
+        # A line may end an earlier start or fault, and show the next one.
         for kind, number in sorted(jobs, key=lambda job: job[0] not in _STARTS):
             if kind in _STARTS:
                 self._start(kind, number)
@@ -226,7 +226,7 @@ class Diagnosis:
         return any(kind != "needs" for kind, _ in jobs)
 
     def findings(self) -> list[Finding]:
-        """What was found, the likeliest cause first."""
+        """The findings, the likeliest cause first."""
         found = [item for scope in _STARTS for item in self._of(scope)]
         if any(_sure(pattern) for _, pattern, _ in found):
             found = [item for item in found if item[1].confidence >= _WEAK]
@@ -271,7 +271,7 @@ class Diagnosis:
         self._begun[scope] = number != 0
 
     def _of(self, scope: str) -> Iterator[tuple[Rule, Pattern, _Seen]]:
-        """What the last start that failed shows, and what the last one warns of."""
+        """The findings of the last failed start, and the warnings of the last one."""
         now = self._now[scope]
         segments = [now] if now.failed or scope not in self._failed else [self._failed[scope], now]
         for segment in segments:
@@ -281,7 +281,7 @@ class Diagnosis:
                     yield rule, pattern, seen
 
     def _also(self, found: list[tuple[Rule, Pattern, _Seen]]) -> list[Finding]:
-        """The other causes that the same lines may have. Where a line tells one for sure, it has no others."""
+        """The other possible causes of the same lines. A line with a certain cause has no others."""
         sure = any(_sure(pattern) for _, pattern, _ in found)
         rules = {rule.id: rule for rule in self._rules}
         more: dict[str, Finding] = {}
@@ -309,7 +309,7 @@ def _sure(pattern: Pattern) -> bool:
 
 
 def cure(fix: Mapping[str, str], system: str) -> str:
-    """The cure for a system: what holds for any and what is its own. Where the system is not known, all of them."""
+    """The cure for a system: the general one and its own. For an unknown system, all of them."""
     own = {"debian": "Debian", "ubuntu": "Ubuntu"}
     parts = [fix["any"]] if fix.get("any") else []
     if system in own:
@@ -318,7 +318,7 @@ def cure(fix: Mapping[str, str], system: str) -> str:
 
 
 def _filled(text: str, values: Mapping[str, str], check: Callable[[str], str]) -> str:
-    """`text` with the values of the line in their places; a place without one keeps its name."""
+    """Insert the line's values into `text`; a placeholder without a value stays."""
     return _PLACEHOLDER.sub(lambda hit: check(values[hit[1]]) if hit[1] in values else hit[0], text)
 
 
@@ -330,24 +330,24 @@ class Plain:
     """Python's own regular expressions, one after another."""
 
     def compile(self, text: str) -> Regular:
-        """One pattern."""
+        """Compile one pattern."""
         return re.compile(text, re.IGNORECASE)
 
     def matcher(self, texts: list[str]) -> Matcher:
-        """Many patterns."""
+        """Compile many patterns."""
         compiled = [self.compile(text) for text in texts]
         return lambda line: [number for number, pattern in enumerate(compiled) if pattern.search(line)]
 
 
 def packed() -> list[Rule]:
-    """The rules that are packed into this program."""
+    """The rules packed into this program."""
     return [Rule.parse(data) for data in json.loads(pkgutil.get_data("zorac_host", RULES) or b"[]")]
 
 
 def of_journal(text: str) -> list[Finding]:
-    """What the journal of an engine's failed start on this host shows. Warnings are not the cause of a failure.
+    """The findings in the journal of a failed start on this host. Warnings are not the cause of a failure.
 
-    Python's own regular expressions take milliseconds for a line, so what the engine only informs of is left out.
+    Python's own regular expressions take milliseconds per line, so the engine's information lines are skipped.
     """
     loud = [line for line in text.splitlines() if not _QUIET.search(line)]
     system = platform.freedesktop_os_release().get("ID", "")
@@ -358,7 +358,7 @@ def of_journal(text: str) -> list[Finding]:
 
 
 def brief(found: list[Finding]) -> list[str]:
-    """The likeliest cause in a few lines; none where only consequences, or nothing, are known."""
+    """The likeliest cause in a few lines; empty if only consequences, or nothing, are known."""
     if not found or found[0].confidence < _STRONG:
         return []
     first = found[0]

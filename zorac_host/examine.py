@@ -1,7 +1,7 @@
-"""Look at the whole host for `zorac-deploy doctor`: by named probes, all at once, that change nothing.
+"""Examine the host for `zorac-deploy doctor`, with named probes that run in parallel and change nothing.
 
-It runs from memory on a host that zorac-deploy never touched, too. What a probe finds is data, which the
-controller judges.
+It runs from memory, also on a host that was never deployed. The probes return data, which the controller
+interprets.
 """
 
 import fcntl
@@ -53,7 +53,7 @@ _HEALTH = (
 
 
 def look() -> dict[str, Any]:
-    """What every probe found, by its name; one that failed has ``failed`` with the reason."""
+    """The results of all probes, by name; a failed one has ``failed`` with the reason."""
     began = time.monotonic()
     units = _units()
     engine = _chosen(units)
@@ -92,7 +92,7 @@ def _tried(probe: Callable[[], Any]) -> Any:
 
 
 def _output(*command: str, errors: bool = False, limit: float = _LIMIT_SECONDS) -> str:
-    """What the command prints, cut; nothing where it is not installed or does not end."""
+    """The output of the command, truncated; empty if it is not installed or does not end."""
     try:
         done = subprocess.run(
             command,
@@ -109,7 +109,7 @@ def _output(*command: str, errors: bool = False, limit: float = _LIMIT_SECONDS) 
 
 
 def _system() -> dict[str, Any]:
-    """The distribution, the kernel, the memory, and the settings of a proxy."""
+    """The distribution, the kernel, the memory, and the proxy settings."""
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(), re.MULTILINE))
     memory = dict(re.findall(r"^(\w+): +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE))
     return {
@@ -127,7 +127,7 @@ def _system() -> dict[str, Any]:
 
 
 def _disks(about: dict[str, Any]) -> list[dict[str, Any]]:
-    """The file systems that matter: free bytes and inodes, and whether they can be written."""
+    """The relevant file systems: free bytes and inodes, and whether they are writable."""
     paths = ["/", "/boot", "/var", "/var/lib", "/var/log", "/tmp", "/dev/shm", about.get("model_path", "")]  # noqa: S108
     found: dict[int, dict[str, Any]] = {}
     for path in filter(None, paths):
@@ -146,7 +146,7 @@ def _disks(about: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _packages() -> dict[str, Any]:
-    """What dpkg and apt say of themselves, and who holds their lock."""
+    """The state of dpkg and apt, and the process with their lock."""
     fields = "--showformat=${db:Status-Abbrev}|${Package}|${db:Status-Status}\n"
     rows = [line.split("|") for line in _output("dpkg-query", "--show", fields).splitlines()]
     settled = ("installed", "config-files", "not-installed")
@@ -159,7 +159,7 @@ def _packages() -> dict[str, Any]:
 
 
 def _lock_holder(path: Path) -> dict[str, Any] | None:
-    """The process that holds the lock `path`; asking takes nothing."""
+    """The process with the lock `path`; the lock is not taken."""
     ask = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
         with path.open("rb") as file:
@@ -173,7 +173,7 @@ def _lock_holder(path: Path) -> dict[str, Any] | None:
 
 
 def _gpu_health() -> list[dict[str, str]]:
-    """What the driver says of the GPUs' health: temperature, link, errors, and what slows them down."""
+    """The driver's report on the GPUs' health: temperature, link, errors, and throttling."""
     shown = _output("nvidia-smi", f"--query-gpu={','.join(_HEALTH)}", "--format=csv,noheader,nounits")
     rows = [dict(zip(_HEALTH, map(str.strip, line.split(",")), strict=False)) for line in shown.splitlines()]
     remapped = _output("nvidia-smi", "--query-remapped-rows=gpu_uuid,remapped_rows.pending,remapped_rows.failure")
@@ -181,7 +181,7 @@ def _gpu_health() -> list[dict[str, str]]:
 
 
 def _units() -> list[dict[str, str]]:
-    """The units that run an engine, by their names or by what they start."""
+    """The units that run an engine, by their names or by their programs."""
     listed = _output("systemctl", "list-unit-files", "--no-legend", "--no-pager", *_UNIT_NAMES)
     names = [line.split()[0] for line in listed.splitlines() if line.split()]
     loaded = _shown("*.service", "Id,ExecStart")
@@ -197,7 +197,7 @@ def _shown(name: str, properties: str) -> list[dict[str, str]]:
 
 
 def _chosen(units: list[dict[str, str]]) -> dict[str, str]:
-    """The unit that is meant: the deployed one, one that runs, or the first."""
+    """The unit to examine: the deployed one, a running one, or the first."""
     now = store.current()
     named = [unit for unit in units if now and unit.get("Id") == now.unit]
     running = [unit for unit in units if unit.get("ActiveState") in ("active", "activating", "failed")]
@@ -205,7 +205,7 @@ def _chosen(units: list[dict[str, str]]) -> dict[str, str]:
 
 
 def _about(engine: dict[str, str]) -> dict[str, Any]:
-    """Where the engine should listen and what it serves, by its generation or by its command line."""
+    """The engine's address and model, from its generation or its command line."""
     now = store.current()
     if now:
         names = ("host", "port", "model", "model_path", "engine", "engine_path", "max_model_len", "unit", "profile")
@@ -237,7 +237,7 @@ def _kernel_log() -> str:
 
 
 def _listeners(about: dict[str, Any]) -> list[dict[str, Any]]:
-    """Who listens on the engine's port."""
+    """The processes listening on the engine's port."""
     if not about.get("port"):
         return []
     shown = _output(
@@ -250,7 +250,7 @@ def _listeners(about: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _endpoint(about: dict[str, Any]) -> dict[str, Any]:
-    """What a client sees: the status of routes with and without the key, the models, and the engine's numbers."""
+    """The endpoint as a client sees it: the status of routes with and without the key, the models, and the metrics."""
     if not about.get("port"):
         return {}
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(str(about["host"]), str(about["host"]))  # noqa: S104
@@ -273,14 +273,14 @@ def _endpoint(about: dict[str, Any]) -> dict[str, Any]:
         "models": models[0],
         "open": closed,
         "served": served,
-        # Enough to tell whether a client has the same one.
+        # enough to compare with a client's key
         "key_sha256": hashlib.sha256(key.encode()).hexdigest() if key else "",
         "metrics": {name: float(value) for name, value in names.findall(metrics[1])},
     }
 
 
 def _get(base: str, path: str, key: str) -> tuple[int, str]:
-    """The status of a request and its body; 0 where nobody answers."""
+    """The status and the body of a request; 0 without an answer."""
     request = urllib.request.Request(base + path, headers={"Authorization": f"Bearer {key}"} if key else {})  # noqa: S310
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

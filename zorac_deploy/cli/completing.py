@@ -1,4 +1,4 @@
-"""What the shell offers for a host, a profile or a recipe. What cannot be read offers nothing."""
+"""Shell completion of hosts, profiles and recipes. What cannot be read completes to nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zorac_deploy.errors import ZoracDeployError
 
 
 def hosts(context: click.Context, _: click.Parameter, begin: str) -> list[CompletionItem]:
-    """The hosts of the inventory that begin with `begin`; for `switch`, which takes either, the profiles too."""
+    """The hosts of the inventory that begin with `begin`; for `switch` also the profiles."""
     found = _inventory(context)
     names = sorted(found.targets)
     if any(param.name == "profile_name" for param in context.command.params):
@@ -24,17 +24,17 @@ def hosts(context: click.Context, _: click.Parameter, begin: str) -> list[Comple
 
 
 def profiles(context: click.Context, _: click.Parameter, begin: str) -> list[CompletionItem]:
-    """The profiles that begin with `begin`: those of the inventory, if there is one."""
+    """The profiles that begin with `begin`, including those of the inventory."""
     return _beginning(begin, [*(_inventory(context).profiles or inventory.shipped_profiles())])
 
 
 def shipped_profiles(_: click.Context, __: click.Parameter, begin: str) -> list[CompletionItem]:
-    """Our own profiles that begin with `begin`: --profile goes with a host that is in no inventory."""
+    """Our own profiles that begin with `begin`: --profile is for a host without an inventory."""
     return _beginning(begin, inventory.shipped_profiles())
 
 
 def recipes(_: click.Context, __: click.Parameter, begin: str) -> list[CompletionItem]:
-    """The recipes that come with zorac-deploy, or a file."""
+    """The shipped recipes, or a file."""
     from zorac_deploy.quantize import recipe
 
     return _beginning(begin, [*recipe.shipped()]) or [CompletionItem(begin, type="file")]
@@ -45,7 +45,7 @@ def _beginning(begin: str, names: list[str]) -> list[CompletionItem]:
 
 
 def _inventory(context: click.Context) -> inventory.Inventory:
-    """What the command line so far, or the usual places, say of hosts."""
+    """The inventory that the command line so far, or the default, names."""
     from zorac_deploy.cli import common
 
     options = common.HostOptions(None, tuple(context.params.get("sources") or ()), None, None, False)

@@ -1,5 +1,5 @@
-"""From a symptom to its cause and the command that cures it.
+"""Find the cause of a symptom, and the command that cures it.
 
-``rules`` loads and checks the rules, which are YAML in the folder ``rules/``; ``log`` reads logs. How lines become
-findings is in ``zorac_host.diagnosis``, for the host does it too.
+``rules`` loads and checks the rules, YAML files in ``rules/``; ``log`` reads logs. ``zorac_host.diagnosis`` finds
+causes in lines, because the host does that too.
 """

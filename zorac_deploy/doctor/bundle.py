@@ -1,4 +1,4 @@
-"""One archive with what a helper needs, and nothing private; and the diagnosis of one elsewhere."""
+"""The support bundle: an archive with what a helper needs, without private data; and its diagnosis elsewhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Read it before you give it away: what was never seen before cannot be known.
 
 
 def redactor(connection: Connection, facts: Mapping[str, Any], secrets: Sequence[str]) -> Redactor:
-    """What takes out the private parts of `facts`, with all that is known of the host and of this machine."""
+    """A redactor for `facts` that knows the host and this machine."""
     target, system = connection.target, facts.get("system") or {}
     hosts = [target.name, target.address, str(system.get("hostname", "")), os.uname().nodename]
     users = [target.user or "", getpass.getuser(), *map(str, system.get("users", ()))]
@@ -43,10 +43,10 @@ def redactor(connection: Connection, facts: Mapping[str, Any], secrets: Sequence
 
 
 def write(path: Path, facts: Mapping[str, Any], found: Sequence[Trouble], clean: Redactor) -> None:
-    """Write the archive to `path`, for its owner alone.
+    """Write the archive to `path`, readable only by its owner.
 
     Raises:
-        Refused: There is a file already, or it cannot be written.
+        Refused: The file exists, or cannot be written.
     """
     logs = {name: str(facts.get(name) or "") for name in _LOGS}
     rest = {name: value for name, value in facts.items() if name not in logs}
@@ -71,10 +71,10 @@ def write(path: Path, facts: Mapping[str, Any], found: Sequence[Trouble], clean:
 
 
 def read(path: str) -> dict[str, Any]:
-    """The facts in the archive `path`. Nothing is unpacked to the disk.
+    """Read the facts in the archive `path`. Nothing is unpacked to the disk.
 
     Raises:
-        Refused: It is no such archive.
+        Refused: It is not such an archive.
     """
     texts: dict[str, str] = {}
     try:

@@ -1,4 +1,4 @@
-"""Checks of the engine: its port, what was deployed, its unit, and what a client sees."""
+"""Checks of the engine: its port, the deployment, its unit, and its endpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from zorac_deploy.doctor.trouble import Facts, Trouble, part, rows
 
 _KV_FULL = 0.98
-# What the check of the unit tells better than the comparison with what was deployed.
+# Differences that the check of the unit reports better.
 _OF_THE_UNIT = ("loaded", "state", "at boot", "daemon-reload", "unit file")
 
 
@@ -30,7 +30,7 @@ def port(facts: Facts, _name: str) -> Iterator[Trouble]:
 
 
 def drift(facts: Facts, name: str) -> Iterator[Trouble]:
-    """What the host's own verification finds."""
+    """The differences that the host's own verification finds."""
     found = part(facts, "verification")
     pending = found.get("pending")
     if pending:
@@ -81,7 +81,7 @@ def drift(facts: Facts, name: str) -> Iterator[Trouble]:
 
 
 def _owner(difference: Mapping[str, Any]) -> str:
-    """Which of three findings a difference belongs to: a damaged engine, a damaged model, or another drift."""
+    """The finding of a difference: a damaged engine, a damaged model, or other drift."""
     owners = {"engine": "engine_damaged", "model_weights": "model_damaged"}
     return owners.get(str(difference.get("owner")), "drift") if difference.get("kind") in ("tree", "link") else "drift"
 
@@ -92,7 +92,7 @@ def _shown(difference: Mapping[str, Any]) -> str:
 
 
 def unit(facts: Facts, name: str) -> Iterator[Trouble]:
-    """The engine's unit: masked, not found, failed, off, or changed without a reload."""
+    """The engine's unit: masked, missing, failed, off, or changed without a reload."""
     found = part(facts, "unit")
     units = rows(facts, "units")
     pending = part(facts, "status").get("pending")
@@ -160,7 +160,7 @@ def unit(facts: Facts, name: str) -> Iterator[Trouble]:
 
 
 def endpoint(facts: Facts, name: str) -> Iterator[Trouble]:
-    """What a client sees, and how the engine is loaded."""
+    """The endpoint as a client sees it, and the engine's load."""
     found, about, unit_ = part(facts, "endpoint"), part(facts, "about"), part(facts, "unit")
     if not found or unit_.get("ActiveState") != "active":
         return

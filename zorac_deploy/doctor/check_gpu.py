@@ -12,7 +12,7 @@ _HELD_MIB = 500
 
 
 def driver(facts: Facts, name: str) -> Iterator[Trouble]:
-    """The driver: loaded, on the disk, its library; who else holds the GPU; Secure Boot; DKMS; the headers."""
+    """The driver: loaded, on disk, its library; other processes using the GPU; Secure Boot; DKMS; the headers."""
     found = part(facts, "gpus")
     if not found:
         return
@@ -111,7 +111,7 @@ def driver(facts: Facts, name: str) -> Iterator[Trouble]:
 
 
 def gpu_health(facts: Facts, _name: str) -> Iterator[Trouble]:
-    """Errors of the memory, the PCIe link, heat and power, and the Xid lines of the kernel's log."""
+    """Memory errors, the PCIe link, temperature and power, and the Xid lines of the kernel's log."""
     for row in rows(facts, "gpu_health"):
         number = row.get("index", "?")
         if row.get("ecc.errors.uncorrected.volatile.total", "0").isdecimal() and int(
@@ -152,7 +152,7 @@ def gpu_health(facts: Facts, _name: str) -> Iterator[Trouble]:
 
 
 def memory(facts: Facts, _name: str) -> Iterator[Trouble]:
-    """Who else holds the GPUs' memory while the engine is not up."""
+    """Other processes using GPU memory while the engine does not run."""
     found, own = part(facts, "gpus"), part(facts, "unit").get("Id")
     if answers(facts) or not own:
         return

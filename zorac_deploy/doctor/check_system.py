@@ -1,4 +1,4 @@
-"""Checks of the system below everything: disks and packages."""
+"""Checks of disks and packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LEAST_FREE_INODES = 1000
 
 
 def disks(facts: Facts, _name: str) -> Iterator[Trouble]:
-    """Space, inodes, and file systems that became read-only."""
+    """Space, inodes, and read-only file systems."""
     for disk in rows(facts, "disks"):
         path = disk["path"]
         if disk["read_only"]:
@@ -48,7 +48,7 @@ def disks(facts: Facts, _name: str) -> Iterator[Trouble]:
 
 
 def packages(facts: Facts, _name: str) -> Iterator[Trouble]:
-    """Packages that are half installed, versions that do not fit together, and who holds the lock."""
+    """Half-installed packages, incompatible versions, and the process with the package lock."""
     found = part(facts, "packages")
     lock = found.get("lock")
     if lock:

@@ -1,4 +1,4 @@
-"""All checks of a host, in the order of the chain: what is before is the cause of what comes after."""
+"""All checks of a host. An earlier check's finding may be the cause of a later one's."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _CHECKS: tuple[Callable[[Facts, str], Iterator[Trouble]], ...] = (
 
 
 def all_of(facts: Facts, name: str) -> Iterator[Trouble]:
-    """All that is wrong, in the order of the chain.
+    """All findings, in the order of the checks.
 
     Args:
-        facts: What the probes found, by their names.
-        name: How the host is named on a command line.
+        facts: The results of the probes, by name.
+        name: The host's name on a command line.
     """
     for check in _CHECKS:
         yield from check(facts, name)

@@ -1,4 +1,4 @@
-"""Examine a host in one call, and tell what is wrong on it."""
+"""Examine a host in one call, and report what is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zorac_deploy.doctor.trouble import Trouble, answers
 from zorac_deploy.errors import ZoracDeployError
 from zorac_host import diagnosis
 
-# What is looked at, for a person.
+# The parts that are checked, for the user.
 CHECKED = (
     "disks",
     "packages",
@@ -27,7 +27,7 @@ CHECKED = (
     "endpoint",
     "Zorac's settings",
 )
-# A finding of a log that a look at the host has answered: it is told only if that look agrees.
+# A finding of a log that a probe can confirm: it is reported only if the probe does.
 _LOOKED_AT = {
     "address_in_use": "port",
     "disk_full": "disks",
@@ -40,10 +40,10 @@ _LOOKED_AT = {
 
 
 def examine(connection: Connection) -> dict[str, Any]:
-    """What the probes find on the connection's host, by their names. The program runs from memory; nothing is changed.
+    """The results of the probes on the connection's host, by name. The program runs from memory and changes nothing.
 
     Raises:
-        ZoracDeployError: The host cannot be reached, or has no Python that runs it.
+        ZoracDeployError: The host cannot be reached, or its Python cannot run the program.
     """
     command = ("/usr/bin/python3", "-I", "-c", zipapp.LOADER, "examine")
     done = connection.run(*command, given=zipapp.build())
@@ -60,19 +60,19 @@ def examine(connection: Connection) -> dict[str, Any]:
 
 
 def look(connection: Connection, rules: Iterable[diagnosis.Rule], name: str) -> tuple[dict[str, Any], list[Trouble]]:
-    """What the probes find on the connection's host, and what is wrong: on it, and in Zorac's settings here."""
+    """The results of the probes on the connection's host, and the findings, with those in Zorac's settings here."""
     facts = examine(connection)
     found = [*diagnose(facts, rules, name), *zorac.troubles(connection, facts, name)]
     return facts, sorted(found, key=lambda trouble: trouble.rank)
 
 
 def diagnose(facts: dict[str, Any], rules: Iterable[diagnosis.Rule], name: str) -> list[Trouble]:
-    """What is wrong on a host, the worst first: what the probes show, and what its logs show beside that.
+    """The findings on a host, the worst first: from the probes, and from its logs.
 
     Args:
-        facts: What `examine` returned.
+        facts: The result of `examine`.
         rules: The rules for logs.
-        name: How the host is named on a command line.
+        name: The host's name on a command line.
     """
     found = list(checks.all_of(facts, name))
     known = {trouble.id for trouble in found}
@@ -83,7 +83,7 @@ def diagnose(facts: dict[str, Any], rules: Iterable[diagnosis.Rule], name: str) 
 
 
 def of_logs(facts: dict[str, Any], rules: Iterable[diagnosis.Rule], system: str) -> list[diagnosis.Finding]:
-    """What the host's own logs show. The engine's counts only while the engine does not answer."""
+    """The findings in the host's own logs. The engine's log counts only while the engine does not answer."""
     reading = diagnosis.Diagnosis(rules, Linear(), system)
     serves = answers(facts)
     for log in ("kernel_log", "engine_log"):

@@ -1,4 +1,4 @@
-"""Read a log of any size, in any of the shapes that people paste, and find the causes in it."""
+"""Read a log of any size and format, and find causes in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zorac_deploy.errors import Refused
 from zorac_host import diagnosis
 
 _CHUNK_BYTES = 2**18
-# A longer line is read in pieces that overlap, so that no message is cut in two.
+# A longer line is read in overlapping pieces, so that no message is split.
 _LINE_LIMIT = 2**14
 _OVERLAP = 1000
 _NARROW, _JOINED_LIMIT = 40, 1000
@@ -39,10 +39,10 @@ _TEXT_CONTROLS = "\t\n\r\x0b\x0c\x1b\x08\x07\0"
 
 
 def diagnose(path: str, rules: Iterable[diagnosis.Rule], system: str = "") -> list[diagnosis.Finding]:
-    """What the log `path` shows, the likeliest cause first; `-` is standard input.
+    """The findings in the log `path`, the likeliest cause first; `-` is standard input.
 
     Raises:
-        Refused: It cannot be read, is empty, or is no text.
+        Refused: It cannot be read, is empty, or is not text.
     """
     found = diagnosis.Diagnosis(rules, Linear(), system)
     if path == "-":
@@ -60,7 +60,7 @@ def diagnose(path: str, rules: Iterable[diagnosis.Rule], system: str = "") -> li
 
 
 def _read(file: BinaryIO, name: str, found: diagnosis.Diagnosis) -> None:
-    """Have `found` read every line."""
+    """Feed every line to `found`."""
     first = _full(file)
     if not first.strip(b"\0 \t\r\n"):
         raise _refusal(name, "empty" if not first.strip() else "no text but zeros", "a log")
@@ -70,8 +70,8 @@ def _read(file: BinaryIO, name: str, found: diagnosis.Diagnosis) -> None:
         known = found.feed(line)
         if 0 < len(joined) < _JOINED_LIMIT and not known:
             found.feed(joined + line)
-        # What was copied from a terminal may be wrapped: the lines that go on are as long as the longest. Where lines
-        # without end are, they are of one length for another reason.
+        # Lines copied from a terminal may be wrapped: then the continued lines are as long as the longest. A log with
+        # many endless lines has lines of one length for another reason.
         width = max(width, len(line))
         if known or len(line) < width:
             joined = ""
@@ -80,7 +80,7 @@ def _read(file: BinaryIO, name: str, found: diagnosis.Diagnosis) -> None:
 
 
 def _full(file: BinaryIO) -> bytes:
-    """The first chunk, whole where the file has as much: a pipe gives less at a time."""
+    """The first chunk, in full size if the file has as much: reading a pipe returns less at a time."""
     parts, size = [], 0
     while size < _CHUNK_BYTES and (part := file.read(_CHUNK_BYTES - size)):
         parts.append(part)
@@ -92,7 +92,7 @@ def _encoding(first: bytes, name: str) -> str:
     """The encoding of a text that begins with `first`.
 
     Raises:
-        Refused: It is no text.
+        Refused: It is not text.
     """
     for magic, (what, tool) in _KNOWN_BINARY.items():
         if first.startswith(magic):
@@ -106,7 +106,7 @@ def _encoding(first: bytes, name: str) -> str:
             encoding = candidate
     text = first.decode(encoding, errors="replace")
     strange = sum(text.count(chr(code)) for code in range(32) if chr(code) not in _TEXT_CONTROLS)
-    # A crash leaves zeros in a log, and Latin-1 leaves some bytes that are not UTF-8. More of them are no text.
+    # A crash leaves zeros in a log, and Latin-1 has some bytes that are not UTF-8. More of them are not text.
     if strange + text.count("\ufffd") > 0.1 * len(text) or text.count("\0") > 0.5 * len(text):
         raise _refusal(name, "binary", "a log in plain text, such as of: journalctl -u vllm -b --no-pager")
     return encoding
@@ -122,7 +122,7 @@ def _texts(file: BinaryIO, first: bytes, encoding: str) -> Iterator[str]:
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
-    """The lines of `texts`, without colours. What a carriage return would overwrite is a line, too."""
+    """The lines of `texts`, without colors. Text overwritten after a carriage return is a line, too."""
     rest = ""
     for text in texts:
         *lines, rest = (rest + text).replace("\r", "\n").split("\n")

@@ -1,4 +1,4 @@
-"""Take out of texts and data what nobody else should see: keys, prompts, addresses, names of hosts and users."""
+"""Remove private data from texts and JSON: keys, prompts, addresses, names of hosts and users."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 _SECRET_NAMES = re.compile(
     r"(api.?key|token|secret|passw|passphrase|credential|authorization|cookie|sha256)", re.IGNORECASE
 )
-# What has a form of its own, wherever it stands.
+# Values with a recognisable format.
 _SECRETS = (
     re.compile(r"-----BEGIN [A-Z ]+-----.*?(-----END [A-Z ]+-----|\Z)", re.DOTALL),
     re.compile(r"\b(sk|pk|rk|hf|hf_oauth|ghp|gho|ghs|ghr|glpat|xox[abprs]|nvapi|tgp|r8|pypi)[-_][A-Za-z0-9_-]{8,}"),
@@ -20,7 +20,7 @@ _SECRETS = (
     re.compile(r"\bAIza[\w-]{30,}"),
 )
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[^\s\"',}]+", re.IGNORECASE)
-# NAME=value, "name": "value", --name value: a value in quotes goes as a whole.
+# NAME=value, "name": "value", --name value: a quoted value is removed completely.
 _ASSIGNED = re.compile(
     r"""((?:[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d|passphrase|credentials?|authorization|cookie))["']?"""
     r"""\s*[:=]\s*|--(?:[\w-]*(?:api-key|token|secret|password))[ =])"""
@@ -28,7 +28,7 @@ _ASSIGNED = re.compile(
     re.IGNORECASE,
 )
 _IN_URL = re.compile(r"(://)[^/\s:@]+(:[^/\s@]*)?@")
-# What was asked and answered. vLLM logs a prompt in quotes on one line, with what follows it.
+# Prompts and replies. vLLM logs a prompt in quotes on one line, with what follows it.
 _PROMPT = re.compile(
     r"((?:prompt|output|response|generated text|completion|content|input|text)(?:_text)?[\"']?\s*[:=]\s*)([\"'\[{].*)",
     re.IGNORECASE,
@@ -50,10 +50,10 @@ _SHORTEST = 3
 
 
 class Redactor:
-    """Replaces what is private; the same value by the same mark, so that what belongs together stays together."""
+    """Replaces private values; the same value by the same mark, so that relations stay visible."""
 
     def __init__(self, secrets: Iterable[str] = (), hosts: Iterable[str] = (), users: Iterable[str] = ()) -> None:
-        """Prepare with what is known.
+        """Prepare with the known values.
 
         Args:
             secrets: Keys and tokens.
@@ -76,7 +76,7 @@ class Redactor:
                 )
 
     def text(self, text: str) -> str:
-        """`text` without what is private."""
+        """Return `text` without private values."""
         for pattern, mark in self._known:
             text = pattern.sub(mark, text)
         for pattern in _SECRETS:
@@ -84,7 +84,7 @@ class Redactor:
         return "\n".join(map(self._line, text.split("\n")))
 
     def data(self, data: Any, name: str = "") -> Any:
-        """JSON data without what is private: values by their names, too."""
+        """Return JSON data without private values, including those found by their key."""
         if isinstance(data, Mapping):
             return {self.text(str(key)): self.data(value, str(key)) for key, value in data.items()}
         if isinstance(data, list | tuple):

@@ -1,4 +1,4 @@
-"""The rules of the doctor: YAML files, one per class of failures, checked when they are loaded."""
+"""The doctor's rules: YAML files, one per class of failures, validated when they are loaded."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from zorac_host import diagnosis
 FOLDER = Path(__file__).parent / "rules"
 _FILE_LIMIT_BYTES = 256 * 2**10
 _PATTERN_LIMIT = 1000
-# What a pattern may need in compiled form; a counted repetition of a counted repetition needs more.
+# The compiled pattern's limit; nested counted repetitions exceed it.
 _MEMORY_LIMIT_BYTES = 2**20
 _AUTOMATON_LIMIT_BYTES = 64 * 2**20
-# The host tries the shipped patterns with Python's own regular expressions, for which this may never end.
+# The host uses Python's own regular expressions for the shipped patterns; with a nested repetition they may never end.
 _NESTED = re2.compile(r"\([^()]*[^()\\][+*][^()]*\)[+*]")
 _COUNTED = re2.compile(r"\{\d+,\d+\}")
 _OPTIONS = re2.Options()
@@ -36,14 +36,14 @@ _PROBES = Literal[
 
 
 class Linear:
-    """RE2: the time of a search grows with the length of the line, whatever the pattern is."""
+    """RE2: a search takes time linear in the length of the line, for any pattern."""
 
     def compile(self, text: str) -> diagnosis.Regular:
-        """One pattern."""
+        """Compile one pattern."""
         return _compiled(text)
 
     def matcher(self, texts: list[str]) -> diagnosis.Matcher:
-        """Many patterns, as one automaton."""
+        """Compile many patterns into one automaton."""
         return _automaton(tuple(texts))
 
 
@@ -60,7 +60,7 @@ def _automaton(texts: tuple[str, ...]) -> diagnosis.Matcher:
     options.max_mem = _AUTOMATON_LIMIT_BYTES
     automaton = re2.Set.SearchSet(options)
     for text in texts:
-        # A counted gap has a state for every count: without an end it is many times faster, and matches more.
+        # A counted gap has a state per count: without a limit it is many times faster, and matches more.
         automaton.Add(_COUNTED.sub("*", text))
     try:
         automaton.Compile()
@@ -96,7 +96,7 @@ def _regular(text: str) -> str:
 
 _Regular = Annotated[str, AfterValidator(_regular)]
 _Text = Annotated[str, Field(min_length=1), AfterValidator(lambda text: " ".join(text.split()))]
-# A step a line. A semicolon in quotes belongs to a command.
+# One step per line. A semicolon in quotes belongs to a command.
 _STEP_END = re2.compile(r"""('[^']*'|"[^"]*")|; """)
 _Steps = Annotated[_Text, AfterValidator(lambda text: _STEP_END.sub(lambda hit: hit[1] or "\n", text).rstrip(";"))]
 _Confidence = Annotated[float, Field(ge=0.1, le=1)]
@@ -107,7 +107,7 @@ class _Data(BaseModel):
 
 
 class Fix(_Data):
-    """A cure: what holds for any distribution, and what is one's own. Steps end with a semicolon."""
+    """A cure: for any distribution, or for one. Steps end with a semicolon."""
 
     any: _Steps | None = None
     debian: _Steps | None = None
@@ -141,14 +141,14 @@ class PatternData(_Data):
 
 
 class Fixtures(_Data):
-    """Excerpts of logs that show whether the rule is right."""
+    """Excerpts of logs that test the rule."""
 
     match: Annotated[tuple[str, ...], Field(min_length=1)]
     no_match: tuple[str, ...] = ()
 
 
 class RuleData(_Data):
-    """A rule as its file has it, see `diagnosis.Rule`. `title`, `versions` and `sources` are for people."""
+    """A rule in its file, see `diagnosis.Rule`. `title`, `versions` and `sources` are for readers."""
 
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,40}$")]
     title: _Text
@@ -168,7 +168,7 @@ class RuleData(_Data):
     fixtures: Fixtures
 
     def plain(self) -> dict[str, Any]:
-        """What finds causes by it needs, as JSON has it."""
+        """The fields that `diagnosis` uses, as JSON."""
         people = {"title", "versions", "sources", "fixtures"}
         return self.model_dump(mode="json", exclude=people, exclude_none=True)
 
@@ -178,21 +178,21 @@ class RuleData(_Data):
 
 
 def user_folder() -> Path:
-    """Where a user's own rules are."""
+    """The directory of the user's own rules."""
     return platformdirs.user_config_path("zorac-deploy") / "rules"
 
 
 @cache
 def shipped() -> tuple[RuleData, ...]:
-    """The rules that come with this program, by name."""
+    """The rules of this program, by name."""
     return tuple(load(path) for path in sorted(FOLDER.glob("*.yaml")))
 
 
 def all_rules() -> tuple[RuleData, ...]:
-    """The shipped rules and the user's, whose rule goes before a shipped one of the same id.
+    """The shipped rules and the user's; a user's rule replaces a shipped one of the same id.
 
     Raises:
-        Refused: A rule of the user cannot be used.
+        Refused: A user's rule is invalid.
     """
     folder = user_folder()
     paths = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]) if folder.is_dir() else []
@@ -207,7 +207,7 @@ def all_rules() -> tuple[RuleData, ...]:
 
 
 def load(path: Path) -> RuleData:
-    """The rule in the file `path`.
+    """Load the rule in the file `path`.
 
     Raises:
         Refused: It cannot be read, or is not a rule; the message says where and why.
@@ -231,7 +231,7 @@ def load(path: Path) -> RuleData:
 
 
 def require_fixtures(rule: RuleData, path: Path) -> None:
-    """Require that the rule finds what it should find in its own fixtures.
+    """Require that the rule passes its own fixtures.
 
     Raises:
         Refused: It does not; the message has the fixture.

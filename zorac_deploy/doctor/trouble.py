@@ -1,4 +1,4 @@
-"""What is wrong on a host, and how to reach into what its probes found."""
+"""A finding on a host, and access to the probes' results."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Facts: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something that is wrong on a host.
+    """A finding on a host.
 
     Attributes:
-        id: Its name: of the class of a log's rule where there is one, else its own.
-        severity: `fault`, or `warning` for what works but not well.
+        id: The id of a rule for logs with the same meaning, or its own.
+        severity: `fault`, or `warning` for what works with limits.
         cause: What is wrong, in plain words.
-        evidence: What was found.
-        fix: What to type, a step a line.
-        not_to_advise: What does not help, or does harm.
-        second_signal: What else to look at; empty where the host has decided it.
+        evidence: The values found.
+        fix: The commands, a step per line.
+        not_to_advise: What does not help, or causes damage.
+        second_signal: What else to check; empty if the host has decided it.
         confidence: From 0 to 1.
-        safe: Commands for a shell of root on the host that cure it and can do no harm: `--fix` offers them.
+        safe: Root shell commands for the host that cure it and are safe: `--fix` offers them.
     """
 
     id: str
@@ -39,16 +39,16 @@ class Trouble:
 
     @staticmethod
     def of(finding: Finding, severity: str = "fault") -> Trouble:
-        """A finding of a log."""
+        """The finding for one in a log."""
         return Trouble(severity=severity, **finding.summary())
 
     @property
     def rank(self) -> tuple[bool, bool]:
-        """Sorts the worst first, and leaves the order of the chain."""
+        """The sort key: the worst first, otherwise in the order of the checks."""
         return self.severity == "warning", self.confidence < 0.7
 
     def summary(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The finding as JSON."""
         return {name: value for name, value in asdict(self).items() if name != "safe"}
 
 
@@ -58,12 +58,12 @@ def answers(facts: Facts) -> bool:
 
 
 def part(facts: Facts, name: str) -> Mapping[str, Any]:
-    """What a probe found, where it found a mapping; nothing where it failed."""
+    """The result of a probe if it is a mapping; empty if it failed."""
     found = facts.get(name)
     return found if isinstance(found, dict) and "failed" not in found else {}
 
 
 def rows(facts: Facts, name: str) -> list[Mapping[str, Any]]:
-    """The rows that a probe found; none where it failed."""
+    """The rows of a probe; empty if it failed."""
     found = facts.get(name)
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []

@@ -1,6 +1,6 @@
-"""NVIDIA's catalogue of Xid errors: what each means and the first thing to do, in the kernel's log of a host.
+"""NVIDIA's catalogue of Xid errors: their meaning and the first step, for the kernel's log of a host.
 
-From https://docs.nvidia.com/deploy/xid-errors/. In a pasted log only those that have a rule are told.
+From https://docs.nvidia.com/deploy/xid-errors/. In a pasted log only those with a rule are reported.
 """
 
 import re
@@ -13,7 +13,7 @@ _POWER = "Shut the host down, cut its power, reseat the card and its power cable
 _UPGRADE = "Upgrade vLLM and the driver\nsudo systemctl restart vllm"
 _NOT_HARDWARE = "Do not blame the card: this error is mostly one of the program."
 
-# What an Xid means, what to do, how bad it is, and the rule's name where a log has one.
+# The meaning of an Xid, the cure, the severity, and the name of the rule for logs.
 _CATALOGUE: dict[int, tuple[str, str, str, str]] = {
     13: ("A program on the GPU made an error (graphics exception).", _UPGRADE, "warning", "xid_program"),
     31: ("A program on the GPU reached memory that is not its own.", _UPGRADE, "warning", "xid_program"),
@@ -77,7 +77,7 @@ class Event:
 
 
 def events(log: str) -> Iterator[Event]:
-    """The Xids in a kernel's log, each once for a GPU."""
+    """The Xids in a kernel's log, each once per GPU."""
     lines = {(hit[1], int(hit[2])): line for line in log.splitlines() if (hit := _LINE.search(line))}
     for (address, number), line in lines.items():
         unknown = (

@@ -1,4 +1,4 @@
-"""Whether the settings of the chat client Zorac on this machine fit what a host serves."""
+"""Check that Zorac's settings on this machine match what a host serves."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from zorac_deploy.doctor.trouble import Trouble
 
 
 def troubles(connection: Connection, facts: Mapping[str, Any], name: str) -> Iterator[Trouble]:
-    """What in Zorac's settings does not fit; nothing where Zorac is not used here, or talks to another server.
+    """The findings in Zorac's settings; none if Zorac is not used here, or uses another server.
 
     Args:
         connection: The host.
-        facts: What its probes found.
-        name: How the host is named on a command line.
+        facts: The results of its probes.
+        name: The host's name on a command line.
     """
     about, endpoint = facts.get("about") or {}, facts.get("endpoint") or {}
     held = _settings()
@@ -65,7 +65,7 @@ def _settings() -> Mapping[str, Any]:
 
 
 def _same_server(connection: Connection, held: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
-    """Whether Zorac's address is the host's: by its own address, or through a tunnel on this machine."""
+    """Whether Zorac's address is the host's: its own address, or a tunnel on this machine."""
     try:
         address = urllib.parse.urlsplit(str(held.get("VLLM_BASE_URL", "http://localhost:8000/v1")))
         port = address.port or 80
