@@ -1,7 +1,7 @@
-# What the scripts share. Sourced, not run.
+# Shared by the scripts. Sourced, not run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# say WORDS: name a step, with the seconds since the script began.
+# say TEXT: print a step, with the seconds since the start.
 say() { printf '%s%4d s  %s%s\n' "${bold-}" "$SECONDS" "$*" "${plain-}"; }
 if [ -t 1 ]; then bold=$'\e[1m' plain=$'\e[0m'; fi

@@ -40,8 +40,7 @@ _PRINTED_LIMIT_BYTES = 16 * 2**20
 _LOCK_FOLDER = "/run/zorac-deploy"
 
 # A process on the host holds the lock for as long as lines arrive. It ends with the controller's process, with the
-# connection, or after a minute without a line. Exit code 75: the lock is held; 76: the directory or the lock is
-# unsafe.
+# connection, or after a minute without a line. Exit code 75: the lock is held; 76: the lock is unsafe.
 _LOCK_HOLDER = """
 umask 077
 export LC_ALL=C

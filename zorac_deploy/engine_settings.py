@@ -30,8 +30,7 @@ class Setting:
         type: The annotation of its values.
         default: The value without one in the inventory; None uses the engine's default.
         memory: ``input`` of the planner; ``none`` if it takes no GPU memory; ``unknown`` if it does, and the planner
-            cannot
-            predict how much.
+            cannot predict how much.
         meaning: The description in the reference.
         vllm: vLLM's flag, with underscores; empty if it has none.
         llama_cpp: The llama.cpp flags that it sets; empty for none.

@@ -237,8 +237,7 @@ def _shipped() -> Path:
 def switched(found: Inventory, name: str, profile: str) -> str:
     """The text of an inventory in which the host `name` has the profile `profile`, and all else is as in `found`.
 
-    Ansible cannot remove a host from a group by reading another file, so this is the whole inventory, as Ansible parsed
-    it.
+    Ansible cannot remove a host from a group by reading another file, so this is the whole inventory, from Ansible.
 
     Raises:
         UnknownProfile: The profile does not exist.

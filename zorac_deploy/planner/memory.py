@@ -123,8 +123,7 @@ def _graphs_gib(model: Model, flags: Settings, engine: Engine) -> float:
     A mixture of experts adds 6 MiB per graph, 12 with experts in MXFP4.
 
     There is one graph for each of the sizes 1, 2, 4, every eighth to 256 and every sixteenth up to twice the sequences,
-    at
-    most 512; and, since 0.12, one more for each size up to the number of sequences (vllm/config/vllm.py,
+    at most 512; and, since 0.12, one more for each size up to the number of sequences (vllm/config/vllm.py,
     _set_cudagraph_sizes).
     """
 

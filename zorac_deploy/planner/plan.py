@@ -84,8 +84,7 @@ def plan(model: Model | Refused, card: Card, engine: Engine, given: Flags, weigh
     """Plan `model` for vLLM on `card`.
 
     Args:
-        model: The model; or the refusal that says why it is unknown, which is enough to see that too little memory is
-            free.
+        model: The model; or the refusal that says why it is unknown, which is enough to detect too little free memory.
         card: The GPUs.
         engine: The version of vLLM.
         given: Its flags.

@@ -44,8 +44,7 @@ class Sandbox:
         name: The host's name, in the inventory and as its hostname.
         distribution: ``debian12`` or ``debian13``.
         network: ``shared`` uses this machine's network; ``isolated`` is a network namespace that reaches only this
-            machine,
-            and has no access to its download caches.
+            machine, and has no access to its download caches.
         address: The address of its sshd.
         port: The port of its sshd.
         index: A small number, unique among the existing hosts.
