@@ -14,46 +14,46 @@ from pathlib import Path
 
 SMI = r'''
 #!/usr/bin/python3
-"""Stand-in for nvidia-smi: one RTX 4090, which works from the boot after the installation on."""
+"""Fake nvidia-smi: one RTX 4090, which works from the boot after the installation on."""
 import pathlib, re, sys
-loaded = pathlib.Path("/run/nvidia-stand-in")
+loaded = pathlib.Path("/run/nvidia-fake")
 if not loaded.exists():
     sys.exit("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.")
 if loaded.read_text() != "@VERSION@":
     print("Failed to initialize NVML: Driver/library version mismatch")
     sys.exit(18)
 if "--query" in sys.argv:
-    print("""<nvidia_smi_log><gpu id="00000000:01:00.0"><product_name>Stand-in for an RTX 4090</product_name>
-    <uuid>GPU-stand-in</uuid><fb_memory_usage><total>24564 MiB</total><used>120 MiB</used></fb_memory_usage>
+    print("""<nvidia_smi_log><gpu id="00000000:01:00.0"><product_name>Fake RTX 4090</product_name>
+    <uuid>GPU-fake</uuid><fb_memory_usage><total>24564 MiB</total><used>120 MiB</used></fb_memory_usage>
     <gpu_power_readings><current_power_limit>450.00 W</current_power_limit>
     <default_power_limit>450.00 W</default_power_limit><min_power_limit>150.00 W</min_power_limit>
     <max_power_limit>600.00 W</max_power_limit></gpu_power_readings></gpu></nvidia_smi_log>""")
 elif "--query-gpu=uuid,compute_cap" in sys.argv:
-    print("GPU-stand-in, 8.9")
+    print("GPU-fake, 8.9")
 elif sys.argv[1].startswith("--query-gpu=uuid,name"):
     log = pathlib.Path("/run/nvidia-smi.log")
     made = log.read_text() if log.exists() else ""
     limit = re.findall("--power-limit=([0-9.]+)", made)[-1:] or ["450.00"]
     persistence = "Enabled" if re.findall("--persistence-mode=([01])", made)[-1:] == ["1"] else "Disabled"
-    print(f"GPU-stand-in, Stand-in for an RTX 4090, 24564, @VERSION@, {limit[0]}, {persistence}")
+    print(f"GPU-fake, Fake RTX 4090, 24564, @VERSION@, {limit[0]}, {persistence}")
 else:
     with open("/run/nvidia-smi.log", "a") as log:
         print(*sys.argv[1:], file=log)
 '''
 UNIT = """
 [Unit]
-Description=Stand-in for the persistence daemon
+Description=Fake persistence daemon
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -c 'printf @VERSION@ > /run/nvidia-stand-in'
+ExecStart=/bin/sh -c 'printf @VERSION@ > /run/nvidia-fake'
 [Install]
 WantedBy=multi-user.target
 """
 MODULE = """
 #include <linux/module.h>
 MODULE_LICENSE("GPL");
-MODULE_DESCRIPTION("Stand-in for NVIDIA's module");
+MODULE_DESCRIPTION("Fake NVIDIA module");
 MODULE_VERSION("@VERSION@");
 """
 DKMS = """
@@ -70,7 +70,7 @@ PRERM = "#!/bin/sh\nset -e\ndkms remove -m nvidia -v @VERSION@ --all || true\n"
 def package(folder: Path, name: str, version: str, depends: str, files: dict[str, str], **scripts: str) -> None:
     """Build one package into `folder`. @VERSION@ in a file is replaced by its version."""
     tree = folder / "build" / f"{name}_{version}"
-    control = f"Package: {name}\nVersion: {version}-1\nArchitecture: amd64\nMaintainer: nobody\nDescription: stand-in\n"
+    control = f"Package: {name}\nVersion: {version}-1\nArchitecture: amd64\nMaintainer: nobody\nDescription: fake\n"
     for path, text in {
         "DEBIAN/control": control + (f"Depends: {depends}\n" if depends else ""),
         **{f"DEBIAN/{script}": text for script, text in scripts.items()},
@@ -95,8 +95,8 @@ def driver(folder: Path, version: str, module: str = MODULE) -> None:
         postinst=POSTINST,
         prerm=PRERM,
     )
-    same = f"nvidia-kernel-open-dkms (= {version}-1), libnvidia-stand-in (= {version}-1)"
-    package(folder, "libnvidia-stand-in", version, "", {})
+    same = f"nvidia-kernel-open-dkms (= {version}-1), libnvidia-fake (= {version}-1)"
+    package(folder, "libnvidia-fake", version, "", {})
     package(folder, "nvidia-driver-cuda", version, same, {"usr/bin/nvidia-smi": SMI})
     package(folder, "nvidia-persistenced", version, "", {"usr/lib/systemd/system/nvidia-persistenced.service": UNIT})
 
@@ -114,11 +114,11 @@ def index(folder: Path) -> None:
         f" {hashlib.sha256((folder / name).read_bytes()).hexdigest()} {(folder / name).stat().st_size} {name}"
         for name in ("Packages", "Packages.gz")
     ]
-    release = "\n".join(["Origin: stand-in", "Date: Mon, 01 Jan 2024 00:00:00 UTC", "SHA256:", *sums, ""])
+    release = "\n".join(["Origin: fake", "Date: Mon, 01 Jan 2024 00:00:00 UTC", "SHA256:", *sums, ""])
     (folder / "Release").write_text(release)
     gpg = ["gpg", "--homedir", folder / "keys", "--batch", "--yes"]
     (folder / "keys").mkdir(mode=0o700)
-    made = [*gpg, "--passphrase", "", "--quick-generate-key", "stand-in <nobody@example.com>"]
+    made = [*gpg, "--passphrase", "", "--quick-generate-key", "fake <nobody@example.com>"]
     subprocess.run(made, check=True, capture_output=True)
     subprocess.run([*gpg, "--output", folder / "InRelease", "--clearsign", folder / "Release"], check=True)
     subprocess.run([*gpg, "--output", folder / "cuda-archive-keyring.gpg", "--export"], check=True)

@@ -11,7 +11,7 @@ from zorac_deploy.sandbox import host
 
 pytestmark = pytest.mark.host
 
-# A stand-in for an engine, as a person may have made it: it answers what a health check asks. It starts in no time.
+# A fake engine, as a user may have made it: it answers a health check. It starts in no time.
 _ENGINE = """
 mkdir -p /usr/local/lib/systemd/system /opt/engine
 cat > /opt/engine/vllm <<'PYTHON'

@@ -28,7 +28,7 @@ def streamed(*texts, usage=True):
     return [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks] + ["data: [DONE]\n\n"]
 
 
-class StandInEngine(BaseHTTPRequestHandler):
+class FakeEngine(BaseHTTPRequestHandler):
     """Answers as vLLM does, except for `faults`: by path, a status and the parts of the answer."""
 
     protocol_version = "HTTP/1.1"
@@ -75,12 +75,12 @@ class Cut(Exception):
 
 
 def endless(part):
-    while not StandInEngine.ended.is_set():
+    while not FakeEngine.ended.is_set():
         yield part
 
 
 def hanging():
-    StandInEngine.ended.wait()
+    FakeEngine.ended.wait()
     yield ""
 
 
@@ -93,16 +93,16 @@ def cut(part):
 def engine(disk, monkeypatch):
     """The fake's class, and what is served, as in generation.json."""
     (disk / "etc" / "api-key").write_text("k\n")
-    monkeypatch.setattr(StandInEngine, "faults", {})
-    monkeypatch.setattr(StandInEngine, "asked", [])
-    monkeypatch.setattr(StandInEngine, "open", {})
-    monkeypatch.setattr(StandInEngine, "ended", threading.Event())
+    monkeypatch.setattr(FakeEngine, "faults", {})
+    monkeypatch.setattr(FakeEngine, "asked", [])
+    monkeypatch.setattr(FakeEngine, "open", {})
+    monkeypatch.setattr(FakeEngine, "ended", threading.Event())
     monkeypatch.setenv("http_proxy", "http://192.0.2.1:9")  # it is not used
-    server = ThreadingHTTPServer(("127.0.0.1", 0), StandInEngine)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeEngine)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield StandInEngine, {"model": "m", "host": "0.0.0.0", "port": server.server_address[1]}  # noqa: S104 - asked, not bound
-    StandInEngine.ended.set()
+    yield FakeEngine, {"model": "m", "host": "0.0.0.0", "port": server.server_address[1]}  # noqa: S104 - asked, not bound
+    FakeEngine.ended.set()
     server.shutdown()
     server.server_close()
 

@@ -42,14 +42,14 @@ def test_no_desktop_runs_or_starts(host):
 def test_the_gpus_are_configured_with_their_power_limit(host):
     assert host.service("gpu-ready").is_running
     assert host.service("gpu-ready").is_enabled
-    assert "--id=GPU-stand-in --power-limit=350" in host.file("/run/nvidia-smi.log").content_string
+    assert "--id=GPU-fake --power-limit=350" in host.file("/run/nvidia-smi.log").content_string
 
 
 def test_the_engine_selects_the_gpu_by_uuid(host):
     assert host.service("vllm").is_running
     with host.sudo():
         environment = host.file(f"/proc/{host.service('vllm').systemd_properties['MainPID']}/environ").content_string
-    assert "CUDA_VISIBLE_DEVICES=GPU-stand-in" in environment.split("\0")
+    assert "CUDA_VISIBLE_DEVICES=GPU-fake" in environment.split("\0")
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in environment.split("\0")
 
 
