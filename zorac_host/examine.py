@@ -31,6 +31,7 @@ _LOG_LINES = 3000
 _LOG_CHARACTERS = 400_000
 _UNIT_NAMES = ("vllm*.service", "llama*.service")
 _ENGINE = re.compile(r"\b(vllm|llama-server)\b")
+_NO_SOURCES = ("Dir::Etc::SourceList=/dev/null", "Dir::Etc::SourceParts=/dev/null")
 _PROPERTIES = (
     "Id,LoadState,UnitFileState,ActiveState,SubState,Result,ExecMainStatus,NRestarts,MainPID,FragmentPath,DropInPaths,"
     "NeedDaemonReload,ExecStart,MemoryMax,LimitNOFILE,User,ActiveEnterTimestampMonotonic"
@@ -150,7 +151,9 @@ def _packages() -> dict[str, Any]:
     fields = "--showformat=${db:Status-Abbrev}|${Package}|${db:Status-Status}\n"
     rows = [line.split("|") for line in _output("dpkg-query", "--show", fields).splitlines()]
     settled = ("installed", "config-files", "not-installed")
-    options = ("-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "-o", "Debug::NoLocking=1")
+    # Without sources it looks at what is installed only, and writes no cache.
+    settings = ("Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache=", "Debug::NoLocking=1", *_NO_SOURCES)
+    options = [word for setting in settings for word in ("-o", setting)]
     return {
         "unsettled": {name: state for _, name, state in rows if state not in settled},
         "apt": _output("apt-get", *options, "check", errors=True) if shutil.which("apt-get") else "",

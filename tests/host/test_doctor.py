@@ -45,7 +45,7 @@ systemctl daemon-reload
 systemctl enable --now --quiet vllm.service
 """
 _SQUATTER = "systemd-run --quiet --unit=squatter python3 -m http.server --bind 127.0.0.1 8123"
-_HOLD = "import fcntl, time; f = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(60)"
+_HOLD = "import fcntl, time; f=open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(50)"
 _FILL = "mount -t tmpfs -o {0} small /boot"
 
 
