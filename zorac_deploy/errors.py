@@ -11,7 +11,7 @@
     │   └── SudoRefused          13   the user cannot become root
     ├── HostBusy                 14   another run holds the host's lock
     ├── HostProgramUnusable      15   the host program has another version, is damaged, or is something else
-    ├── Refused       20-39, 60-99   a check refused the run; see REFUSALS
+    ├── Refused            REFUSALS   a check refused the run
     ├── DeploymentFailed         40   a task failed while it changed the host
     ├── SmokeFailed              41   a check of the endpoint failed
     ├── NotDeployed              42   nothing is deployed on the host
