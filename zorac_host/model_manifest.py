@@ -20,6 +20,7 @@ _TOKENIZERS = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json")
 _GGUF_PART = re.compile(r"-\d{5}-of-(?P<parts>\d{5})\.gguf$")
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format, and more than any index has
 _LARGEST = 2**63
+_NAMED = 5  # files in a message
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zorac-deploy" / "model-digests.json"
 
@@ -132,7 +133,7 @@ def gguf_files(model: Path) -> list[Path]:
         names = [f"{stem}-{number:05}-of-{part['parts']}.gguf" for number in range(1, int(part["parts"]) + 1)]
         missing = [name for name in names if not (found[0].parent / name).is_file()]
         if missing:
-            raise Refusal(f"{found[0].parent} lacks {', '.join(missing)}. Download the rest.", "model-incomplete")
+            raise Refusal(f"{found[0].parent} lacks {_some(missing)}. Download the rest.", "model-incomplete")
         return [found[0].parent / name for name in names]
     if len(found) > 1:
         raise Refusal(
@@ -176,6 +177,12 @@ def _check_folder(folder: Path, tekken: bool, pickle: bool) -> str:
     return "safetensors"
 
 
+def _some(names: list[str]) -> str:
+    """The first of `names`, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _pickles(folder: Path) -> list[str]:
     return sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
 
@@ -190,7 +197,7 @@ def weight_files(folder: Path) -> list[Path]:
         names = _indexed(folder)
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
-            raise Refusal(f"{folder} lacks {', '.join(missing) or 'weights'}. Download the rest.", "model-incomplete")
+            raise Refusal(f"{folder} lacks {_some(missing) or 'weights'}. Download the rest.", "model-incomplete")
         return [folder / name for name in names]
     found = sorted(folder.glob("*.safetensors"))
     if not found:

@@ -152,6 +152,7 @@ def test_invalid_model_directories(folder, prepare, code, says):
 
 def test_a_missing_model_directory(tmp_path):
     assert run(tmp_path / "none", *CARD).exit_code == 25
+    assert run("x" * 5000, *CARD).exit_code == 25
 
 
 def test_existing_files_override_the_formula(folder):

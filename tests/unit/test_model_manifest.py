@@ -180,6 +180,12 @@ def test_the_parts_of_a_gguf_model_are_one_model(tmp_path):
         model_manifest.gguf_files(tmp_path)
 
 
+def test_of_many_missing_files_the_first_are_named(tmp_path):
+    (tmp_path / "large-00001-of-90000.gguf").write_bytes(GGUF)
+    with refuses("model-incomplete", r"large-00006-of-90000.gguf and 89994 more\. "):
+        model_manifest.gguf_files(tmp_path)
+
+
 def test_pickles_alone_are_refused_unless_allowed(model_folder):
     (model_folder / "model.safetensors").rename(model_folder / "pytorch_model.bin")
     with refuses("model-unsafe", r"pytorch_model.bin"):

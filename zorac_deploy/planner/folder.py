@@ -88,6 +88,8 @@ def _gguf_files(model: Path) -> list[Path]:
         return list(model_manifest.gguf_files(model))
     except Refusal as fault:
         raise Refused(str(fault), fault.refusal) from None
+    except OSError as fault:
+        raise Refused(f"cannot read {str(model)[:80]}: {fault.strerror}.", "model-missing") from None
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
