@@ -316,7 +316,11 @@ def _members(groups: _Groups, name: str) -> list[str]:
 
 
 def _require_readable(source: Path) -> None:
-    if not source.exists():
+    try:
+        there = source.exists()
+    except OSError:  # a name that no file can have
+        there = False
+    if not there:
         raise InventoryError(f"inventory not found: {source}. Name another with --inventory FILE.")
     if source.suffix in (".yml", ".yaml"):
         try:

@@ -83,6 +83,8 @@ def test_an_address_without_a_template_is_used(tmp_path):
 def test_a_missing_inventory_is_refused(tmp_path):
     with pytest.raises(InventoryError, match="inventory not found"):
         inventory.read([tmp_path / "none.yml"])
+    with pytest.raises(InventoryError):
+        inventory.read([tmp_path / ("x" * 5000)])
 
 
 def test_a_host_without_a_profile_is_refused(tmp_path):
