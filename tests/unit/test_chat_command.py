@@ -79,7 +79,7 @@ def test_the_model_gets_the_typed_text(typed, keys, asked):
 def test_help_lists_the_commands_and_so_does_a_typo(typed, capsys):
     typed("/help\r/nwe\r")
     shown = capsys.readouterr().out
-    assert shown.count("/new      Begin a new conversation") == 2
+    assert shown.count("/new      Start a new conversation") == 2
     assert "Unknown command /nwe." in shown
 
 
