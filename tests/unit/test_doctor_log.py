@@ -120,10 +120,15 @@ def test_memory_stays_bounded_and_ten_megabytes_take_two_seconds(tmp_path):
 def test_the_command_prints_a_list_and_ends_with_0():
     done = CliRunner().invoke(cli, ["doctor", "--log", "-", "--json"], input=f"{_PORT}\n")
     assert done.exit_code == 0
-    (finding,) = json.loads(done.output)
+    (finding,) = json.loads(done.output)["findings"]
     assert set(finding) == {"id", "cause", "evidence", "fix", "not_to_advise", "second_signal", "confidence"}
     assert finding["evidence"] == _PORT
-    assert json.loads(CliRunner().invoke(cli, ["doctor", "--log", "-", "--json"], input="all is well\n").output) == []
+    assert (
+        json.loads(CliRunner().invoke(cli, ["doctor", "--log", "-", "--json"], input="all is well\n").output)[
+            "findings"
+        ]
+        == []
+    )
 
 
 def test_the_command_says_what_is_no_log():
@@ -133,7 +138,7 @@ def test_the_command_says_what_is_no_log():
 
 def test_the_command_lists_the_rules():
     assert "free_memory_lt_util" in CliRunner().invoke(cli, ["doctor", "--rules"]).output
-    assert len(json.loads(CliRunner().invoke(cli, ["doctor", "--rules", "--json"]).output)) == len(_RULES)
+    assert len(json.loads(CliRunner().invoke(cli, ["doctor", "--rules", "--json"]).output)["rules"]) == len(_RULES)
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])

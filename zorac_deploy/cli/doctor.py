@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
-from zorac_deploy.cli.common import HostOptions, host_options, json_option, output, session, words
+from zorac_deploy.cli.common import HostOptions, host_options, json_option, output, print_result, session, words
 from zorac_deploy.cli.terminal import clean, marked
 from zorac_deploy.doctor import log as logs
 from zorac_deploy.doctor import rules
@@ -33,7 +32,7 @@ _ROWS = (
 @click.option("--bundle", metavar="FILE", help="Diagnose a support bundle.")
 @click.option("--rules", "list_rules", is_flag=True, help="List the rules, including your own.")
 @click.option("--fix", is_flag=True, help="Offer the safe cures, then check again.")
-@json_option("Print the findings as a JSON list.")
+@json_option("Print the findings as JSON.")
 def doctor(path: str | None, bundle: str | None, list_rules: bool, fix: bool, as_json: bool, **host: object) -> None:
     """Find what is wrong on HOST, and the command that cures it.
 
@@ -94,29 +93,28 @@ def _cure(connection: Connection, found: Sequence[Trouble]) -> bool:
                 done = connection.run("sh", "-c", command)
                 tried = True
                 if done.returncode != 0:
-                    output.print(f"it failed: {(done.stderr or done.stdout).strip()[-500:]}", soft_wrap=True)
+                    output.print(f"it failed: {(done.stderr or done.stdout).strip()[-500:]}")
     return tried
 
 
 def _print(found: Sequence[dict[str, Any]], nothing: str, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_result({"findings": found})
     elif not found:
-        output.print(nothing, soft_wrap=True)
+        output.print(nothing)
     for number, finding in enumerate(() if as_json else found, 1):
         kind = f"({finding['id']}, {finding['confidence']:.0%})"
-        output.print(marked("[bold]{}. {}[/] [dim]{}[/]", number, finding["cause"], kind), soft_wrap=True)
+        output.print(marked("[bold]{}. {}[/] [dim]{}[/]", number, finding["cause"], kind))
         for name, key in _ROWS:
-            lines = str(finding.get(key, "")).replace("\n", "\n" + " " * 14)
-            if lines:
-                output.print(marked("   [bold]{}[/]  {}", f"{name:<9}", lines), soft_wrap=True)
+            if text := str(finding.get(key, "")):
+                output.print_row(marked("   [bold]{:<9}[/]  ", name), text)
 
 
 def _list(as_json: bool) -> None:
     found = rules.all_rules()
     if as_json:
         listed = [rule.model_dump(mode="json", exclude_none=True, exclude={"fixtures"}) for rule in found]
-        click.echo(json.dumps(listed, indent=2))
+        print_result({"rules": listed})
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("id", "severity", "failure", "versions"):
@@ -124,4 +122,4 @@ def _list(as_json: bool) -> None:
     for rule in found:
         table.add_row(rule.id, rule.severity, rule.title, rule.versions)
     output.print(table)
-    output.print(f"{len(found)} rules. Add your own to {rules.user_folder()}, one per file.", soft_wrap=True)
+    output.print(f"{len(found)} rules. Add your own to {rules.user_folder()}, one per file.")

@@ -41,4 +41,4 @@ def support_bundle(path: Path | None, **host: object) -> None:
                 # Without the key, it cannot be looked for in the logs.
                 raise ZoracDeployError(f"the host's key cannot be read, and has to be taken out: {error}") from None
         bundle.write(path, facts, found, bundle.redactor(opened.connection, facts, secrets))
-    output.print(marked("{}: {} findings. Read it before you give it away.", path, len(found)), soft_wrap=True)
+    output.print(marked("{}: {} findings. Read it before you give it away.", path, len(found)))
