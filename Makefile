@@ -25,7 +25,7 @@ host: setup ## Run the tests on sandbox hosts
 	@scripts/test host
 
 molecule: setup ## Run the molecule scenarios on sandbox hosts
-	@scripts/test molecule
+	@scripts/test switch headless refusals formats faults
 
 test-vm: setup ## Test the driver in a virtual machine with Secure Boot, through reboots: half an hour
 	@scripts/test vm

@@ -49,8 +49,9 @@ _HEALTH = (
     "pcie.link.width.current",
     "pcie.link.width.max",
     "ecc.errors.uncorrected.volatile.total",
-    *(f"clocks_event_reasons.{name}" for name in _THROTTLES),
+    *(f"clocks_throttle_reasons.{name}" for name in _THROTTLES),
 )
+_REMAPPED = ("remapped_rows.pending", "remapped_rows.failure")
 
 
 def look() -> dict[str, Any]:
@@ -176,11 +177,17 @@ def _lock_holder(path: Path) -> dict[str, Any] | None:
 
 
 def _gpu_health() -> list[dict[str, str]]:
-    """The driver's report on the GPUs' health: temperature, link, errors, and throttling."""
-    shown = _output("nvidia-smi", f"--query-gpu={','.join(_HEALTH)}", "--format=csv,noheader,nounits")
-    rows = [dict(zip(_HEALTH, map(str.strip, line.split(",")), strict=False)) for line in shown.splitlines()]
-    remapped = _output("nvidia-smi", "--query-remapped-rows=gpu_uuid,remapped_rows.pending,remapped_rows.failure")
-    return [row for row in rows if len(row) == len(_HEALTH)] + ([{"remapped": remapped}] if remapped else [])
+    """What the driver says of the GPUs' health: temperature, link, errors, and what slows them down."""
+    rows = _csv("gpu", *_HEALTH)
+    remapped = {row["gpu_uuid"]: row for row in _csv("remapped-rows", "gpu_uuid", *_REMAPPED)}
+    return [{**row, **remapped.get(row["uuid"], {})} for row in rows]
+
+
+def _csv(kind: str, *fields: str) -> list[dict[str, str]]:
+    """What nvidia-smi answers to a query, a row for each GPU."""
+    shown = _output("nvidia-smi", f"--query-{kind}={','.join(fields)}", "--format=csv,noheader,nounits")
+    rows = [dict(zip(fields, map(str.strip, line.split(",")), strict=False)) for line in shown.splitlines()]
+    return [row for row in rows if len(row) == len(fields)]
 
 
 def _units() -> list[dict[str, str]]:

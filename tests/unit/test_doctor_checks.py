@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,7 @@ _HEALTHY = {
             "pcie.link.width.current": "16",
             "pcie.link.width.max": "16",
             "ecc.errors.uncorrected.volatile.total": "[N/A]",
-            "clocks_event_reasons.hw_thermal_slowdown": "Not Active",
+            "clocks_throttle_reasons.hw_thermal_slowdown": "Not Active",
         }
     ],
     "dkms": "nvidia/580.95.05, 6.1.0-40-amd64, x86_64: installed\n",
@@ -104,8 +105,10 @@ def test_a_healthy_host_has_nothing_wrong():
         ({**_DRIVER_OFF, "gpus/driver/installed": None, "dkms": ""}, "module_not_loaded", "zorac-deploy up tower"),
         ({"gpus/smi_error": "No devices were found"}, "no_devices_found", "grep NVRM"),
         ({"gpu_health/0/ecc.errors.uncorrected.volatile.total": "2"}, "ecc_xid", "--gpu-reset -i 0"),
+        ({"gpu_health/0/remapped_rows.failure": "Yes"}, "ecc_xid", "RMA"),
+        ({"gpu_health/0/remapped_rows.pending": "Yes"}, "ecc_xid", "--gpu-reset -i 0"),
         ({"gpu_health/0/pcie.link.width.current": "4"}, "pcie_link_narrow", "slot"),
-        ({"gpu_health/0/clocks_event_reasons.hw_thermal_slowdown": "Active"}, "gpu_throttled", "TEMPERATURE"),
+        ({"gpu_health/0/clocks_throttle_reasons.hw_thermal_slowdown": "Active"}, "gpu_throttled", "TEMPERATURE"),
         ({"kernel_log": "NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off"}, "gpu_off_bus_xid79", "cut its power"),
         ({"kernel_log": "NVRM: Xid (PCI:0000:01:00): 31, pid=7, MMU Fault"}, "xid_program", "Upgrade vLLM"),
         ({"listeners/0/unit": "nginx.service"}, "address_in_use", "systemctl stop nginx.service"),
@@ -188,3 +191,13 @@ def test_zoracs_settings_are_compared_with_what_the_host_serves(settings):
     tokens = {"MAX_INPUT_TOKENS": "32000", "MAX_OUTPUT_TOKENS": "4000"}
     assert settings(VLLM_API_KEY="right", VLLM_MODEL="mistral", **tokens) == ["context_overflow"]
     assert settings(VLLM_API_KEY="wrong", VLLM_BASE_URL="http://elsewhere:8000/v1") == []
+
+
+def test_what_a_real_h200_answers_is_understood():
+    facts = json.loads((Path(__file__).parent / "facts-h200.json").read_text())
+    assert host.diagnose(facts, _RULES, "tower") == []
+    facts["unit"] = {**_HEALTHY["unit"], "ActiveState": "failed"}
+    held, failed = host.diagnose(facts, _RULES, "tower")
+    assert (held.id, failed.id) == ("free_memory_lt_util", "unit_failed")
+    assert "python3 (process 519)" in held.evidence
+    assert "sudo kill 519" in held.fix

@@ -126,6 +126,25 @@ def gpu_health(facts: Facts, _name: str) -> Iterator[Trouble]:
                 f"sudo systemctl stop vllm nvidia-persistenced && sudo nvidia-smi --gpu-reset -i {number}",
                 "Do not switch ECC off.",
             )
+        if row.get("remapped_rows.failure") == "Yes":
+            yield Trouble(
+                "ecc_xid",
+                "fault",
+                f"GPU {number} could not replace a bad row of its memory. The card is worn out.",
+                "remapped_rows.failure: Yes",
+                "sudo systemctl disable --now vllm   # then have the card exchanged (RMA)",
+                "Do not restart in a loop. Do not switch ECC off.",
+            )
+        elif row.get("remapped_rows.pending") == "Yes":
+            yield Trouble(
+                "ecc_xid",
+                "warning",
+                f"GPU {number} replaces a bad row of its memory at the next reset.",
+                "remapped_rows.pending: Yes",
+                f"sudo systemctl stop vllm nvidia-persistenced && sudo nvidia-smi --gpu-reset -i {number}\n"
+                "sudo systemctl start vllm",
+                "It is not fatal: do not return the card.",
+            )
         width, most = row.get("pcie.link.width.current", ""), row.get("pcie.link.width.max", "")
         if width.isdecimal() and most.isdecimal() and int(width) * 2 < int(most):
             yield Trouble(
@@ -135,9 +154,8 @@ def gpu_health(facts: Facts, _name: str) -> Iterator[Trouble]:
                 f"PCIe link width {width}, most {most}",
                 "Reseat the card, or put it into a slot with more lanes.",
             )
-        slowed = [
-            key.partition(".")[2] for key, value in row.items() if key.startswith("clocks_event") and value == "Active"
-        ]
+        reasons = {key.partition(".")[2]: value for key, value in row.items() if key.startswith("clocks_throttle")}
+        slowed = [name for name, value in reasons.items() if value == "Active"]
         if slowed or (row.get("temperature.gpu", "").isdecimal() and int(row["temperature.gpu"]) >= _HOT_CELSIUS):
             yield Trouble(
                 "gpu_throttled",
