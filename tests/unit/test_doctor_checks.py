@@ -55,7 +55,7 @@ _HEALTHY = {
         "NRestarts": "0",
         "NeedDaemonReload": "no",
     },
-    "units": [],
+    "units": [{"Id": "vllm.service", "LoadState": "loaded"}],
     "about": {"host": "127.0.0.1", "port": 8000, "number": 3, "max_model_len": 32_768},
 }
 _OFF = {"unit/ActiveState": "failed", "endpoint/health": 0, "listeners": []}
@@ -195,7 +195,8 @@ def test_zoracs_settings_are_compared_with_what_the_host_serves(settings):
 
 def test_what_a_real_h200_answers_is_understood():
     facts = json.loads((Path(__file__).parent / "facts-h200.json").read_text())
-    assert host.diagnose(facts, _RULES, "tower") == []
+    assert [trouble.id for trouble in host.diagnose(facts, _RULES, "tower")] == ["no_engine"]
+    facts["units"] = _HEALTHY["units"]
     facts["unit"] = {**_HEALTHY["unit"], "ActiveState": "failed"}
     held, failed = host.diagnose(facts, _RULES, "tower")
     assert (held.id, failed.id) == ("free_memory_lt_util", "unit_failed")

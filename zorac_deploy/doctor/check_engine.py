@@ -96,6 +96,14 @@ def unit(facts: Facts, name: str) -> Iterator[Trouble]:
     found = part(facts, "unit")
     units = rows(facts, "units")
     pending = part(facts, "status").get("pending")
+    if facts.get("units") == [] and not pending:
+        yield Trouble(
+            "no_engine",
+            "warning",
+            "There is no engine on this host.",
+            "no unit of systemd runs vllm or llama-server",
+            f"zorac-deploy up {name}   # on your machine",
+        )
     if not found or pending:
         return
     own, deployed = found["Id"], bool(part(facts, "about").get("number"))
