@@ -210,7 +210,7 @@ def run() -> bool:
             course.answers()
             went_back = True
             _keep_logged(previous, back)
-        except Exception as failure:  # noqa: BLE001 - see above; there is nothing left to go back to
+        except Exception as failure:  # noqa: BLE001 - see above; no older generation is left
             service.stay_if_host_stops()
             record["back_failure"] = _reason(failure)
             _say(f"generation {previous.number} failed too: {record['back_failure']}")

@@ -121,7 +121,7 @@ def _verified(folder: Path) -> dict[str, Any]:
     paths = _files(folder)
     with ThreadPoolExecutor() as pool:
         digests = dict(zip((str(path.relative_to(folder)) for path in paths), pool.map(_sha256, paths), strict=True))
-    if not wanted:  # of an earlier version: the directory's name proves the whole, but names no damaged file
+    if not wanted:  # of an earlier version: the directory's name verifies all files, but not which one is damaged
         whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
         good = whole.startswith(_parts(folder)["digest"])
         return {"good": good, "files": len(digests), "damaged": [] if good else ["one or more files"], "missing": []}

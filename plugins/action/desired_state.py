@@ -23,7 +23,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
         if "document" not in described:
             return {**result, **described}
         done = self._low_level_execute_command(shlex.join(words), in_data=json.dumps(described["document"]).encode())
-        if done["rc"] != 0 and self._task.check_mode:  # before the first deployment there is no host program
+        if done["rc"] != 0 and self._task.check_mode:  # the host program is missing before the first deployment
             return {**result, "changed": True, "ansible_facts": {"desired_state_document": described["document"]}}
         told = actions.host_answer(done, str(arguments["host"]))
         if "answer" not in told:

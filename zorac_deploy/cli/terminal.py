@@ -39,7 +39,7 @@ class Terminal(Console):
 
     @property
     def size(self) -> ConsoleDimensions:
-        """The size of the terminal, or the width that was set; else there is none to keep to."""
+        """The size of the terminal, or the width that was set; otherwise unlimited."""
         size = super().size
         return size if self.is_terminal or self._has_width else size._replace(width=_ENDLESS)
 

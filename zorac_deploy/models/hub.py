@@ -15,7 +15,7 @@ def listing(hub: Hub, endpoint: str, pickle: bool, token: str | None = None) -> 
     """The current files of the model. The commit is resolved once, and all files are of that commit.
 
     Raises:
-        Refused: It cannot be reached, may not be read, or is not a model.
+        Refused: It cannot be reached or read, or is not a model.
     """
     token = token or get_token()
     with explained(str(hub)):

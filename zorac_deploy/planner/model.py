@@ -67,7 +67,7 @@ class Model:
         window: The window of a layer with sliding attention, in tokens.
         rotary_bytes: Bytes of the tables of rotary position embeddings.
         vision: Numbers in the vision encoder; 0 for a text model.
-        large_pictures: Whether it takes images of any size, and so is profiled with a very large one.
+        large_pictures: Whether it takes images of any size, and so is profiled with a large one.
     """
 
     name: str
