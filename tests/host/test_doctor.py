@@ -67,7 +67,7 @@ def doctor(run, handmade):
     def asked(*more):
         done = run("doctor", handmade.name, "--inventory", handmade.inventory, "--json", *more)
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)["findings"]
+        return json.loads(done.stdout)
 
     return asked
 

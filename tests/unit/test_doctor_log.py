@@ -120,15 +120,10 @@ def test_memory_stays_bounded_and_ten_megabytes_take_two_seconds(tmp_path):
 def test_the_command_prints_a_list_and_ends_with_0():
     done = CliRunner().invoke(cli, ["doctor", "--log", "-", "--json"], input=f"{_PORT}\n")
     assert done.exit_code == 0
-    (finding,) = json.loads(done.output)["findings"]
+    (finding,) = json.loads(done.output)
     assert set(finding) == {"id", "cause", "evidence", "fix", "not_to_advise", "second_signal", "confidence"}
     assert finding["evidence"] == _PORT
-    assert (
-        json.loads(CliRunner().invoke(cli, ["doctor", "--log", "-", "--json"], input="all is well\n").output)[
-            "findings"
-        ]
-        == []
-    )
+    assert json.loads(CliRunner().invoke(cli, ["doctor", "--log", "-", "--json"], input="all is well\n").output) == []
 
 
 def test_the_command_says_what_is_no_log():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ _ROWS = (
 @click.option("--bundle", metavar="FILE", help="Diagnose a support bundle.")
 @click.option("--rules", "list_rules", is_flag=True, help="List the rules, including your own.")
 @click.option("--fix", is_flag=True, help="Offer the safe cures, then check again.")
-@json_option("Print the findings as JSON.")
+@json_option("Print the findings as a JSON list.")
 def doctor(path: str | None, bundle: str | None, list_rules: bool, fix: bool, as_json: bool, **host: object) -> None:
     """Find what is wrong on HOST, and the command that cures it.
 
@@ -99,7 +100,7 @@ def _cure(connection: Connection, found: Sequence[Trouble]) -> bool:
 
 def _print(found: Sequence[dict[str, Any]], nothing: str, as_json: bool) -> None:
     if as_json:
-        print_result({"findings": found})
+        click.echo(json.dumps(found, indent=2))
     elif not found:
         output.print(nothing)
     for number, finding in enumerate(() if as_json else found, 1):
