@@ -230,7 +230,7 @@ def test_an_endless_answer_is_cut_off(endpoint_of, monkeypatch, path, body, fail
     monkeypatch.setattr(chat, "_ANSWER_LIMIT_BYTES", 2**20)
     began = time.monotonic()
     assert chat.smoke(hostile(endpoint_of, path, body, endless=True)).failed == failed
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def test_a_stream_without_text_times_out(endpoint_of, monkeypatch):

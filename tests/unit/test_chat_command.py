@@ -1,6 +1,7 @@
 """`zorac-deploy chat`: its input, and its output of a reply."""
 
 import threading
+import time
 import types
 
 import pytest
@@ -34,6 +35,16 @@ def model(monkeypatch):
     return fake
 
 
+def read_and_type(terminal, pipe, keys):
+    """Type `keys` once the prompt knows what was asked before, as it does when a person has read the reply."""
+    deadline = time.monotonic() + 20
+    while keys and time.monotonic() < deadline:
+        if terminal.app and len(terminal.app.current_buffer._working_lines) == 3:
+            pipe.send_text(keys)
+            return
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def typed(model, monkeypatch):
     """Converse with the input of a terminal, and return the model's requests."""
@@ -41,13 +52,13 @@ def typed(model, monkeypatch):
     def converse(keys):
         monkeypatch.setattr(chatting, "output", Terminal(force_terminal=True))
         monkeypatch.setattr(chatting.sys, "stdin", types.SimpleNamespace(isatty=lambda: True))
-        with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+        with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()) as terminal:
             first, _, later = (keys + "\x04").partition(PAUSE)
             pipe.send_text(first)
-            timer = threading.Timer(0.5 if PAUSE in keys else 0, pipe.send_text, [later])
-            timer.start()
+            person = threading.Thread(target=read_and_type, args=(terminal, pipe, later))
+            person.start()
             chatting._converse(None, 9)
-            timer.join()
+            person.join()
         return model.asked
 
     return converse

@@ -44,7 +44,7 @@ def notes(monkeypatch):
         with watch.watched():
             for step in steps:
                 watch.step(step)
-            enough.wait(1 if wanted else 0.2)
+            enough.wait(20 if wanted else 0.2)
         count = len(seen)
         time.sleep(0.1)
         assert len(seen) == count  # nothing is told any more
