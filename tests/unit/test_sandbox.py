@@ -1,10 +1,14 @@
 """zorac_deploy/sandbox: what can be tested without a host."""
 
+import json
+import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
+from zorac_deploy.sandbox import host, paths
 from zorac_deploy.sandbox.host import Sandbox
 
 
@@ -20,3 +24,19 @@ def test_another_process_with_the_supervisors_pid_is_no_running_host(words, runn
         assert sandbox(process.pid).running is running
         process.kill()
     assert not sandbox(process.pid).running
+
+
+def test_a_supervisor_that_ended_and_was_not_waited_for_does_not_run():
+    process = subprocess.Popen([sys.executable, "-c", "", "--machine=h-test"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not sandbox(process.pid).running
+    process.wait()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"name": "cut"}', "null"])
+def test_a_record_that_was_cut_off_hides_no_other_host(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(paths, "hosts", lambda: tmp_path)
+    for name, record in {"cut": text, "h-test": json.dumps(asdict(sandbox(1)))}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sandbox.json").write_text(record)
+    assert host.listed() == [sandbox(1)]

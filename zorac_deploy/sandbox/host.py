@@ -23,6 +23,7 @@ USER = "admin"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}")
 _BOOT_LIMIT_SECONDS = 60
 _STOP_LIMIT_SECONDS = 20
+_EXEC_LIMIT_SECONDS = 0.5
 _BOOTED = "systemctl is-system-running --wait | grep --quiet --extended-regexp 'running|degraded'"
 # uv's cache on a host: bound to this machine's cache, so that a new host downloads nothing again.
 _UV_CACHE_ON_HOST = "/srv/uv-cache"
@@ -72,11 +73,16 @@ class Sandbox:
     @property
     def running(self) -> bool:
         """Whether the host's supervisor runs, and its pid is not another process's."""
-        try:
-            words = Path(f"/proc/{self.supervisor_pid}/cmdline").read_text(encoding="utf-8").split("\0")
-        except OSError:
-            return False
-        return f"--machine={self.name}" in words
+        deadline = time.monotonic() + _EXEC_LIMIT_SECONDS
+        while True:
+            try:
+                words = Path(f"/proc/{self.supervisor_pid}/cmdline").read_text(errors="replace").split("\0")
+            except OSError:
+                return False
+            # A process that was just started has no words yet, and one that ended and was not waited for has none.
+            if any(words) or time.monotonic() > deadline:
+                return f"--machine={self.name}" in words
+            time.sleep(0.01)
 
     def summary(self) -> dict[str, object]:
         """The object that `sandbox list --json` prints."""
@@ -84,8 +90,12 @@ class Sandbox:
 
 
 def listed() -> list[Sandbox]:
-    """All sandbox hosts, by name."""
-    return [Sandbox(**json.loads(record.read_text())) for record in sorted(paths.hosts().glob("*/sandbox.json"))]
+    """All sandbox hosts, by name. One whose record was cut off does not count: `up` and `down` remove what is there."""
+    found = []
+    for record in sorted(paths.hosts().glob("*/sandbox.json")):
+        with contextlib.suppress(ValueError, TypeError):
+            found.append(Sandbox(**json.loads(record.read_text())))
+    return found
 
 
 def find(name: str) -> Sandbox:
