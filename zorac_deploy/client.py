@@ -90,7 +90,7 @@ def write(fitting: Mapping[str, str], always: bool = False) -> str:
         return "Zorac is not used on this machine: nothing written"
     try:
         held = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ZoracDeployError(f"{file} is not JSON: {error}. Repair or remove it, then re-run the command.") from None
     if not isinstance(held, dict):
         raise ZoracDeployError(f"{file} is not a JSON object. Repair or remove it, then re-run the command.")

@@ -291,8 +291,8 @@ def _digests(paths: list[Path]) -> list[str]:
 
 def _remembered_digests(paths: list[Path]) -> list[str]:
     try:
-        known = json.loads(_CACHE.read_text())
-    except (OSError, ValueError):
+        known = dict(json.loads(_CACHE.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError):
         known = {}
     keys = [f"{path.resolve()}:{(stat := path.stat()).st_size}:{stat.st_mtime_ns}:{stat.st_ino}" for path in paths]
     unknown = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]

@@ -38,6 +38,15 @@ def test_input_and_output_fit_into_every_context():
         assert fits.max_input_tokens + fits.max_output_tokens <= context
 
 
+@pytest.mark.parametrize(
+    "spoil", [lambda f: f.mkdir(), lambda f: f.write_text("[" * 100_000), lambda f: f.write_text("[]")]
+)
+def test_settings_that_cannot_be_read_are_named_with_the_cure(file, spoil):
+    spoil(file)
+    with pytest.raises(ZoracDeployError, match="Repair or remove it"):
+        client.write(FITTING)
+
+
 def test_the_settings_are_where_zorac_looks_for_them(tmp_path, monkeypatch):
     for name in ("ZORAC_DIR", "ZORAC_CONFIG_FILE"):
         monkeypatch.delenv(name, raising=False)

@@ -28,5 +28,5 @@ def _path() -> Path:
 def _read() -> dict[str, str]:
     try:
         return dict(json.loads(_path().read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
