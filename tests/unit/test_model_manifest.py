@@ -28,6 +28,13 @@ def test_the_digest_depends_only_on_content_and_names(model_folder, tmp_path):
     assert model_manifest.manifest(moved)["digest"] != before
 
 
+@pytest.mark.parametrize("text", ["[1]", "7", "[" * 100_000, "null"])
+def test_a_damaged_cache_of_digests_is_ignored(model_folder, tmp_path, monkeypatch, text):
+    monkeypatch.setattr(model_manifest, "_CACHE", tmp_path / "cache.json")
+    (tmp_path / "cache.json").write_text(text)
+    assert model_manifest.manifest(model_folder, remember=True) == model_manifest.manifest(model_folder)
+
+
 def test_cached_digests_detect_a_change(model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(model_manifest, "_CACHE", tmp_path / "cache.json")
     first = model_manifest.manifest(model_folder, remember=True)
