@@ -222,7 +222,7 @@ def run() -> bool:
         _try(lambda: foreign.restore(target.unit))
     _try(key.undo)  # the rollback may not have reached it
     if target and record["failure"] and course.cursor:  # now, for it takes seconds
-        _try(lambda: record.update(_diagnosed(target)))
+        _try(lambda: record.update(_diagnosed(target, record["failure"])))
     if target:
         same = went_back and previous is not None and previous.number == target.number
         _end(record, target, "proved" if same else "failed", course)
@@ -368,9 +368,9 @@ def _keep_journal(target: Generation, course: _Course) -> list[str]:
     return service.decisive(text)
 
 
-def _diagnosed(target: Generation) -> dict[str, Any]:
-    """The likely causes of a failed start, by its journal, and the best of them as the lines that matter."""
-    found = diagnosis.of_journal(target.journal.read_text(errors="replace"))
+def _diagnosed(target: Generation, failure: str) -> dict[str, Any]:
+    """The likely causes of a failed start, by its journal and the failure, and the best as the lines that matter."""
+    found = diagnosis.of_journal(f"{target.journal.read_text(errors='replace')}\n{failure}")
     told = {"diagnosis": [finding.summary() for finding in found[:_TOLD]]}
     return {**told, "lines": lines} if (lines := diagnosis.brief(found)) else told
 

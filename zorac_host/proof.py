@@ -13,6 +13,7 @@ from zorac_host import routes, store
 from zorac_host.service import Failure
 
 _ANSWER_LIMIT_BYTES = 16 * 2**20
+_MESSAGE_LIMIT_BYTES, _MESSAGE_LIMIT = 64 * 2**10, 300
 
 # The metrics of vLLM and llama.cpp for requests in progress, and for tokens generated and read.
 _METRICS = (
@@ -176,8 +177,8 @@ def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
 class _Status(Failure):
     """The engine answered with an unexpected status, `found`."""
 
-    def __init__(self, path: str, found: int, expected: int) -> None:
-        super().__init__(f"{path} answered {found}, expected {expected}")
+    def __init__(self, path: str, found: int, expected: int, message: str = "") -> None:
+        super().__init__(f"{path} answered {found}, expected {expected}{f': {message}' if message else ''}")
         self.found = found
 
 
@@ -219,7 +220,7 @@ def _request(about: Mapping[str, Any], path: str, key: str | None, body: object 
 
 def _lines(request: urllib.request.Request, deadline: float, status: int = 200) -> Iterator[str]:
     """The lines of the answer as they arrive."""
-    path = request.selector
+    path, message = request.selector, ""
     try:
         with _OPENER.open(request, timeout=max(1.0, deadline - time.monotonic())) as answer:
             found, rest, size = answer.status, b"", 0
@@ -234,7 +235,7 @@ def _lines(request: urllib.request.Request, deadline: float, status: int = 200) 
                     yield line.decode("utf-8", "replace").rstrip("\r")
             yield rest.decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
-        found = error.code
+        found, message = error.code, _message(error)
     except TimeoutError:
         raise Failure(f"{path} did not finish its answer in time") from None
     except (OSError, http.client.HTTPException) as error:
@@ -245,7 +246,17 @@ def _lines(request: urllib.request.Request, deadline: float, status: int = 200) 
     if (found, status) == (401, 200) and request.has_header("Authorization"):
         raise KeyRefused(path)
     if found != status:
-        raise _Status(path, found, status)
+        raise _Status(path, found, status, message)
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    """The message in the body of an error, if the engine sent one."""
+    try:
+        body = json.loads(error.read(_MESSAGE_LIMIT_BYTES))
+        found = body.get("error") or body
+        return " ".join(str(found["message"]).split())[:_MESSAGE_LIMIT]
+    except (OSError, http.client.HTTPException, ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        return ""
 
 
 def _json(text: str, of: str) -> dict[str, Any]:

@@ -133,6 +133,13 @@ _CHAT = "/v1/chat/completions"
         ("/health", 500, [""], "/health answered 500, expected 200"),
         ("/v1/models", 200, ['{"data": [{"id": "m"}]}'], "/v1/models answered 200, expected 401"),
         (_CHAT, 404, ["{}"], "completions answered 404, expected 200"),
+        (
+            _CHAT,
+            400,
+            ['{"error": {"message": "no\\n template"}}'],
+            "answered 400, expected 200: no template",
+        ),
+        (_CHAT, 500, ["<html>"], "completions answered 500, expected 200$"),
         (_CHAT, 200, streamed(""), "the reply is '', which is not text"),
         (_CHAT, 200, streamed("!!", "!!!"), "the reply is '!!!!!', which is not text"),
         (_CHAT, 200, ['data: {"error": {"message": "out of memory"}}\n\n', "data: [DONE]\n\n"], "out of memory"),
