@@ -372,7 +372,8 @@ def _diagnosed(target: Generation, failure: str) -> dict[str, Any]:
     """The likely causes of a failed start, by its journal and the failure, and the best as the lines that matter."""
     found = diagnosis.of_journal(f"{target.journal.read_text(errors='replace')}\n{failure}")
     told = {"diagnosis": [finding.summary() for finding in found[:_TOLD]]}
-    return {**told, "lines": lines} if (lines := diagnosis.brief(found)) else told
+    lines = [line for line in diagnosis.brief(found) if line != failure]
+    return {**told, "lines": lines} if lines else told
 
 
 def _journal(target: Generation, course: _Course) -> str:

@@ -254,7 +254,7 @@ def _message(error: urllib.error.HTTPError) -> str:
     try:
         body = json.loads(error.read(_MESSAGE_LIMIT_BYTES))
         found = body.get("error") or body
-        return " ".join(str(found["message"]).split())[:_MESSAGE_LIMIT]
+        return " ".join(str(found["message"]).split())[:_MESSAGE_LIMIT].rstrip(".")
     except (OSError, http.client.HTTPException, ValueError, RecursionError, AttributeError, KeyError, TypeError):
         return ""
 
