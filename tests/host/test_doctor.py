@@ -3,7 +3,6 @@
 import json
 import shlex
 import subprocess
-import time
 
 import pytest
 
@@ -44,6 +43,7 @@ dpkg-deb --build /root/half /root/half.deb > /dev/null
 systemctl daemon-reload
 systemctl enable --now --quiet vllm.service
 """
+_READY = "timeout 30 sh -c 'until ss --no-header -ltn sport = :8123 | grep -q 8123; do sleep 0.2; done'"
 _SQUATTER = "systemd-run --quiet --unit=squatter python3 -m http.server --bind 127.0.0.1 8123"
 _HOLD = "import fcntl, time; f=open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(50)"
 _FILL = "mount -t tmpfs -o {0} small /boot"
@@ -52,7 +52,7 @@ _FILL = "mount -t tmpfs -o {0} small /boot"
 @pytest.fixture(scope="module")
 def handmade():
     made = host.up("test-doctor", network="isolated")
-    _root(made, _ENGINE)
+    _root(made, f"{_ENGINE}\n{_READY}")
     yield made
     host.down("test-doctor")
 
@@ -98,8 +98,7 @@ def test_a_break_is_named_and_what_is_printed_cures_it(doctor, handmade, broken,
     _root(handmade, broken)
     found = doctor()
     assert found[0]["id"] == name, found
-    _root(handmade, "\n".join(found[0]["fix"].splitlines()))
-    time.sleep(1)
+    _root(handmade, "\n".join([*found[0]["fix"].splitlines(), _READY]))
     assert doctor() == []
 
 
@@ -122,7 +121,7 @@ def test_a_break_that_a_person_has_to_mend_is_named(doctor, handmade, broken, me
     try:
         assert doctor()[0]["id"] == name
     finally:
-        _root(handmade, f"{mended}; systemctl reset-failed vllm; systemctl start vllm; sleep 1")
+        _root(handmade, f"{mended}; systemctl reset-failed vllm; systemctl start vllm; {_READY}")
     assert doctor() == []
 
 
