@@ -59,5 +59,5 @@ def test_down_leaves_nothing_behind():
 
 @pytest.mark.parametrize("name", ["", "../evil", "UPPER", "a b", "-x", "x" * 60])
 def test_an_invalid_host_name_is_refused(name):
-    with pytest.raises(SandboxError, match="is no name for a host"):
+    with pytest.raises(SandboxError, match="is not a valid host name"):
         host.up(name)

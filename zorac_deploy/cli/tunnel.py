@@ -32,8 +32,8 @@ def tunnel(port: int | None, **host: object) -> None:
                 output.print(f"{opened.name} is this machine and needs no tunnel: {found.url}/v1")
                 return
             url = f"http://localhost:{here}/v1"
-            output.print(f"{url} forwards to {found.model} on {opened.name}. Ctrl-C closes the tunnel.")
             try:
+                output.print(f"{url} forwards to {found.model} on {opened.name}. Ctrl-C closes the tunnel.")
                 while opened.connection.connected():
                     time.sleep(_LOOK_SECONDS)
             except KeyboardInterrupt:
