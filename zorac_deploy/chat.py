@@ -14,7 +14,7 @@ from zorac_deploy.errors import EndpointFailed
 from zorac_host import routes
 
 _LIMIT_SECONDS = 300.0
-_SMOKE_TOKENS = 64
+_SMOKE_TOKENS = 32
 _ANSWER_LIMIT_BYTES = 4 * 2**20
 # An event of the stream carries at least one token, in a few hundred bytes as a rule.
 _EVENT_LIMIT_BYTES = 8 * 2**10

@@ -30,6 +30,11 @@ class Look:
         return self.other + self.drift
 
     @property
+    def intact(self) -> bool:
+        """Whether the host was compared with its document, and nothing differs on it."""
+        return self.verified is not None and not self.verified.unusable and not self.verified.differences
+
+    @property
     def converged(self) -> bool:
         """Whether nothing has to change."""
         return not self.reasons
@@ -38,7 +43,7 @@ class Look:
 def look(
     connection: Connection, asked: Inputs, whole: bool = False, deep: bool = False, downgrade: bool = False
 ) -> Look:
-    """Ask the host, in one call, to compare itself with `asked` and to send a request to its engine.
+    """Ask the host, in one call, to compare itself with `asked` and, if those are its inputs, to ask its engine.
 
     Args:
         connection: The host.
@@ -51,8 +56,9 @@ def look(
         HostProgramUnusable: A newer version deployed the host.
     """
     options = [name for name, wanted in (("--document", whole), ("--deep", deep)) if wanted]
+    options += ["--inputs", asked.digest] if asked.digest else []
     try:
-        verified = host_program.ask(connection, Verified, "verify", "--reply", *options)
+        verified = host_program.ask(connection, Verified, "verify", "--status", *options)
     except NotDeployed:
         return Look(None, ("nothing is deployed yet",))
     except HostProgramUnusable as fault:

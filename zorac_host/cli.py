@@ -129,7 +129,8 @@ def _parser() -> argparse.ArgumentParser:
 
     word = words.add_parser("verify", help="compare the host with its recorded desired state")
     word.add_argument("--deep", action="store_true", help="also compare every byte of the engine and the model")
-    word.add_argument("--reply", action="store_true", help="also request a real reply, and print the status")
+    word.add_argument("--status", action="store_true", help="also print the status")
+    word.add_argument("--inputs", default="", help="if they are the recorded ones, also request a real reply")
     word.add_argument("--document", action="store_true", help="also print the desired state")
     word.set_defaults(do=_verify)
 
@@ -137,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     word.add_argument("--check", action="store_true", help="only report what would be restored")
     word.add_argument("--deep", action="store_true", help="also compare every byte of the engine and the model")
     word.add_argument("--begin", action="store_true", help="announce more changes, which are recorded at the end")
+    word.add_argument("--intact", action="store_true", help="do not compare: a moment ago, nothing differed")
     word.set_defaults(do=_restore)
 
     word = words.add_parser("apply", help="record the document on standard input as the desired state")
@@ -254,8 +256,8 @@ def _watch(given: argparse.Namespace) -> None:
 def _verify(given: argparse.Namespace) -> None:
     from zorac_host import status, verify
 
-    told = verify.look(given.deep, given.reply, given.document)
-    print(json.dumps(told | ({"status": status.read()} if given.reply else {})))
+    told = verify.look(given.deep, given.inputs, given.document)
+    print(json.dumps(told | ({"status": status.read()} if given.status else {})))
 
 
 def _restore(given: argparse.Namespace) -> None:
@@ -263,7 +265,7 @@ def _restore(given: argparse.Namespace) -> None:
 
     if not given.check:
         activation.wait()
-    print(json.dumps(restore.restore(given.check, given.begin, given.deep)))
+    print(json.dumps(restore.restore(given.check, given.begin, given.deep, given.intact)))
 
 
 def _apply(given: argparse.Namespace) -> None:

@@ -71,7 +71,7 @@ def look() -> dict[str, Any]:
         "kernel_log": _kernel_log,
         "listeners": lambda: _listeners(about),
         "endpoint": lambda: _endpoint(about),
-        "verification": lambda: verify.look(deep=False, reply=False),
+        "verification": lambda: verify.look(deep=False),
         "status": status.read,
     }
     with ThreadPoolExecutor(len(probes)) as pool:

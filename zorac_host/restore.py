@@ -20,13 +20,14 @@ SET_ASIDE = store.STATE / "set-aside"
 _Step: TypeAlias = tuple[str, Callable[[], object]]
 
 
-def restore(check: bool, begin: bool = False, deep: bool = False) -> dict[str, Any]:
+def restore(check: bool, begin: bool = False, deep: bool = False, intact: bool = False) -> dict[str, Any]:
     """Restore what is possible, and return what was restored.
 
     Args:
         check: Only say what would be restored.
         begin: More changes will follow in any case: until they are recorded, the document is not valid.
         deep: Also read every byte of engine and model.
+        intact: The caller compared the host a moment ago, and nothing differed: do not compare again.
 
     Returns:
         ``restored``, a line for each thing; ``differences``, left for the roles; ``trees``, the directories with
@@ -39,7 +40,7 @@ def restore(check: bool, begin: bool = False, deep: bool = False) -> dict[str, A
     if begin and not check:
         document["inputs"] = ""
         verify.note(document)
-    found = verify.differences(document["parts"], deep)
+    found = [] if intact else verify.differences(document["parts"], deep)
     by_part = {(part["kind"], kinds.named(part)): part for part in document["parts"]}
     steps = [(each, step) for each in found for step in _steps(by_part.get((each.kind, each.part), {}), each)]
     restored = [what for _, (what, _) in steps]

@@ -22,6 +22,7 @@ from zorac_host import store
 # Path relative to the directory -> kind, mode, user id, group id, size, time of change in ns, link's target.
 Entries: TypeAlias = dict[str, list[Any]]
 _ASPECTS = ("type", "mode", "owner", "group", "size", "time of change", "target")
+_DESCRIBED = ("record_sha256", "fingerprint", "files", "bytes")
 _WHEELS = "lib/python3*/site-packages/*.dist-info/RECORD"
 
 
@@ -73,7 +74,9 @@ def fingerprint(found: Mapping[str, list[Any]]) -> str:
     return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def describe(folder: Path, record: Path, create: bool, renewed: bool = False) -> dict[str, Any]:
+def describe(
+    folder: Path, record: Path, create: bool, renewed: bool = False, before: Mapping[str, Any] = {}
+) -> dict[str, Any]:
     """The part for `folder` in a desired state: its record's digest and derived values.
 
     An existing record stays unless the directory was reinstalled: differences from it are differences.
@@ -83,6 +86,7 @@ def describe(folder: Path, record: Path, create: bool, renewed: bool = False) ->
         record: The file with the record.
         create: Whether a missing record may be created.
         renewed: Whether the directory was reinstalled, so that its record is rebuilt.
+        before: The same part of the previous document; empty for none. It saves reading an unchanged record.
 
     Returns:
         None if there is no record.
@@ -92,10 +96,13 @@ def describe(folder: Path, record: Path, create: bool, renewed: bool = False) ->
             return {}
         _write_record(folder, record)
     packed = record.read_bytes()
+    digest = hashlib.sha256(packed).hexdigest()
+    if before.get("record_sha256") == digest:
+        return {name: before[name] for name in _DESCRIBED}
     recorded = _unpacked(packed)["entries"]
     regular = [entry for entry in recorded.values() if entry[0] == "f"]
     return {
-        "record_sha256": hashlib.sha256(packed).hexdigest(),
+        "record_sha256": digest,
         "fingerprint": fingerprint(recorded),
         "files": len(regular),
         "bytes": sum(entry[4] for entry in regular),

@@ -75,7 +75,11 @@ def apply(document: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
         document: The document. It names the records of directories with many files, which are read or created here.
         check: Only return the differences.
     """
-    parts = [_described(part, create=not check) for part in document["parts"]]
+    try:
+        before = {part["record"]: part for part in read()["parts"] if part["kind"] == "tree"}
+    except Unusable:
+        before = {}
+    parts = [_described(part, not check, before.get(part.get("record"), {})) for part in document["parts"]]
     found = differences(parts, deep=False)
     if not check:
         inputs = "" if found else document.get("inputs", "")
@@ -84,7 +88,7 @@ def apply(document: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
     return {"differences": [each.summary() for each in found]}
 
 
-def _described(part: Mapping[str, Any], create: bool) -> dict[str, Any]:
+def _described(part: Mapping[str, Any], create: bool, before: Mapping[str, Any]) -> dict[str, Any]:
     if part["kind"] == "file" and not part.get("sha256"):
         path = Path(part["path"])
         return {**part, **({"sha256": tree.sha256(path)} if path.is_file() else {})}
@@ -92,7 +96,7 @@ def _described(part: Mapping[str, Any], create: bool) -> dict[str, Any]:
         return dict(part)
     plain = {name: value for name, value in part.items() if name != "renewed"}
     renewed = bool(part.get("renewed")) and create
-    return {**plain, **tree.describe(Path(part["path"]), Path(part["record"]), create, renewed)}
+    return {**plain, **tree.describe(Path(part["path"]), Path(part["record"]), create, renewed, before)}
 
 
 def note(document: Mapping[str, Any], **what: object) -> None:
@@ -119,17 +123,19 @@ def differences(parts: list[dict[str, Any]], deep: bool) -> list[Difference]:
     return sorted(found, key=lambda difference: order.get(difference.part, len(order)))
 
 
-def look(deep: bool, reply: bool, whole: bool = False) -> dict[str, Any]:
+def look(deep: bool, inputs: str = "", whole: bool = False) -> dict[str, Any]:
     """Compare this host with its document.
 
     Args:
         deep: Also read every byte of engine and model.
-        reply: Also send a request to the engine.
+        inputs: If the document was applied with these inputs, also send a request to the engine. With others, the
+            engine will be restarted anyway.
         whole: Include the document in the answer.
 
     Returns:
         ``inputs``, the digest of what was applied, empty for none; ``unusable``, why there is nothing to compare with;
-        ``pending``, the activation in progress; ``differences``; ``reply`` with its ``failure`` and ``seconds``.
+        ``pending``, the activation in progress; ``differences``; ``reply``, if one was requested, with its ``failure``
+        and ``seconds``.
     """
     answer: dict[str, Any] = {"inputs": "", "unusable": "", "pending": store.pending() or None, "differences": []}
     try:
@@ -141,7 +147,7 @@ def look(deep: bool, reply: bool, whole: bool = False) -> dict[str, Any]:
         answer["document"] = document
     # the request runs while files are compared
     with ThreadPoolExecutor(1) as beside:
-        replied = beside.submit(_reply) if reply else None
+        replied = beside.submit(_reply) if inputs and inputs == document.get("inputs") else None
         with lock.held(shared=True):
             found = differences(document["parts"], deep) + outdated(document)
         answer["differences"] = [each.summary() for each in found]

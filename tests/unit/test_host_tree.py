@@ -93,6 +93,12 @@ def test_an_existing_record_is_not_changed(folder, part):
     assert again["fingerprint"] == part["fingerprint"]
 
 
+def test_an_unchanged_record_is_described_as_before(folder, part):
+    record = tree.Path(part["record"])
+    assert tree.describe(folder, record, create=True, before=part | {"files": -1})["files"] == -1
+    assert tree.describe(folder, record, create=True, before=part | {"record_sha256": "0" * 64})["files"] > 0
+
+
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b garbage"])
 def test_a_damaged_record_is_a_difference(folder, part, content):
     write(folder / SERVER)

@@ -208,7 +208,12 @@ def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: b
         progress.say("changed", line)
     if now.converged and not full:
         return replace(unchanged(opened, now, time.monotonic() - began, restored), look=seen)
-    result = deploy(opened, progress, "up", facts, {"desired_state_inputs": wanted.digest, "desired_state_deep": deep})
+    given = {
+        "desired_state_inputs": wanted.digest,
+        "desired_state_deep": deep,
+        "desired_state_intact": now.intact and not full,
+    }
+    result = deploy(opened, progress, "up", facts, given)
     result = replace(result, changed=restored + result.changed, seconds=time.monotonic() - began)
     return replace(proved(opened, progress, result), look=seen)
 
