@@ -1,6 +1,7 @@
 """One deployment with a real engine, as a user handles it: interrupt it, continue, use it, remove it."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -123,6 +124,7 @@ def test_a_deployment_from_up_to_down(run, inside, served, inventory, snapshot_f
     assert "nothing would change" in plan.stdout
 
     _used(run, inside, served, inventory, tmp_path)
+    _diagnosed(run, inside, served, inventory, tmp_path)
 
     down = run("down", "--yes", "--purge", "--inventory", inventory)
     assert down.returncode == 0, down.stderr
@@ -164,6 +166,34 @@ def _tunnelled(inventory, tmp_path, key):
             assert json.load(answer)["data"]
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+
+
+def _diagnosed(run, inside, served, inventory, tmp_path):
+    """The doctor names what is wrong with a real deployment, and the command that it prints cures it."""
+    environment = os.environ | {"ZORAC_DIR": str(tmp_path / "zorac")}
+
+    def doctor():
+        done = run("doctor", "--json", "--inventory", inventory, env=environment)
+        return {finding["id"]: finding["fix"] for finding in json.loads(done.stdout)}
+
+    def cured(command):
+        subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, check=True)
+        return doctor() == {}
+
+    run("client-config", "--write", "--inventory", inventory, env=environment)
+    assert doctor() == {}
+
+    settings = tmp_path / "zorac/config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"VLLM_API_KEY": "another"}))
+    findings = doctor()
+    assert list(findings) == ["api_key_401"]
+    assert cured(findings["api_key_401"])
+
+    inside(served, "sudo sh -c 'rm -r /opt/zorac-deploy/engines/*/lib/python3*/site-packages/vllm/entrypoints'")
+    inside(served, "sudo sh -c 'truncate --size=-1 /var/lib/zorac-deploy/models/*/model.safetensors'")
+    findings = doctor()
+    assert set(findings) == {"engine_damaged", "model_damaged"}
+    assert cured(findings["engine_damaged"])
 
 
 def _used(run, inside, served, inventory, tmp_path):
