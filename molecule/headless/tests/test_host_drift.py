@@ -1,4 +1,4 @@
-"""Drift of the driver, the desktop and the GPUs is reported and restored, and `up --full` changes nothing more."""
+"""Drift of the driver, the desktop and the GPUs is reported and restored; after the tests of the host as deployed."""
 
 import os
 import re
