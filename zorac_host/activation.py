@@ -26,12 +26,12 @@ _ATTEMPTS = 3
 _TICK_SECONDS = 0.2
 _GONE_SECONDS = 10.0
 _SPACE_BYTES = 64 * 2**20
-_TOLD = 3
+_MOST_FINDINGS = 3
 _WEIGHTS = ("*.safetensors", "*.gguf")
 
 
 @dataclass
-class _Course:
+class _Progress:
     """The progress of an activation.
 
     Attributes:
@@ -68,22 +68,22 @@ def activate(number: int, by: str, key: Path | None, restart: bool, check: bool)
     """
     wait()
     target = store.generation(number)
-    there = target is not None and service.settled(target)
+    serving = target is not None and service.settled(target)
     # An activation without a waiting caller may have changed it already.
     key = None if key and _in_force(_bytes(key)) else key
-    if target and there and not key and not restart and _answers(target):
+    if target and serving and not key and not restart and _answers(target):
         return {"changed": False, "generation": number, **store.outcome(number)}
     if check:
         return {"changed": True, "generation": number}
     # An engine that runs without an answer is restarted: it hangs, or its API key was changed by hand.
-    wanted = _bytes(key) if key else b""
-    begin(number, by, restart=there, key=key)
+    new_key = _bytes(key) if key else b""
+    begin(number, by, restart=serving, key=key)
     wait()
-    found: dict[str, Any] = {"reason": "cannot write the outcome", "lines": [], "previous": None, "back_failure": ""}
+    defaults: dict[str, Any] = {"reason": "cannot write the outcome", "lines": [], "previous": None, "back_failure": ""}
     # After a failure with a new key, the same generation serves again with the old key.
-    proved = target is not None and service.settled(target) and (not key or _in_force(wanted))
+    proved = target is not None and service.settled(target) and (not key or _in_force(new_key))
     state = "proved" if proved else "failed"
-    return {"changed": True, "generation": number, **found, **store.outcome(number), "state": state}
+    return {"changed": True, "generation": number, **defaults, **store.outcome(number), "state": state}
 
 
 def _bytes(key: Path) -> bytes:
@@ -100,7 +100,7 @@ def _in_force(key: bytes) -> bool:
 def _answers(target: Generation) -> bool:
     """Whether the running engine gives a token."""
     try:
-        proof.one_token(target.about, 30)
+        proof.one_token(target.manifest, 30)
     except Failure:
         return False
     return True
@@ -121,18 +121,18 @@ def begin(number: int, by: str, restart: bool = False, key: Path | None = None) 
     """
     target = store.generation(number)
     if target is None:
-        there = ", ".join(str(each.number) for each in store.generations()) or "none"
-        raise Refusal(f"generation {number} does not exist. Choose one of: {there}.", "generation-unknown")
-    if "unit" in target.about:  # a description without it fails in the transaction, and is rolled back
+        numbers = ", ".join(str(generation.number) for generation in store.generations()) or "none"
+        raise Refusal(f"generation {number} does not exist. Choose one of: {numbers}.", "generation-unknown")
+    if "unit" in target.manifest:  # a description without it fails in the transaction, and is rolled back
         foreign.require_none(target.unit)
     with lock.held():
         other = store.pending()
         if other:
             raise Busy(f"generation {other['target']} is being activated, for {other['by']}")
-        now = store.current()
-        proved = now is not None and store.outcome(now.number).get("state") == "proved"
+        current = store.current()
+        proved = current is not None and store.outcome(current.number).get("state") == "proved"
         # With a new key, a generation's rollback is the same generation with the old key.
-        previous = now if now and proved and (key or now.number != number) else store.last_good(number)
+        previous = current if current and proved and (key or current.number != number) else store.last_good(number)
         store.KeyChange().forget()
         if key:
             store.KeyChange().take(key)
@@ -159,11 +159,11 @@ def wait() -> None:
     Raises:
         Failure: It cannot be started.
     """
-    seen = time.monotonic()
+    last_active = time.monotonic()
     while store.pending():
         if service.shown(UNIT).get("ActiveState") == "activating":
-            seen = time.monotonic()
-        elif time.monotonic() - seen > _GONE_SECONDS:
+            last_active = time.monotonic()
+        elif time.monotonic() - last_active > _GONE_SECONDS:
             raise Failure(f"the activation does not continue. See: journalctl --unit {UNIT}")
         else:
             service.systemctl("reset-failed", UNIT)  # otherwise systemd refuses a unit that ended too often
@@ -178,7 +178,7 @@ def run() -> bool:
         return True
     target = store.generation(record["target"])
     previous = store.generation(record["previous"]) if record["previous"] else None
-    course, back, key = _Course(), _Course(), store.KeyChange()
+    progress, rollback, key = _Progress(), _Progress(), store.KeyChange()
     if target and not record["failure"]:
         record["attempts"] += 1
         try:
@@ -186,18 +186,18 @@ def run() -> bool:
                 raise Failure(f"the host or the activation was killed {_ATTEMPTS} times during the start")
             if not record["restart"]:  # one that ran is recorded already, and a rollback needs the same
                 _require_space()
-            service.require_free_port(target.about, store.units())
+            service.require_free_port(target.manifest, store.units())
             store.set_pending(record)
-            _bring_up(target, previous, course, restart=record["restart"], back=False)
-            _judge(target, course, record)
+            _bring_up(target, previous, progress, restart=record["restart"], back=False)
+            _judge(target, progress, record)
         except Exception as failure:  # noqa: BLE001 - whatever it is, an engine that served before serves again
             service.stay_if_host_stops()
             record["failure"] = _reason(failure)
-            _try(lambda: record.update(lines=_keep_journal(target, course)))
-            if course.cursor:
-                _try(lambda: record.update(engine=_logged(target, course)))
+            _try(lambda: record.update(lines=_keep_journal(target, progress)))
+            if progress.cursor:
+                _try(lambda: record.update(engine=_logged(target, progress)))
         else:
-            return _end(record, target, "proved", course)
+            return _end(record, target, "proved", progress)
     _say(f"generation {record['target']} failed: {record['failure']}")
     _try(lambda: store.set_pending(record))
     went_back = False
@@ -206,10 +206,10 @@ def run() -> bool:
     if previous:
         _say(f"rolling back to generation {previous.number}")
         try:
-            _bring_up(previous, None, back, restart=False, back=True)
-            course.answers()
+            _bring_up(previous, None, rollback, restart=False, back=True)
+            progress.answers()
             went_back = True
-            _keep_logged(previous, back)
+            _keep_logged(previous, rollback)
         except Exception as failure:  # noqa: BLE001 - see above; no older generation is left
             service.stay_if_host_stops()
             record["back_failure"] = _reason(failure)
@@ -221,65 +221,70 @@ def run() -> bool:
         service.systemctl("daemon-reload")
         _try(lambda: foreign.restore(target.unit))
     _try(key.undo)  # the rollback may not have reached it
-    if target and record["failure"] and course.cursor:  # now, for it takes seconds
+    if target and record["failure"] and progress.cursor:  # now, for it takes seconds
         _try(lambda: record.update(_diagnosed(target, record["failure"])))
     if target:
         same = went_back and previous is not None and previous.number == target.number
-        _end(record, target, "proved" if same else "failed", course)
+        _end(record, target, "proved" if same else "failed", progress)
     else:
         _end_record()
     return went_back
 
 
-def _bring_up(target: Generation, previous: Generation | None, course: _Course, restart: bool, back: bool) -> None:
+def _bring_up(target: Generation, previous: Generation | None, progress: _Progress, restart: bool, back: bool) -> None:
     """Make `target` current, start and verify it, with the rollback to `previous` prepared.
 
-    `course` records the progress. A new API key is changed with it; on the way `back` the old one is restored.
+    `progress` records the progress. A new API key is changed with it; on the way `back` the old one is restored.
     """
     key = store.KeyChange()
-    about, now = target.about, store.current()
+    manifest, current = target.manifest, store.current()
     active = service.shown(target.unit).get("ActiveState") in ("active", "activating")
-    there = now is not None and now.number == target.number and active and service.running(target.unit) == target.number
-    there = there and service.in_place(target)
-    if restart or not there or (key.is_made() if back else key.is_ahead()):
-        if found := foreign.look(target.unit):
-            raise Failure(str(foreign.refusal(target.unit, found)))
+    serving = (
+        current is not None
+        and current.number == target.number
+        and active
+        and service.running(target.unit) == target.number
+    )
+    serving = serving and service.in_place(target)
+    if restart or not serving or (key.is_made() if back else key.is_ahead()):
+        if files := foreign.look(target.unit):
+            raise Failure(str(foreign.refusal(target.unit, files)))
         flip = store.Flip(target)
         if previous:
             store.Flip(previous)
         if not back:
             key.prepare()
-        if now:
-            _warm(about, now)
-        course.silent_since = last = time.monotonic()
+        if current:
+            _warm(manifest, current)
+        progress.silent_since = last = time.monotonic()
 
         def took(part: str) -> None:
             nonlocal last
-            course.seconds[part], last = round(time.monotonic() - last, 3), time.monotonic()
+            progress.seconds[part], last = round(time.monotonic() - last, 3), time.monotonic()
 
         units = {unit for unit in store.units() if not foreign.look(unit)} | {target.unit}
         former = {pid for unit in units for pid in service.processes(unit)}
         for unit in units:
-            service.stop(unit, lambda: proof.idle(now.about if now else about))
+            service.stop(unit, lambda: proof.idle(current.manifest if current else manifest))
         took("stop")
         foreign.remove(target.unit)
         (key.undo if back else key.make)()
-        flip.now(units)
+        flip.apply(units)
         service.systemctl("daemon-reload")
         service.wait_for_memory(former)
-        service.require_free_port(about)
+        service.require_free_port(manifest)
         took("memory")
         for other in units - {target.unit}:
             service.enable(other, False)
-        course.cursor = service.cursor()
+        progress.cursor = service.cursor()
         service.start(target.unit)
     last = time.monotonic()
-    service.wait_until_serving(target.unit, float(about["start_timeout_seconds"]), back)
-    course.seconds["start"], last = round(time.monotonic() - last, 3), time.monotonic()
+    service.wait_until_serving(target.unit, float(manifest["start_timeout_seconds"]), back)
+    progress.seconds["start"], last = round(time.monotonic() - last, 3), time.monotonic()
     # What was verified before may serve again, even if an earlier zorac-deploy left routes of it open.
-    proof.prove(about, float(about["proof_timeout_seconds"]), closed=not (back or restart))
-    course.seconds["proof"] = round(time.monotonic() - last, 3)
-    course.answers()
+    proof.prove(manifest, float(manifest["proof_timeout_seconds"]), closed=not (back or restart))
+    progress.seconds["proof"] = round(time.monotonic() - last, 3)
+    progress.answers()
 
 
 def _require_space() -> None:
@@ -289,16 +294,16 @@ def _require_space() -> None:
         raise Failure(f"{free >> 20} MiB are free under {store.STATE}, but {_SPACE_BYTES >> 20} MiB are needed")
 
 
-def _warm(about: Mapping[str, Any], now: Generation) -> None:
+def _warm(manifest: Mapping[str, Any], current: Generation) -> None:
     """Read the program and the weights into the page cache while the old engine still serves."""
-    if now.about["engine_path"] != about["engine_path"]:
-        service.load(about["warm"])
-    weights = sorted(path for kind in _WEIGHTS for path in Path(about["model_path"]).glob(kind))
+    if current.manifest["engine_path"] != manifest["engine_path"]:
+        service.load(manifest["warm"])
+    weights = sorted(path for kind in _WEIGHTS for path in Path(manifest["model_path"]).glob(kind))
     if sum(path.stat().st_size for path in weights) < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
         service.load(["cat", *map(str, weights)])
 
 
-def _end(record: dict[str, Any], target: Generation, state: str, course: _Course) -> bool:
+def _end(record: dict[str, Any], target: Generation, state: str, progress: _Progress) -> bool:
     """Record the result, and enable the verified unit at boot. Return whether `target` is verified."""
     _try(
         lambda: store.set_outcome(
@@ -315,13 +320,13 @@ def _end(record: dict[str, Any], target: Generation, state: str, course: _Course
                 "lines": record.get("lines", []),
                 "diagnosis": record.get("diagnosis", []),
                 "engine": record.get("engine", {}),
-                "seconds": course.seconds,
+                "seconds": progress.seconds,
             },
         )
     )
-    now = store.current()
-    if now:
-        _try(lambda: service.enable(now.unit, True))
+    current = store.current()
+    if current:
+        _try(lambda: service.enable(current.unit, True))
     if record["by"] != WATCHDOG:
         _try(lambda: store.set_watch({}))
     _try(store.tidy)
@@ -338,54 +343,54 @@ def _end_record() -> None:
         service.enable(UNIT, False)
 
 
-def _judge(target: Generation, course: _Course, record: dict[str, Any]) -> None:
+def _judge(target: Generation, progress: _Progress, record: dict[str, Any]) -> None:
     """Require by its log that the engine is as planned.
 
     A rollback does not: what served before may serve again.
     """
-    record["engine"] = _logged(target, course)
-    refusal = engine_log.judge(record["engine"], target.about.get("plan"))
+    record["engine"] = _logged(target, progress)
+    refusal = engine_log.judge(record["engine"], target.manifest.get("plan"))
     if refusal:
         record["cause"] = refusal.cause
         raise Failure(refusal.message)
 
 
-def _logged(target: Generation, course: _Course) -> dict[str, Any]:
+def _logged(target: Generation, progress: _Progress) -> dict[str, Any]:
     """What the engine logged in this start."""
-    return engine_log.read(_journal(target, course).splitlines())
+    return engine_log.read(_journal(target, progress).splitlines())
 
 
-def _keep_logged(target: Generation, course: _Course) -> None:
+def _keep_logged(target: Generation, progress: _Progress) -> None:
     """Store what the engine logged with a generation that was verified before, if this started it."""
-    if course.cursor:
-        _try(lambda: store.add_to_outcome(target.number, {"engine": _logged(target, course)}))
+    if progress.cursor:
+        _try(lambda: store.add_to_outcome(target.number, {"engine": _logged(target, progress)}))
 
 
-def _keep_journal(target: Generation, course: _Course) -> list[str]:
+def _keep_journal(target: Generation, progress: _Progress) -> list[str]:
     """Store the engine's log with its generation, and return the decisive lines."""
-    text = _journal(target, course)
+    text = _journal(target, progress)
     _try(lambda: store.write(target.journal, text, 0o640))
     return service.decisive(text)
 
 
 def _diagnosed(target: Generation, failure: str) -> dict[str, Any]:
     """The likely causes of a failed start, by its journal and the failure, and the best as the lines that matter."""
-    found = diagnosis.of_journal(f"{target.journal.read_text(errors='replace')}\n{failure}")
-    told = {"diagnosis": [finding.summary() for finding in found[:_TOLD]]}
-    lines = [line for line in diagnosis.brief(found) if line != failure]
-    return {**told, "lines": lines} if lines else told
+    findings = diagnosis.of_journal(f"{target.journal.read_text(errors='replace')}\n{failure}")
+    record = {"diagnosis": [finding.summary() for finding in findings[:_MOST_FINDINGS]]}
+    lines = [line for line in diagnosis.brief(findings) if line != failure]
+    return {**record, "lines": lines} if lines else record
 
 
-def _journal(target: Generation, course: _Course) -> str:
+def _journal(target: Generation, progress: _Progress) -> str:
     """The engine's log since its start, read once."""
-    course.journal = course.journal or service.journal(target.unit, course.cursor)
-    return course.journal
+    progress.journal = progress.journal or service.journal(target.unit, progress.cursor)
+    return progress.journal
 
 
-def _try(what: Callable[[], object]) -> None:
+def _try(action: Callable[[], object]) -> None:
     """Do what may fail: the transaction has to end in any case, even on a full disk."""
     try:
-        what()
+        action()
     except Exception as error:  # noqa: BLE001 - see above
         _say(_reason(error))
 

@@ -44,113 +44,115 @@ def _refuse(refusal: Refusal) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="zorac-host", description="Manage the generations of this host.")
-    words = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    word = words.add_parser("version", help="print the version of this program and of its protocol")
-    word.set_defaults(do=lambda _: print(json.dumps({"version": __version__, "protocol": PROTOCOL})))
+    command = commands.add_parser("version", help="print the version of this program and of its protocol")
+    command.set_defaults(do=lambda _: print(json.dumps({"version": __version__, "protocol": PROTOCOL})))
 
-    word = words.add_parser("status", help="print what runs, the activation in progress, and every generation")
-    word.set_defaults(do=_status)
+    command = commands.add_parser("status", help="print what runs, the activation in progress, and every generation")
+    command.set_defaults(do=_status)
 
-    word = words.add_parser("activate", help="activate a generation, verify it, and wait for the result")
-    word.add_argument("number", type=int)
-    word.add_argument("--by", required=True, help="who requests the activation")
-    word.add_argument(
+    command = commands.add_parser("activate", help="activate a generation, verify it, and wait for the result")
+    command.add_argument("number", type=int)
+    command.add_argument("--by", required=True, help="who requests the activation")
+    command.add_argument(
         "--key", type=Path, help="file with a new API key, installed with the generation; the file is renamed"
     )
-    word.add_argument("--restart", action="store_true", help="restart the engine even if this generation runs")
-    word.add_argument("--check", action="store_true", help="only report whether anything would change")
-    word.set_defaults(do=_activate)
+    command.add_argument("--restart", action="store_true", help="restart the engine even if this generation runs")
+    command.add_argument("--check", action="store_true", help="only report whether anything would change")
+    command.set_defaults(do=_activate)
 
-    word = words.add_parser("keep", help="store a copy of a unit that zorac-deploy did not create")
-    word.add_argument("unit")
-    word.set_defaults(do=_keep)
+    command = commands.add_parser("keep", help="store a copy of a unit that zorac-deploy did not create")
+    command.add_argument("unit")
+    command.set_defaults(do=_keep)
 
-    word = words.add_parser("install", help="install this program and its units")
+    command = commands.add_parser("install", help="install this program and its units")
     for name in ("idle", "stall", "answer"):
-        word.add_argument(f"--{name}", type=float, required=True, help="limit of the watchdog in seconds")
-    word.add_argument("--check", action="store_true", help="only report what would change")
-    word.set_defaults(do=_install)
+        command.add_argument(f"--{name}", type=float, required=True, help="limit of the watchdog in seconds")
+    command.add_argument("--check", action="store_true", help="only report what would change")
+    command.set_defaults(do=_install)
 
-    word = words.add_parser("foreign", help="list the files of a unit that zorac-deploy did not create")
-    word.add_argument("unit")
-    word.add_argument("--require-none", action="store_true", help="refuse a unit that has such files")
-    word.set_defaults(do=_foreign)
+    command = commands.add_parser("foreign", help="list the files of a unit that zorac-deploy did not create")
+    command.add_argument("unit")
+    command.add_argument("--require-none", action="store_true", help="refuse a unit that has such files")
+    command.set_defaults(do=_foreign)
 
-    word = words.add_parser("restore-units", help="restore the units that were replaced")
-    word.set_defaults(do=_restore_units)
+    command = commands.add_parser("restore-units", help="restore the units that were replaced")
+    command.set_defaults(do=_restore_units)
 
-    word = words.add_parser("port", help="require that an engine can listen")
-    word.add_argument("host")
-    word.add_argument("port", type=int)
-    word.add_argument("unit", nargs="*", help="unit of an engine: its ports count as free")
-    word.set_defaults(do=_port)
+    command = commands.add_parser("port", help="require that an engine can listen")
+    command.add_argument("host")
+    command.add_argument("port", type=int)
+    command.add_argument("unit", nargs="*", help="unit of an engine: its ports count as free")
+    command.set_defaults(do=_port)
 
-    word = words.add_parser("look", help="print this host's space, accounts and packages")
-    word.add_argument(
+    command = commands.add_parser("look", help="print this host's space, accounts and packages")
+    command.add_argument(
         "--disk", type=Path, action="append", default=[], help="path to report: whether it exists, and the free bytes"
     )
-    word.add_argument("--used", type=Path, help="directory to report: the bytes it uses")
-    word.add_argument(
+    command.add_argument("--used", type=Path, help="directory to report: the bytes it uses")
+    command.add_argument(
         "--account", default="", help="user name to report: its owner, and whether zorac-deploy created it"
     )
-    word.add_argument("--engines", type=Path, default=Path("/"), help="directory of the engines")
-    word.add_argument("--key", type=Path, help="API key file to report: its digest, and whether only root can read it")
-    word.add_argument("--packages", action="store_true", help="report the installed packages")
-    word.add_argument("--versions", action="store_true", help="report the packages with versions and holds")
-    word.set_defaults(do=_look)
+    command.add_argument("--engines", type=Path, default=Path("/"), help="directory of the engines")
+    command.add_argument(
+        "--key", type=Path, help="API key file to report: its digest, and whether only root can read it"
+    )
+    command.add_argument("--packages", action="store_true", help="report the installed packages")
+    command.add_argument("--versions", action="store_true", help="report the packages with versions and holds")
+    command.set_defaults(do=_look)
 
-    word = words.add_parser("space", help="require enough free space on each file system")
-    word.add_argument("needs", type=json.loads)
-    word.set_defaults(do=_space)
+    command = commands.add_parser("space", help="require enough free space on each file system")
+    command.add_argument("needs", type=json.loads)
+    command.set_defaults(do=_space)
 
-    word = words.add_parser("gpus", help="print the NVIDIA GPUs and the driver")
-    word.set_defaults(do=_gpus)
+    command = commands.add_parser("gpus", help="print the NVIDIA GPUs and the driver")
+    command.set_defaults(do=_gpus)
 
-    word = words.add_parser("examine", help="run the probes of the whole host, for the doctor")
-    word.set_defaults(do=_examine)
+    command = commands.add_parser("examine", help="run the probes of the whole host, for the doctor")
+    command.set_defaults(do=_examine)
 
-    word = words.add_parser("manifest", help="print the manifest of a model")
-    word.add_argument("model", type=Path)
-    word.add_argument("--pickle", action="store_true")
-    word.set_defaults(do=_manifest)
+    command = commands.add_parser("manifest", help="print the manifest of a model")
+    command.add_argument("model", type=Path)
+    command.add_argument("--pickle", action="store_true")
+    command.set_defaults(do=_manifest)
 
-    word = words.add_parser("wait", help="wait until no activation is in progress")
-    word.set_defaults(do=_wait)
+    command = commands.add_parser("wait", help="wait until no activation is in progress")
+    command.set_defaults(do=_wait)
 
-    word = words.add_parser("run", help="run the recorded activation; systemd calls this")
-    word.set_defaults(do=_run)
+    command = commands.add_parser("run", help="run the recorded activation; systemd calls this")
+    command.set_defaults(do=_run)
 
-    word = words.add_parser("watch", help="check the engine once; a timer calls this")
-    word.add_argument("--idle-seconds", type=float, required=True)
-    word.add_argument("--stall-seconds", type=float, required=True)
-    word.add_argument("--answer-seconds", type=float, required=True)
-    word.set_defaults(do=_watch)
+    command = commands.add_parser("watch", help="check the engine once; a timer calls this")
+    command.add_argument("--idle-seconds", type=float, required=True)
+    command.add_argument("--stall-seconds", type=float, required=True)
+    command.add_argument("--answer-seconds", type=float, required=True)
+    command.set_defaults(do=_watch)
 
-    word = words.add_parser("verify", help="compare the host with its recorded desired state")
-    word.add_argument("--deep", action="store_true", help="also compare every byte of the engine and the model")
-    word.add_argument("--status", action="store_true", help="also print the status")
-    word.add_argument("--inputs", default="", help="if they are the recorded ones, also request a real reply")
-    word.add_argument("--document", action="store_true", help="also print the desired state")
-    word.set_defaults(do=_verify)
+    command = commands.add_parser("verify", help="compare the host with its recorded desired state")
+    command.add_argument("--deep", action="store_true", help="also compare every byte of the engine and the model")
+    command.add_argument("--status", action="store_true", help="also print the status")
+    command.add_argument("--inputs", default="", help="if they are the recorded ones, also request a real reply")
+    command.add_argument("--document", action="store_true", help="also print the desired state")
+    command.set_defaults(do=_verify)
 
-    word = words.add_parser("restore", help="restore modes and owners, and move added files and drop-ins away")
-    word.add_argument("--check", action="store_true", help="only report what would be restored")
-    word.add_argument("--deep", action="store_true", help="also compare every byte of the engine and the model")
-    word.add_argument("--begin", action="store_true", help="announce more changes, which are recorded at the end")
-    word.add_argument("--intact", action="store_true", help="do not compare: a moment ago, nothing differed")
-    word.set_defaults(do=_restore)
+    command = commands.add_parser("restore", help="restore modes and owners, and move added files and drop-ins away")
+    command.add_argument("--check", action="store_true", help="only report what would be restored")
+    command.add_argument("--deep", action="store_true", help="also compare every byte of the engine and the model")
+    command.add_argument("--begin", action="store_true", help="announce more changes, which are recorded at the end")
+    command.add_argument("--intact", action="store_true", help="do not compare: a moment ago, nothing differed")
+    command.set_defaults(do=_restore)
 
-    word = words.add_parser("apply", help="record the document on standard input as the desired state")
-    word.add_argument("--check", action="store_true", help="only report the differences")
-    word.set_defaults(do=_apply)
+    command = commands.add_parser("apply", help="record the document on standard input as the desired state")
+    command.add_argument("--check", action="store_true", help="only report the differences")
+    command.set_defaults(do=_apply)
 
-    word = words.add_parser("collect", help="remove generations that are no longer needed")
-    word.add_argument(
+    command = commands.add_parser("collect", help="remove generations that are no longer needed")
+    command.add_argument(
         "--keep", type=int, required=True, help="number of good generations to keep besides the current one"
     )
-    word.add_argument("--check", action="store_true", help="only report what would be removed")
-    word.set_defaults(do=_collect)
+    command.add_argument("--check", action="store_true", help="only report what would be removed")
+    command.set_defaults(do=_collect)
     return parser
 
 
@@ -160,28 +162,28 @@ def _status(_: argparse.Namespace) -> None:
     print(json.dumps(status.read()))
 
 
-def _activate(given: argparse.Namespace) -> None:
+def _activate(arguments: argparse.Namespace) -> None:
     from zorac_host import activation, install
 
-    told = activation.activate(given.number, given.by, given.key, given.restart, given.check)
-    if told.get("state") == "proved":
-        told["changed"] |= install.watched(given.check)
-    print(json.dumps(told))
+    result = activation.activate(arguments.number, arguments.by, arguments.key, arguments.restart, arguments.check)
+    if result.get("state") == "proved":
+        result["changed"] |= install.watched(arguments.check)
+    print(json.dumps(result))
 
 
-def _keep(given: argparse.Namespace) -> None:
+def _keep(arguments: argparse.Namespace) -> None:
     from zorac_host import foreign
 
-    print(json.dumps({"changed": foreign.keep(given.unit)}))
+    print(json.dumps({"changed": foreign.keep(arguments.unit)}))
 
 
-def _foreign(given: argparse.Namespace) -> None:
+def _foreign(arguments: argparse.Namespace) -> None:
     from zorac_host import foreign
 
-    found = foreign.look(given.unit)
-    if found and given.require_none:
-        raise foreign.refusal(given.unit, found)
-    print(json.dumps({"found": list(map(str, found))}))
+    files = foreign.look(arguments.unit)
+    if files and arguments.require_none:
+        raise foreign.refusal(arguments.unit, files)
+    print(json.dumps({"found": list(map(str, files))}))
 
 
 def _restore_units(_: argparse.Namespace) -> None:
@@ -190,30 +192,33 @@ def _restore_units(_: argparse.Namespace) -> None:
     print(json.dumps([unit for unit in foreign.stored() if foreign.restore(unit)]))
 
 
-def _port(given: argparse.Namespace) -> None:
+def _port(arguments: argparse.Namespace) -> None:
     from zorac_host import port, store
 
     current = store.current()  # its engine is stopped first
-    port.require(given.host, given.port, [*given.unit, *([current.unit] if current else [])])
+    port.require(arguments.host, arguments.port, [*arguments.unit, *([current.unit] if current else [])])
     print(json.dumps({}))
 
 
-def _look(given: argparse.Namespace) -> None:
+def _look(arguments: argparse.Namespace) -> None:
     from zorac_host import look
 
-    told: dict[str, object] = {"python": look.python(), "disk": {str(path): look.disk(path) for path in given.disk}}
-    told |= {"used": look.used(given.used)} if given.used else {}
-    told |= {"account": look.account(given.account, given.engines)} if given.account else {}
-    told |= {"key": look.api_key(given.key)} if given.key else {}
-    told |= {"packages": look.packages()} if given.packages else {}
-    told |= look.versions() if given.versions else {}
-    print(json.dumps(told))
+    answer: dict[str, object] = {
+        "python": look.python(),
+        "disk": {str(path): look.disk(path) for path in arguments.disk},
+    }
+    answer |= {"used": look.used(arguments.used)} if arguments.used else {}
+    answer |= {"account": look.account(arguments.account, arguments.engines)} if arguments.account else {}
+    answer |= {"key": look.api_key(arguments.key)} if arguments.key else {}
+    answer |= {"packages": look.packages()} if arguments.packages else {}
+    answer |= look.versions() if arguments.versions else {}
+    print(json.dumps(answer))
 
 
-def _space(given: argparse.Namespace) -> None:
+def _space(arguments: argparse.Namespace) -> None:
     from zorac_host import look
 
-    look.require_space(given.needs)
+    look.require_space(arguments.needs)
     print(json.dumps({}))
 
 
@@ -229,10 +234,10 @@ def _examine(_: argparse.Namespace) -> None:
     print(json.dumps(examine.look()))
 
 
-def _manifest(given: argparse.Namespace) -> None:
+def _manifest(arguments: argparse.Namespace) -> None:
     from zorac_host import model_manifest
 
-    print(json.dumps(model_manifest.manifest(given.model, pickle=given.pickle)))
+    print(json.dumps(model_manifest.manifest(arguments.model, pickle=arguments.pickle)))
 
 
 def _wait(_: argparse.Namespace) -> None:
@@ -247,43 +252,43 @@ def _run(_: argparse.Namespace) -> None:
     sys.exit(0 if activation.run() else _NOT_PROVED)
 
 
-def _watch(given: argparse.Namespace) -> None:
+def _watch(arguments: argparse.Namespace) -> None:
     from zorac_host import watchdog
 
-    print(watchdog.look(given.idle_seconds, given.stall_seconds, given.answer_seconds))
+    print(watchdog.look(arguments.idle_seconds, arguments.stall_seconds, arguments.answer_seconds))
 
 
-def _verify(given: argparse.Namespace) -> None:
+def _verify(arguments: argparse.Namespace) -> None:
     from zorac_host import status, verify
 
-    told = verify.look(given.deep, given.inputs, given.document)
-    print(json.dumps(told | ({"status": status.read()} if given.status else {})))
+    answer = verify.look(arguments.deep, arguments.inputs, arguments.document)
+    print(json.dumps(answer | ({"status": status.read()} if arguments.status else {})))
 
 
-def _restore(given: argparse.Namespace) -> None:
+def _restore(arguments: argparse.Namespace) -> None:
     from zorac_host import activation, restore
 
-    if not given.check:
+    if not arguments.check:
         activation.wait()
-    print(json.dumps(restore.restore(given.check, given.begin, given.deep, given.intact)))
+    print(json.dumps(restore.restore(arguments.check, arguments.begin, arguments.deep, arguments.intact)))
 
 
-def _apply(given: argparse.Namespace) -> None:
+def _apply(arguments: argparse.Namespace) -> None:
     from zorac_host import verify
 
     document = verify.parsed(sys.stdin.read(), "the document on standard input")
-    print(json.dumps(verify.apply(document, given.check)))
+    print(json.dumps(verify.apply(document, arguments.check)))
 
 
-def _install(given: argparse.Namespace) -> None:
+def _install(arguments: argparse.Namespace) -> None:
     from zorac_host import install
 
-    seconds = {"idle": given.idle, "stall": given.stall, "answer": given.answer}
-    print(json.dumps(install.install(seconds, given.check)))
+    seconds = {"idle": arguments.idle, "stall": arguments.stall, "answer": arguments.answer}
+    print(json.dumps(install.install(seconds, arguments.check)))
 
 
-def _collect(given: argparse.Namespace) -> None:
+def _collect(arguments: argparse.Namespace) -> None:
     from zorac_host import activation, store
 
     activation.wait()
-    print(json.dumps(store.collect(given.keep, given.check)))
+    print(json.dumps(store.collect(arguments.keep, arguments.check)))

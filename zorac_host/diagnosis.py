@@ -137,7 +137,7 @@ class Finding:
 
 
 @dataclass
-class _Seen:
+class _Match:
     """The first match of a pattern: its line, its place in the log, and its values."""
 
     line: str
@@ -149,7 +149,7 @@ class _Seen:
 class _Segment:
     """The matches in one start, and the lines that patterns need."""
 
-    seen: dict[int, _Seen] = field(default_factory=dict)
+    matches: dict[int, _Match] = field(default_factory=dict)
     needs: set[int] = field(default_factory=set)
     failed: bool = False
 
@@ -204,7 +204,7 @@ class Diagnosis:
                     texts.append(marker)
                     self._jobs.append((scope, number))
         self._match = engine.matcher(texts)
-        self._now = {scope: _Segment() for scope in _STARTS}
+        self._latest = {scope: _Segment() for scope in _STARTS}
         self._failed: dict[str, _Segment] = {}
         self._begun: dict[str, bool] = dict.fromkeys(_STARTS, False)
         self._place = 0
@@ -220,84 +220,84 @@ class Diagnosis:
             elif kind == "match":
                 self._note(number, line)
             elif kind == "needs":
-                self._now[self._patterns[number][0].scope].needs.add(number)
+                self._latest[self._patterns[number][0].scope].needs.add(number)
             else:
                 self._end(self._rules[number])
         return any(kind != "needs" for kind, _ in jobs)
 
     def findings(self) -> list[Finding]:
         """The findings, the likeliest cause first."""
-        found = [item for scope in _STARTS for item in self._of(scope)]
-        if any(_sure(pattern) for _, pattern, _ in found):
-            found = [item for item in found if item[1].confidence >= _WEAK]
+        matches = [item for scope in _STARTS for item in self._of(scope)]
+        if any(_sure(pattern) for _, pattern, _ in matches):
+            matches = [item for item in matches if item[1].confidence >= _WEAK]
         best: dict[str, tuple[tuple[Any, ...], Finding]] = {}
-        ids = {rule.id for rule, pattern, _ in found if not pattern.consequence}
-        for rule, pattern, seen in sorted(found, key=lambda item: (-item[1].confidence, item[2].place)):
+        ids = {rule.id for rule, pattern, _ in matches if not pattern.consequence}
+        for rule, pattern, match in sorted(matches, key=lambda item: (-item[1].confidence, item[2].place)):
             if rule.id not in best:
                 rank = (
                     pattern.consequence,
                     bool(ids & {*rule.after}),
                     rule.severity == "warning",
                     pattern.confidence < _STRONG,
-                    seen.place,
+                    match.place,
                 )
-                best[rule.id] = rank, self._finding(rule, pattern, seen)
+                best[rule.id] = rank, self._finding(rule, pattern, match)
         findings = [finding for _, finding in sorted(best.values(), key=lambda item: item[0])]
-        return findings + [each for each in self._also(found) if each.id not in best]
+        return findings + [finding for finding in self._also(matches) if finding.id not in best]
 
     def _note(self, number: int, line: str) -> None:
         rule, pattern = self._patterns[number]
         for unless in (pattern.unless, rule.unless):
             if unless and self._unless[unless].search(line):
                 return
-        segment = self._now[rule.scope]
+        segment = self._latest[rule.scope]
         segment.failed |= rule.severity == "fault"
-        if number not in segment.seen:
+        if number not in segment.matches:
             hit = self._regular[number].search(line)
             values = {name: value for name, value in (hit.groupdict() if hit else {}).items() if value}
-            segment.seen[number] = _Seen(line.strip()[:_EVIDENCE_LIMIT], self._place, values)
+            segment.matches[number] = _Match(line.strip()[:_EVIDENCE_LIMIT], self._place, values)
 
     def _end(self, rule: Rule) -> None:
-        segment = self._now[rule.scope]
-        for number in [number for number in segment.seen if self._patterns[number][0] is rule]:
-            del segment.seen[number]
-        segment.failed = any(self._patterns[number][0].severity == "fault" for number in segment.seen)
+        segment = self._latest[rule.scope]
+        for number in [number for number in segment.matches if self._patterns[number][0] is rule]:
+            del segment.matches[number]
+        segment.failed = any(self._patterns[number][0].severity == "fault" for number in segment.matches)
 
     def _start(self, scope: str, number: int) -> None:
         if number == 0 or self._begun[scope]:
-            if self._now[scope].failed:
-                self._failed[scope] = self._now[scope]
-            self._now[scope] = _Segment()
+            if self._latest[scope].failed:
+                self._failed[scope] = self._latest[scope]
+            self._latest[scope] = _Segment()
         self._begun[scope] = number != 0
 
-    def _of(self, scope: str) -> Iterator[tuple[Rule, Pattern, _Seen]]:
+    def _of(self, scope: str) -> Iterator[tuple[Rule, Pattern, _Match]]:
         """The findings of the last failed start, and the warnings of the last one."""
-        now = self._now[scope]
-        segments = [now] if now.failed or scope not in self._failed else [self._failed[scope], now]
+        latest = self._latest[scope]
+        segments = [latest] if latest.failed or scope not in self._failed else [self._failed[scope], latest]
         for segment in segments:
-            for number, seen in segment.seen.items():
+            for number, match in segment.matches.items():
                 rule, pattern = self._patterns[number]
                 if not pattern.needs or number in segment.needs:
-                    yield rule, pattern, seen
+                    yield rule, pattern, match
 
-    def _also(self, found: list[tuple[Rule, Pattern, _Seen]]) -> list[Finding]:
+    def _also(self, matches: list[tuple[Rule, Pattern, _Match]]) -> list[Finding]:
         """The other possible causes of the same lines. A line with a certain cause has no others."""
-        sure = any(_sure(pattern) for _, pattern, _ in found)
+        sure = any(_sure(pattern) for _, pattern, _ in matches)
         rules = {rule.id: rule for rule in self._rules}
-        more: dict[str, Finding] = {}
-        for _, pattern, seen in [] if sure else found:
+        others: dict[str, Finding] = {}
+        for _, pattern, match in [] if sure else matches:
             for name, confidence in pattern.also.items():
                 other = Pattern("", confidence=confidence)
-                if name in rules and name not in more:
-                    more[name] = self._finding(rules[name], other, seen)
-        return sorted(more.values(), key=lambda finding: -finding.confidence)
+                if name in rules and name not in others:
+                    others[name] = self._finding(rules[name], other, match)
+        return sorted(others.values(), key=lambda finding: -finding.confidence)
 
-    def _finding(self, rule: Rule, pattern: Pattern, seen: _Seen) -> Finding:
+    def _finding(self, rule: Rule, pattern: Pattern, match: _Match) -> Finding:
         return Finding(
             id=rule.id,
-            cause=_filled(pattern.cause or rule.cause, seen.values, str),
-            evidence=seen.line,
-            fix=_filled(cure(pattern.fix or rule.fix, self._system), seen.values, _plain),
+            cause=_filled(pattern.cause or rule.cause, match.values, str),
+            evidence=match.line,
+            fix=_filled(cure(pattern.fix or rule.fix, self._system), match.values, _plain),
             not_to_advise=pattern.not_to_advise or rule.not_to_advise,
             second_signal=pattern.second_signal or rule.second_signal,
             confidence=pattern.confidence,
@@ -357,9 +357,9 @@ def of_journal(text: str) -> list[Finding]:
     return diagnosis.findings()
 
 
-def brief(found: list[Finding]) -> list[str]:
+def brief(findings: list[Finding]) -> list[str]:
     """The likeliest cause in a few lines; empty if only consequences, or nothing, are known."""
-    if not found or found[0].confidence < _STRONG:
+    if not findings or findings[0].confidence < _STRONG:
         return []
-    first = found[0]
+    first = findings[0]
     return [first.evidence, f"cause: {first.cause}", *(f"type: {step}" for step in first.fix.splitlines())]

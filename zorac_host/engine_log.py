@@ -29,8 +29,8 @@ _ATTENTION = re.compile(
 _QUANTIZATION = re.compile(r"\bInitializing a V1 LLM engine .*? quantization=([\w-]{1,40})")
 
 
-def _last(_: float, now: float) -> float:
-    return now
+def _last(_: float, value: float) -> float:
+    return value
 
 
 _GIB, _COUNT = r"(-?\d{1,6}(?:\.\d{1,6})?)", r"(\d[\d,]{0,15})"
@@ -51,7 +51,7 @@ _ROWS: tuple[_Row, ...] = (
     ("max_model_len", "Using max model len", f"Using max model len {_COUNT}", _last),
     ("max_model_len", "Maximum concurrency for", f"Maximum concurrency for {_COUNT} tokens", _last),
 )
-_NUMBERS = tuple((key, part, re.compile(whole), choose) for key, part, whole, choose in _ROWS)
+_NUMBERS = tuple((key, part, re.compile(pattern), choose) for key, part, pattern, choose in _ROWS)
 _WHOLE = ("kv_tokens", "max_model_len")
 
 
@@ -80,28 +80,28 @@ def read(lines: Iterable[str]) -> dict[str, Any]:
         llama.cpp the kinds of devices with weights), ``attention_backend``, ``quantization`` and
         ``offloaded_layers`` (how many, of how many).
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     llama = llama_log.Log()
     for line in lines:
         line = line[:_LINE_LIMIT]
         if _START.search(line):
-            found, llama = {}, llama_log.Log()
+            values, llama = {}, llama_log.Log()
         llama.line(line)
-        for key, part, whole, choose in _NUMBERS:
-            if part in line and (match := whole.search(line)):
+        for key, part, pattern, choose in _NUMBERS:
+            if part in line and (match := pattern.search(line)):
                 value = (int if key in _WHOLE else float)(match[1].replace(",", ""))
-                found[key] = choose(found.get(key, value), value)
+                values[key] = choose(values.get(key, value), value)
         if match := _KERNEL.search(line):
             name = match[match.lastindex or 0]
-            found["kernels"] = list(dict.fromkeys([*found.get("kernels", []), name]))
+            values["kernels"] = list(dict.fromkeys([*values.get("kernels", []), name]))
         if " backend" in line and (match := _ATTENTION.search(line)):
-            found.setdefault("attention_backend", match[1])
+            values.setdefault("attention_backend", match[1])
         if match := _QUANTIZATION.search(line):
-            found["quantization"] = match[1].lower()
-    consumed = found.pop("consumed_gib", None)  # since 0.27, the weights and the memory outside torch in one number
-    if consumed is not None and "weights_gib" in found:
-        found["non_torch_gib"] = round(max(consumed - found["weights_gib"], 0), 2)
-    return {**llama.told(), **found}
+            values["quantization"] = match[1].lower()
+    consumed = values.pop("consumed_gib", None)  # since 0.27, the weights and the memory outside torch in one number
+    if consumed is not None and "weights_gib" in values:
+        values["non_torch_gib"] = round(max(consumed - values["weights_gib"], 0), 2)
+    return {**llama.values(), **values}
 
 
 def judge(logged: Mapping[str, Any], plan: object) -> Refusal | None:
@@ -121,11 +121,11 @@ def _loaded_more(logged: Mapping[str, Any], predicted: Mapping[str, Any]) -> Ref
         return None
     if weights - _MORE_GIB <= planned or weights / _MORE_FACTOR <= planned:
         return None
-    said = f" (vLLM logged quantization={logged['quantization']})" if "quantization" in logged else ""
+    quantization = f" (vLLM logged quantization={logged['quantization']})" if "quantization" in logged else ""
     return Refusal(
         "engine-loaded-more",
         f"the engine loaded {weights:.2f} GiB of weights, but {planned:.2f} GiB were planned. Most likely it did not "
-        f"apply the checkpoint's quantization{said}. Check quantization_config in the model's config.json, and "
+        f"apply the checkpoint's quantization{quantization}. Check quantization_config in the model's config.json, and "
         "quantization and load_format in vllm_service_extra_flags, then re-run the command",
     )
 

@@ -59,29 +59,29 @@ def look() -> dict[str, Any]:
     began = time.monotonic()
     units = _units()
     engine = _chosen(units)
-    about = _about(engine)
+    settings = _settings(engine)
     probes: dict[str, Callable[[], Any]] = {
         "system": _system,
-        "disks": lambda: _disks(about),
+        "disks": lambda: _disks(settings),
         "packages": _packages,
         "gpus": lambda: nvidia_probe.probe(Path("/")),
         "gpu_health": _gpu_health,
         "dkms": lambda: _output("dkms", "status"),
         "engine_log": lambda: _log(f"--unit={engine['Id']}") if engine else "",
         "kernel_log": _kernel_log,
-        "listeners": lambda: _listeners(about),
-        "endpoint": lambda: _endpoint(about),
+        "listeners": lambda: _listeners(settings),
+        "endpoint": lambda: _endpoint(settings),
         "verification": lambda: verify.look(deep=False),
         "status": status.read,
     }
     with ThreadPoolExecutor(len(probes)) as pool:
         running = {name: pool.submit(_tried, probe) for name, probe in probes.items()}
-        found = {name: future.result() for name, future in running.items()}
+        results = {name: future.result() for name, future in running.items()}
     return {
-        **found,
+        **results,
         "units": units,
         "unit": engine,
-        "about": about,
+        "about": settings,
         "seconds": round(time.monotonic() - began, 3),
     }
 
@@ -128,23 +128,23 @@ def _system() -> dict[str, Any]:
     }
 
 
-def _disks(about: dict[str, Any]) -> list[dict[str, Any]]:
+def _disks(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The relevant file systems: free bytes and inodes, and whether they are writable."""
-    paths = ["/", "/boot", "/var", "/var/lib", "/var/log", "/tmp", "/dev/shm", about.get("model_path", "")]  # noqa: S108
-    found: dict[int, dict[str, Any]] = {}
+    paths = ["/", "/boot", "/var", "/var/lib", "/var/log", "/tmp", "/dev/shm", settings.get("model_path", "")]  # noqa: S108
+    by_device: dict[int, dict[str, Any]] = {}
     for path in filter(None, paths):
         if not Path(path).exists():
             continue
-        at, numbers = Path(path).stat().st_dev, os.statvfs(path)
-        if numbers.f_blocks and at not in found:
-            found[at] = {
+        device, numbers = Path(path).stat().st_dev, os.statvfs(path)
+        if numbers.f_blocks and device not in by_device:
+            by_device[device] = {
                 "path": path,
                 "free": numbers.f_bavail * numbers.f_frsize,
                 "size": numbers.f_blocks * numbers.f_frsize,
                 "inodes_free": numbers.f_favail if numbers.f_files else None,
                 "read_only": bool(numbers.f_flag & os.ST_RDONLY),
             }
-    return list(found.values())
+    return list(by_device.values())
 
 
 def _packages() -> dict[str, Any]:
@@ -208,29 +208,31 @@ def _shown(name: str, properties: str) -> list[dict[str, str]]:
 
 def _chosen(units: list[dict[str, str]]) -> dict[str, str]:
     """The unit to examine: the deployed one, a running one, or the first."""
-    now = store.current()
-    named = [unit for unit in units if now and unit.get("Id") == now.unit]
+    current = store.current()
+    named = [unit for unit in units if current and unit.get("Id") == current.unit]
     running = [unit for unit in units if unit.get("ActiveState") in ("active", "activating", "failed")]
     return next(iter(named or running or units), {})
 
 
-def _about(engine: dict[str, str]) -> dict[str, Any]:
+def _settings(engine: dict[str, str]) -> dict[str, Any]:
     """The engine's address and model, from its generation or its command line."""
-    now = store.current()
-    if now:
+    current = store.current()
+    if current:
         names = ("host", "port", "model", "model_path", "engine", "engine_path", "max_model_len", "unit", "profile")
-        return {name: now.about.get(name) for name in names} | {"number": now.number}
+        return {name: current.manifest.get(name) for name in names} | {"number": current.number}
     line = re.search(r"argv\[\]=(.*?) ; ", engine.get("ExecStart", ""))
-    words = shlex.split(line[1]) if line else []
-    options = dict(re.findall(r"--([\w-]+)[= ](\S+)", " ".join(words)))
-    default = "8080" if any("llama-server" in word for word in words) else "8000"
+    command = shlex.split(line[1]) if line else []
+    options = dict(re.findall(r"--([\w-]+)[= ](\S+)", " ".join(command)))
+    default = "8080" if any("llama-server" in argument for argument in command) else "8000"
     text = options.get("port", default)
     return (
         {
             "host": options.get("host", "127.0.0.1"),
             "port": int(text) if text.isdecimal() else int(default),
             "model": options.get("served-model-name", ""),
-            "model_path": next((word for word in [options.get("model", ""), *words] if word.startswith("/srv")), ""),
+            "model_path": next(
+                (argument for argument in [options.get("model", ""), *command] if argument.startswith("/srv")), ""
+            ),
             "unit": engine.get("Id", ""),
         }
         if engine
@@ -246,25 +248,25 @@ def _kernel_log() -> str:
     return "\n".join(line for line in _log("--dmesg").splitlines() if _KERNEL_LINES.search(line))
 
 
-def _listeners(about: dict[str, Any]) -> list[dict[str, Any]]:
+def _listeners(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The processes listening on the engine's port."""
-    if not about.get("port"):
+    if not settings.get("port"):
         return []
     shown = _output(
-        "ss", "--no-header", "--listening", "--tcp", "--numeric", "--processes", f"sport = :{about['port']}"
+        "ss", "--no-header", "--listening", "--tcp", "--numeric", "--processes", f"sport = :{settings['port']}"
     )
-    found = []
+    listeners = []
     for name, pid in dict.fromkeys(re.findall(r'\("([^"]*)",pid=(\d+)', shown)):
-        found.append({"name": name, "pid": int(pid), "unit": port.unit_of(int(pid))})
-    return found
+        listeners.append({"name": name, "pid": int(pid), "unit": port.unit_of(int(pid))})
+    return listeners
 
 
-def _endpoint(about: dict[str, Any]) -> dict[str, Any]:
+def _endpoint(settings: dict[str, Any]) -> dict[str, Any]:
     """The endpoint as a client sees it: the status of routes with and without the key, the models, and the metrics."""
-    if not about.get("port"):
+    if not settings.get("port"):
         return {}
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(str(about["host"]), str(about["host"]))  # noqa: S104
-    base = f"http://{host}:{about['port']}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(str(settings["host"]), str(settings["host"]))  # noqa: S104
+    base = f"http://{host}:{settings['port']}"
     key = store.key() if store.KEY_FILE.exists() else ""
     # Without the key first: a log that ends with a refusal looks like a client with a wrong key.
     closed = _get(base, "/v1/models", "")[0]

@@ -46,8 +46,8 @@ def look(unit: str) -> list[Path]:
     return [path for path in (*fragments, *added) if path not in stored]
 
 
-def refusal(unit: str, found: list[Path]) -> Refusal:
-    """Why `unit`, defined by `found`, is not replaced, and what to do."""
+def refusal(unit: str, paths: list[Path]) -> Refusal:
+    """Why `unit`, defined by `paths`, is not replaced, and what to do."""
     earlier = STORE / unit
     cure = (
         f"An earlier one is already stored in {earlier}. Move this one away by hand."
@@ -56,7 +56,7 @@ def refusal(unit: str, found: list[Path]) -> Refusal:
         "zorac-deploy down restores it."
     )
     state = ", which is running" if _is_running(unit) else ""
-    message = f"zorac-deploy did not create {unit}{state}: {', '.join(map(str, found))}. {cure}"
+    message = f"zorac-deploy did not create {unit}{state}: {', '.join(map(str, paths))}. {cure}"
     return Refusal(message, "unit-foreign")
 
 
@@ -66,8 +66,8 @@ def require_none(unit: str) -> None:
     Raises:
         Refusal: It is not ours, and no backup exists.
     """
-    if found := look(unit):
-        raise refusal(unit, found)
+    if paths := look(unit):
+        raise refusal(unit, paths)
 
 
 def keep(unit: str) -> bool:
@@ -76,12 +76,12 @@ def keep(unit: str) -> bool:
     Raises:
         Refusal: A backup of an earlier one exists.
     """
-    found = look(unit)
-    if not found:
+    paths = look(unit)
+    if not paths:
         return False
     target, scratch = STORE / unit, STORE / f"{unit}.partial"
     if target.is_dir():
-        raise refusal(unit, found)
+        raise refusal(unit, paths)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     STORE.chmod(0o700)
@@ -97,7 +97,7 @@ def keep(unit: str) -> bool:
         "boot": _boot(),
         "moved": list(map(str, moved)),
         "masks": list(map(str, masks)),
-        "stored": [str(path) for path in found],
+        "stored": [str(path) for path in paths],
     }
     write_json(scratch / "state.json", state)
     scratch.rename(target)

@@ -78,7 +78,7 @@ def install(seconds: Mapping[str, float], check: bool) -> dict[str, Any]:
         store.UNITS / "zorac-deploy-watchdog.service": (_WATCH.format(program=PROGRAM, **seconds).encode(), 0o644),
         store.UNITS / TIMER: (_TIMER.encode(), 0o644),
     }
-    differ = {path: wanted for path, wanted in files.items() if _described(path) != _words(*wanted)}
+    differ = {path: expected for path, expected in files.items() if _described(path) != _as_text(*expected)}
     former = LIBEXEC / "zorac_host"  # earlier versions were a directory of modules
     if not check:
         for folder in (LIBEXEC, store.STATE):
@@ -86,7 +86,7 @@ def install(seconds: Mapping[str, float], check: bool) -> dict[str, Any]:
             folder.chmod(0o755)
         if PROGRAM in differ and PROGRAM.exists():
             activation.wait()  # an activation uses the program that began it
-        diff = [_diff(path, wanted) for path, wanted in differ.items()]
+        diff = [_diff(path, expected) for path, expected in differ.items()]
         for path, (content, mode) in differ.items():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -96,7 +96,7 @@ def install(seconds: Mapping[str, float], check: bool) -> dict[str, Any]:
         if any(path.parent == store.UNITS for path in differ):
             service.systemctl("daemon-reload")
     else:
-        diff = [_diff(path, wanted) for path, wanted in differ.items()]
+        diff = [_diff(path, expected) for path, expected in differ.items()]
     return {"changed": bool(differ) or (check and former.exists()), "diff": diff}
 
 
@@ -109,19 +109,19 @@ def _described(path: Path) -> str:
     """The content of the file; empty if it does not exist."""
     if path.is_symlink() or not path.is_file():
         return "not a regular file\n" if path.is_symlink() or path.exists() else ""
-    found = path.stat()
-    return _words(path.read_bytes(), found.st_mode & 0o7777, found.st_uid)
+    status = path.stat()
+    return _as_text(path.read_bytes(), status.st_mode & 0o7777, status.st_uid)
 
 
-def _words(content: bytes, mode: int, owner: int | None = None) -> str:
+def _as_text(content: bytes, mode: int, owner: int | None = None) -> str:
     owner = os.geteuid() if owner is None else owner
     return f"sha256 {hashlib.sha256(content).hexdigest()}\nmode {mode:04o}\nowner {owner}\n"
 
 
-def _diff(path: Path, wanted: tuple[bytes, int]) -> dict[str, str]:
+def _diff(path: Path, expected: tuple[bytes, int]) -> dict[str, str]:
     return {
         "before": _described(path),
-        "after": _words(*wanted),
+        "after": _as_text(*expected),
         "before_header": str(path),
         "after_header": str(path),
     }

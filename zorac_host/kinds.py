@@ -57,48 +57,48 @@ class Difference:
 def files(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     """Compare regular files: mode, owner and content."""
     for part in parts:
-        seen = _lstat(part["path"])
-        if seen is None or not stat.S_ISREG(seen.st_mode):
-            yield differs(part, "type", "file", _type(seen))
+        status = _lstat(part["path"])
+        if status is None or not stat.S_ISREG(status.st_mode):
+            yield differs(part, "type", "file", _type(status))
             continue
-        yield from _access(part, seen)
+        yield from _access(part, status)
         if part.get("sha256"):
-            found = tree.sha256(Path(part["path"]))
-            if found != part["sha256"]:
-                yield differs(part, "content", part["sha256"][:12], found[:12])
+            digest = tree.sha256(Path(part["path"]))
+            if digest != part["sha256"]:
+                yield differs(part, "content", part["sha256"][:12], digest[:12])
 
 
 def folders(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     """Compare directories of ours: mode and owner, and their entries if no others are allowed."""
     for part in parts:
-        seen = _lstat(part["path"])
-        if seen is None or not stat.S_ISDIR(seen.st_mode):
-            yield differs(part, "type", "folder", _type(seen))
+        status = _lstat(part["path"])
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            yield differs(part, "type", "folder", _type(status))
             continue
-        yield from _access(part, seen)
+        yield from _access(part, status)
         if part.get("names") is not None:
-            wanted, found = set(part["names"]), {path.name for path in Path(part["path"]).iterdir()}
-            if found - wanted:
-                yield differs(part, "added", "nothing", _listed(found - wanted), sorted(found - wanted))
-            if wanted - found:
-                yield differs(part, "missing", _listed(wanted - found), "nothing", sorted(wanted - found))
+            expected, found = set(part["names"]), {path.name for path in Path(part["path"]).iterdir()}
+            if found - expected:
+                yield differs(part, "added", "nothing", _listed(found - expected), sorted(found - expected))
+            if expected - found:
+                yield differs(part, "missing", _listed(expected - found), "nothing", sorted(expected - found))
 
 
 def absent(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     """Paths that do not exist."""
     for part in parts:
-        seen = _lstat(part["path"])
-        if seen is not None:
-            yield differs(part, "type", "nothing", _type(seen))
+        status = _lstat(part["path"])
+        if status is not None:
+            yield differs(part, "type", "nothing", _type(status))
 
 
 def links(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     """Symbolic links: the target, and that it exists."""
     for part in parts:
         path = Path(part["path"])
-        found = str(path.readlink()) if path.is_symlink() else _type(_lstat(str(path)))
-        if found != part["target"]:
-            yield differs(part, "target", part["target"], found)
+        target = str(path.readlink()) if path.is_symlink() else _type(_lstat(str(path)))
+        if target != part["target"]:
+            yield differs(part, "target", part["target"], target)
         elif not path.exists():
             yield differs(part, "target", part["target"], "the target does not exist")
 
@@ -133,13 +133,13 @@ def packages(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     names = [name for part in parts for name in part["names"]]
     fields = "${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\n"
     shown = _output("dpkg-query", "--show", f"--showformat={fields}", *names)
-    found = {}
+    installed = {}
     for line in shown.splitlines():
         name, version, want, state = line.split("\t")
         if state != "not-installed":
-            found[name] = (version, want, state)
-    for part, name in [(each, name) for each in parts for name in each["names"]]:
-        version, want, state = found.get(name, ("", "", "not installed"))
+            installed[name] = (version, want, state)
+    for part, name in [(group, name) for group in parts for name in group["names"]]:
+        version, want, state = installed.get(name, ("", "", "not installed"))
         if state != "installed":
             yield differs(part, "state", "installed", state, label=name)
             continue
@@ -152,27 +152,27 @@ def packages(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
 def units(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     """Units of systemd: enabled, active, their files, and the loaded settings."""
     names = sorted({name for part in parts for name in part.get("properties", {})})
-    wanted = ["Id", "LoadState", "ActiveState", "FragmentPath", "DropInPaths", "NeedDaemonReload"]
-    shown = _output("systemctl", "show", f"--property={','.join(wanted + names)}", *(part["name"] for part in parts))
+    queried = ["Id", "LoadState", "ActiveState", "FragmentPath", "DropInPaths", "NeedDaemonReload"]
+    shown = _output("systemctl", "show", f"--property={','.join(queried + names)}", *(part["name"] for part in parts))
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n")]
-    for part, seen in zip(parts, blocks, strict=False):
-        yield from _unit(part, seen)
+    for part, properties in zip(parts, blocks, strict=False):
+        yield from _unit(part, properties)
     for part in parts[len(blocks) :]:
         yield differs(part, "state", "known to systemd", "systemctl did not answer")
 
 
-def _unit(part: Part, seen: Mapping[str, str]) -> Iterator[Difference]:
-    if part.get("active") is False and seen.get("ActiveState") in ("inactive", "failed"):
+def _unit(part: Part, properties: Mapping[str, str]) -> Iterator[Difference]:
+    if part.get("active") is False and properties.get("ActiveState") in ("inactive", "failed"):
         return
-    if seen.get("LoadState") != "loaded":
-        yield differs(part, "loaded", "loaded", seen.get("LoadState", "unknown"))
+    if properties.get("LoadState") != "loaded":
+        yield differs(part, "loaded", "loaded", properties.get("LoadState", "unknown"))
         return
-    own = [path for path in seen.get("DropInPaths", "").split() if f"/{part['name']}.d/" in path]
+    own = [path for path in properties.get("DropInPaths", "").split() if f"/{part['name']}.d/" in path]
     if sorted(own) != sorted(part.get("drop_ins", [])):
         yield differs(part, "drop-ins", _listed(part.get("drop_ins", [])), _listed(own), own)
-    if part.get("path") and seen.get("FragmentPath") != part["path"]:
-        yield differs(part, "unit file", part["path"], seen.get("FragmentPath", ""))
-    if seen.get("NeedDaemonReload") == "yes":
+    if part.get("path") and properties.get("FragmentPath") != part["path"]:
+        yield differs(part, "unit file", part["path"], properties.get("FragmentPath", ""))
+    if properties.get("NeedDaemonReload") == "yes":
         yield differs(part, "daemon-reload", "done", "needed")
     if part.get("enabled") is not None:
         # From the links: the property UnitFileState is the state when systemd loaded the unit.
@@ -182,11 +182,11 @@ def _unit(part: Part, seen: Mapping[str, str]) -> Iterator[Difference]:
         )
         if found != expected:
             yield differs(part, "at boot", expected, found)
-    if part.get("active") is not None and (seen.get("ActiveState") == "active") != part["active"]:
-        yield differs(part, "state", "active" if part["active"] else "inactive", seen.get("ActiveState", ""))
+    if part.get("active") is not None and (properties.get("ActiveState") == "active") != part["active"]:
+        yield differs(part, "state", "active" if part["active"] else "inactive", properties.get("ActiveState", ""))
     for name, value in part.get("properties", {}).items():
-        if seen.get(name) != value:
-            yield differs(part, name, value, seen.get(name, ""))
+        if properties.get(name) != value:
+            yield differs(part, name, value, properties.get(name, ""))
 
 
 def users(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -197,8 +197,8 @@ def users(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
         except KeyError:
             yield differs(part, "account", "present", "absent")
             continue
-        seen = {"group": _group(user.pw_gid), "home": user.pw_dir, "shell": user.pw_shell}
-        for aspect, found in seen.items():
+        actual = {"group": _group(user.pw_gid), "home": user.pw_dir, "shell": user.pw_shell}
+        for aspect, found in actual.items():
             if aspect in part and part[aspect] != found:
                 yield differs(part, aspect, part[aspect], found)
 
@@ -208,9 +208,9 @@ def kernel(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     driver = nvidia_probe.versions() if any("module" in part for part in parts) else {}
     for part in parts:
         if "setting" in part:
-            found = _text(Path("/proc/sys") / part["setting"].replace(".", "/"))
-            if found.split() != str(part["value"]).split():
-                yield differs(part, "value", str(part["value"]), found or "absent")
+            value = _text(Path("/proc/sys") / part["setting"].replace(".", "/"))
+            if value.split() != str(part["value"]).split():
+                yield differs(part, "value", str(part["value"]), value or "absent")
             continue
         for aspect, version in driver.items():
             if aspect in part and version != part[aspect]:
@@ -222,32 +222,34 @@ def cards(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     fields = ("uuid", "name", "memory.total", "driver_version", "power.limit", "persistence_mode")
     shown = _output("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
     rows = [dict(zip(fields, map(str.strip, line.split(",")), strict=False)) for line in shown.splitlines()]
-    found = {row["uuid"]: row for row in rows}
+    by_uuid = {row["uuid"]: row for row in rows}
     for part in parts:
-        seen = found.get(part["uuid"])
-        if seen is None:
-            yield differs(part, "GPU", part["uuid"], _listed(found) if found else "nvidia-smi shows no GPU")
+        card = by_uuid.get(part["uuid"])
+        if card is None:
+            yield differs(part, "GPU", part["uuid"], _listed(by_uuid) if by_uuid else "nvidia-smi shows no GPU")
             continue
         for aspect, expected in part["expected"].items():
-            if not _equal(seen.get(aspect, ""), expected):
-                yield differs(part, aspect, str(expected), seen.get(aspect, ""))
+            if not _equal(card.get(aspect, ""), expected):
+                yield differs(part, aspect, str(expected), card.get(aspect, ""))
 
 
 def generations(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
     """The current generation: its state, its unit's file, and the running process."""
     for part in parts:
-        now = store.current()
-        if now is None or now.number != part["number"]:
+        current = store.current()
+        if current is None or current.number != part["number"]:
             yield differs(
-                part, "current", f"generation {part['number']}", f"generation {now.number}" if now else "none"
+                part, "current", f"generation {part['number']}", f"generation {current.number}" if current else "none"
             )
             continue
-        if now.about.get("digest") != part["digest"]:
-            yield differs(part, "digest", part["digest"][:12], str(now.about.get("digest"))[:12])
-        if store.outcome(now.number).get("state") != "proved":
-            yield differs(part, "health check", "passed", store.outcome(now.number).get("state", "never activated"))
-        if service.shown(now.unit).get("ActiveState") == "active" and not service.settled(now):
-            yield differs(part, "running", f"generation {now.number}", f"generation {service.running(now.unit)}")
+        if current.manifest.get("digest") != part["digest"]:
+            yield differs(part, "digest", part["digest"][:12], str(current.manifest.get("digest"))[:12])
+        if store.outcome(current.number).get("state") != "proved":
+            yield differs(part, "health check", "passed", store.outcome(current.number).get("state", "never activated"))
+        if service.shown(current.unit).get("ActiveState") == "active" and not service.settled(current):
+            yield differs(
+                part, "running", f"generation {current.number}", f"generation {service.running(current.unit)}"
+            )
 
 
 LOOKS: dict[str, Callable[[Sequence[Part], bool], Iterator[Difference]]] = {
@@ -287,11 +289,11 @@ def differs(
     return Difference(part["owner"], part["kind"], place, aspect, expected, found, list(names), list(packages))
 
 
-def _access(part: Part, seen: os.stat_result) -> Iterator[Difference]:
-    mode = f"{stat.S_IMODE(seen.st_mode):04o}"
+def _access(part: Part, status: os.stat_result) -> Iterator[Difference]:
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
     if "mode" in part and mode != part["mode"]:
         yield differs(part, "mode", part["mode"], mode)
-    for aspect, found in (("user", _user(seen.st_uid)), ("group", _group(seen.st_gid))):
+    for aspect, found in (("user", _user(status.st_uid)), ("group", _group(status.st_gid))):
         if aspect in part and part[aspect] != found:
             yield differs(part, aspect, part[aspect], found)
     if "mode" in part and "system.posix_acl_access" in os.listxattr(part["path"]):
@@ -305,11 +307,11 @@ def _lstat(path: str) -> os.stat_result | None:
         return None
 
 
-def _type(seen: os.stat_result | None) -> str:
-    if seen is None:
+def _type(status: os.stat_result | None) -> str:
+    if status is None:
         return "nothing"
     kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "symbolic link"}
-    return kinds.get(stat.S_IFMT(seen.st_mode), "special file")
+    return kinds.get(stat.S_IFMT(status.st_mode), "special file")
 
 
 def _user(number: int) -> str:
@@ -328,8 +330,8 @@ def _group(number: int) -> str:
 
 def _listed(names: Any) -> str:
     names = [str(name) for name in names]
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more if names else "none"
+    suffix = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + suffix if names else "none"
 
 
 def _equal(found: str, expected: object) -> bool:

@@ -15,7 +15,7 @@ class Log:
     """Parses the lines of one start."""
 
     def __init__(self) -> None:
-        self._found: dict[str, Any] = {}
+        self._values: dict[str, Any] = {}
         self._buffers: dict[str, dict[str, float]] = {}
 
     def line(self, line: str) -> None:
@@ -25,16 +25,16 @@ class Log:
             device = self._buffers.setdefault(name, dict.fromkeys(_PARTS, 0.0))
             device[match[3]] += float(match[4]) / 1024
         elif match := _CELLS.search(line):
-            self._found["kv_tokens"] = max(int(match[1]), self._found.get("kv_tokens", 0))
+            self._values["kv_tokens"] = max(int(match[1]), self._values.get("kv_tokens", 0))
         elif match := _CONTEXT.search(line.rstrip()):
-            self._found["max_model_len"] = int(match[1])
+            self._values["max_model_len"] = int(match[1])
         elif match := _LAYERS.search(line):
-            self._found["offloaded_layers"] = [int(match[1]), int(match[2])]
+            self._values["offloaded_layers"] = [int(match[1]), int(match[2])]
 
-    def told(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         """The result as in `engine_log.read`: the memory of the GPUs, or of the CPU if they have no weights."""
         computing = [name for name, parts in self._buffers.items() if name != "CPU" and parts["model"]] or ["CPU"]
         if "CPU" not in self._buffers and computing == ["CPU"]:
             return {}
         parts = {key: round(sum(self._buffers[name][use] for name in computing), 3) for use, key in _PARTS.items()}
-        return {**parts, **self._found, "kernels": computing}
+        return {**parts, **self._values, "kernels": computing}

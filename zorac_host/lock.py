@@ -35,10 +35,10 @@ def held(shared: bool = False) -> Iterator[None]:
         os.close(handle)
 
 
-def _require_own(path: Path, found: os.stat_result, kind: Callable[[int], bool]) -> None:
-    if not kind(found.st_mode) or found.st_uid != os.geteuid():
+def _require_own(path: Path, status: os.stat_result, kind: Callable[[int], bool]) -> None:
+    if not kind(status.st_mode) or status.st_uid != os.geteuid():
         raise Refusal(
-            f"{path} is {stat.filemode(found.st_mode)} of user {found.st_uid}. A directory with regular files, owned "
+            f"{path} is {stat.filemode(status.st_mode)} of user {status.st_uid}. A directory with regular files, owned "
             f"by root, is needed. Remove it with: sudo rm -r {_RUN}",
             "lock-unsafe",
         )

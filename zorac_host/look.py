@@ -29,11 +29,11 @@ def disk(path: Path) -> dict[str, Any]:
 
     For a missing path, those of the nearest existing parent.
     """
-    there = next(each for each in (path, *path.parents) if each.is_dir())
+    folder = next(candidate for candidate in (path, *path.parents) if candidate.is_dir())
     return {
         "exists": path.exists(),
-        "free": shutil.disk_usage(there).free,
-        "device": there.stat().st_dev,
+        "free": shutil.disk_usage(folder).free,
+        "device": folder.stat().st_dev,
     }
 
 
@@ -49,9 +49,9 @@ def packages() -> list[str]:
 
 def versions() -> dict[str, list[str]]:
     """The packages present, even if half installed, as ``name=version``; and the names of those held."""
-    there = [(state, text) for state, text in _dpkg("${binary:Package}=${Version}") if state[1:2] not in ("n", "c")]
-    held = [text.partition("=")[0] for state, text in there if state[:1] == "h"]
-    return {"versions": [text for _, text in there], "held": held}
+    present = [(state, text) for state, text in _dpkg("${binary:Package}=${Version}") if state[1:2] not in ("n", "c")]
+    held = [text.partition("=")[0] for state, text in present if state[:1] == "h"]
+    return {"versions": [text for _, text in present], "held": held}
 
 
 def _dpkg(shown: str) -> Iterator[tuple[str, str]]:
@@ -76,16 +76,16 @@ def account(name: str, engines: Path) -> dict[str, Any]:
     """
     recorded = _lines(store.STATE / "users.txt")
     user, group = _user(name), _has_group(name)
-    found = f"group {name}" if group else None
+    description = f"group {name}" if group else None
     as_made = False
     if user:
-        found = f"user {name} (uid {user.pw_uid}, home {user.pw_dir}, shell {user.pw_shell})"
+        description = f"user {name} (uid {user.pw_uid}, home {user.pw_dir}, shell {user.pw_shell})"
         as_made = (user.pw_uid < _SYSTEM_UIDS, user.pw_dir, user.pw_shell) == (True, _HOME, _SHELL)
     # recorded, or, where an earlier version deployed, as that version created it
     ours = name in recorded or (as_made and any(path.exists() for path in (store.ETC, store.STATE, engines)))
     made = list(dict.fromkeys([*recorded, *([name] if ours else [])]))
     ready = name in recorded and as_made
-    return {"found": found, "ours": ours, "ready": ready, "made": made, "serves": next(_serving(), "")}
+    return {"found": description, "ours": ours, "ready": ready, "made": made, "serves": next(_serving(), "")}
 
 
 def api_key(file: Path) -> dict[str, Any]:
@@ -114,9 +114,9 @@ def require_space(needs: Iterable[Mapping[str, Any]]) -> None:
     systems: dict[int, list[Mapping[str, Any]]] = {}
     free: dict[int, int] = {}
     for need in needs:
-        found = disk(Path(need["path"]))
-        systems.setdefault(found["device"], []).append(need)
-        free[found["device"]] = found["free"]
+        space = disk(Path(need["path"]))
+        systems.setdefault(space["device"], []).append(need)
+        free[space["device"]] = space["free"]
     for device, all_of_it in systems.items():
         total = sum(int(need["bytes"]) for need in all_of_it)
         if total > free[device]:

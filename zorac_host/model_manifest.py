@@ -41,7 +41,7 @@ def manifest(model: Path, tekken: bool = False, remember: bool = False, pickle: 
     Raises:
         Refusal: The model is missing, incomplete or damaged.
     """
-    found = check(model, tekken, pickle)
+    model_format = check(model, tekken, pickle)
     root = model if model.is_dir() else model.parent
     paths = _files(model) if model.is_dir() else gguf_files(model)
     digests = _remembered_digests(paths) if remember else _digests(paths)
@@ -50,7 +50,7 @@ def manifest(model: Path, tekken: bool = False, remember: bool = False, pickle: 
         for path, sha256 in zip(paths, digests, strict=True)
     }
     size = sum(path.stat().st_size for path in paths)
-    return {"digest": digest(files), "bytes": size, "files": files, "format": found}
+    return {"digest": digest(files), "bytes": size, "files": files, "format": model_format}
 
 
 def digest(files: dict[str, dict[str, Any]]) -> str:
@@ -65,7 +65,7 @@ def _files(folder: Path) -> list[Path]:
     Raises:
         Refusal: A file is not regular, or links to something outside of the model, which would be copied too.
     """
-    found = []
+    files = []
     for path in sorted(folder.rglob("*")):
         if any(part[0] == "." for part in path.relative_to(folder).parts) or (path.is_dir() and not path.is_symlink()):
             continue
@@ -78,8 +78,8 @@ def _files(folder: Path) -> list[Path]:
             )
         _require_file(path)
         _require_plain(str(path.relative_to(folder)), folder)
-        found.append(path)
-    return found
+        files.append(path)
+    return files
 
 
 def _require_plain(name: str, folder: Path) -> None:
@@ -124,23 +124,23 @@ def gguf_files(model: Path) -> list[Path]:
         Refusal: There are several models, or a part of one is missing.
     """
     if model.is_file():
-        found = [model] if model.suffix == ".gguf" else []
+        files = [model] if model.suffix == ".gguf" else []
     else:
-        found = [] if any(model.glob("*.safetensors")) else sorted(model.glob("*.gguf"))
-    part = _GGUF_PART.search(found[0].name) if found else None
-    if part and len(found) in (1, int(part["parts"])):
-        stem = found[0].name[: part.start()]
+        files = [] if any(model.glob("*.safetensors")) else sorted(model.glob("*.gguf"))
+    part = _GGUF_PART.search(files[0].name) if files else None
+    if part and len(files) in (1, int(part["parts"])):
+        stem = files[0].name[: part.start()]
         names = [f"{stem}-{number:05}-of-{part['parts']}.gguf" for number in range(1, int(part["parts"]) + 1)]
-        missing = [name for name in names if not (found[0].parent / name).is_file()]
+        missing = [name for name in names if not (files[0].parent / name).is_file()]
         if missing:
-            raise Refusal(f"{found[0].parent} lacks {_some(missing)}. Download the rest.", "model-incomplete")
-        return [found[0].parent / name for name in names]
-    if len(found) > 1:
+            raise Refusal(f"{files[0].parent} lacks {_some(missing)}. Download the rest.", "model-incomplete")
+        return [files[0].parent / name for name in names]
+    if len(files) > 1:
         raise Refusal(
-            f"{model} has several GGUF files: {', '.join(path.name for path in found)}. Name one of them by its path.",
+            f"{model} has several GGUF files: {', '.join(path.name for path in files)}. Name one of them by its path.",
             "model-incomplete",
         )
-    return found
+    return files
 
 
 def _check_gguf(files: list[Path]) -> None:
@@ -179,8 +179,8 @@ def _check_folder(folder: Path, tekken: bool, pickle: bool) -> str:
 
 def _some(names: list[str]) -> str:
     """The first of `names`, and how many more there are."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    left_out = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {left_out} more" if left_out > 0 else "")
 
 
 def _pickles(folder: Path) -> list[str]:
@@ -199,10 +199,10 @@ def weight_files(folder: Path) -> list[Path]:
         if missing or not names:
             raise Refusal(f"{folder} lacks {_some(missing) or 'weights'}. Download the rest.", "model-incomplete")
         return [folder / name for name in names]
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
         raise Refusal(f"{folder} has no *.safetensors file. Download the whole model again.", "model-incomplete")
-    return found
+    return files
 
 
 def _indexed(folder: Path) -> list[str]:
@@ -268,8 +268,8 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise Refusal(f"{damaged}, and its header is not readable. Download it again.", "model-damaged") from None
     if size != 8 + length + end:
-        found = f"{damaged}, but its header needs {8 + length + end}"
-        raise Refusal(f"{found}. It was cut off: download it again.", "model-damaged")
+        problem = f"{damaged}, but its header needs {8 + length + end}"
+        raise Refusal(f"{problem}. It was cut off: download it again.", "model-damaged")
     return dict(header)
 
 
@@ -277,7 +277,9 @@ def _end(entry: dict[str, Any]) -> int:
     """Where the data of a tensor ends. An invalid `entry` raises an error."""
     begin, end = entry["data_offsets"]
     numbers = [begin, end, *entry["shape"]]
-    if not isinstance(entry["dtype"], str) or not all(type(each) is int and 0 <= each < _LARGEST for each in numbers):
+    if not isinstance(entry["dtype"], str) or not all(
+        type(number) is int and 0 <= number < _LARGEST for number in numbers
+    ):
         raise TypeError
     if begin > end or len(numbers) > 64 or math.prod(entry["shape"]) >= _LARGEST:
         raise ValueError

@@ -37,8 +37,8 @@ def listed(root: Path) -> list[dict[str, Any]]:
 
 def verify(root: Path, name: str) -> list[dict[str, Any]]:
     """Compare every file of the models called `name`, by default of all, with its SHA-256."""
-    found = [folder for folder in _chosen(root, name) if not _is_partial(folder)]
-    return [{"folder": folder.name, **_verified(folder)} for folder in found]
+    folders = [folder for folder in _chosen(root, name) if not _is_partial(folder)]
+    return [{"folder": folder.name, **_verified(folder)} for folder in folders]
 
 
 def remove(root: Path, name: str, force: bool) -> dict[str, Any]:
@@ -65,17 +65,17 @@ def clean(root: Path) -> dict[str, Any]:
 
 
 def _folders(root: Path) -> list[Path]:
-    found = root.iterdir() if root.is_dir() else ()
-    return sorted(path for path in found if path.is_dir() and not path.is_symlink() and _OURS.fullmatch(path.name))
+    paths = root.iterdir() if root.is_dir() else ()
+    return sorted(path for path in paths if path.is_dir() and not path.is_symlink() and _OURS.fullmatch(path.name))
 
 
 def _chosen(root: Path, name: str) -> list[Path]:
     """The directories of the models called `name`, with or without the revision; by default all."""
-    found = [folder for folder in _folders(root) if not name or name in (folder.name, _parts(folder)["name"])]
-    if name and not found:
-        there = ", ".join(folder.name for folder in _folders(root)) or "none"
-        raise Fault(f"model not found in {root}: {name}. Available: {there}.", "model-missing")
-    return found
+    matches = [folder for folder in _folders(root) if not name or name in (folder.name, _parts(folder)["name"])]
+    if name and not matches:
+        available = ", ".join(folder.name for folder in _folders(root)) or "none"
+        raise Fault(f"model not found in {root}: {name}. Available: {available}.", "model-missing")
+    return matches
 
 
 def _parts(folder: Path) -> dict[str, str]:
@@ -91,23 +91,23 @@ def _needed() -> dict[str, list[int]]:
     """The paths that generations use, with the generations' numbers."""
     needed: dict[str, list[int]] = {}
     for file in _GENERATIONS.glob("*/generation.json"):
-        about = _read(file)
-        for path in about.get("disk", ()):
-            needed.setdefault(path, []).append(about["number"])
+        manifest = _read(file)
+        for path in manifest.get("disk", ()):
+            needed.setdefault(path, []).append(manifest["number"])
     return {path: sorted(numbers) for path, numbers in needed.items()}
 
 
 def _described(folder: Path, needed: dict[str, list[int]]) -> dict[str, Any]:
     record, parts = _read(folder / _RECORD), _parts(folder)
-    there = sum(min(stat.st_size, stat.st_blocks * 512) for stat in map(os.lstat, _files(folder)))
-    total = record.get("bytes") or (0 if parts["partial"] else there)
+    stored = sum(min(stat.st_size, stat.st_blocks * 512) for stat in map(os.lstat, _files(folder)))
+    total = record.get("bytes") or (0 if parts["partial"] else stored)
     return {
         "name": parts["name"],
         "folder": folder.name,
         "path": str(folder),
         "format": record.get("format", ""),
         "source": record.get("source", ""),
-        "bytes": there,
+        "bytes": stored,
         "total": total,
         "partial": bool(parts["partial"]),
         "fetching": bool(parts["partial"]) and _is_active(parts["digest"]),
@@ -117,25 +117,25 @@ def _described(folder: Path, needed: dict[str, list[int]]) -> dict[str, Any]:
 
 def _verified(folder: Path) -> dict[str, Any]:
     """The damaged and missing files in `folder`, by kind."""
-    wanted = {name: file["sha256"] for name, file in _read(folder / _RECORD).get("files", {}).items()}
+    recorded = {name: file["sha256"] for name, file in _read(folder / _RECORD).get("files", {}).items()}
     paths = _files(folder)
     with ThreadPoolExecutor() as pool:
         digests = dict(zip((str(path.relative_to(folder)) for path in paths), pool.map(_sha256, paths), strict=True))
-    if not wanted:  # of an earlier version: the directory's name verifies all files, but not which one is damaged
-        whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-        good = whole.startswith(_parts(folder)["digest"])
+    if not recorded:  # of an earlier version: the directory's name verifies all files, but not which one is damaged
+        combined = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+        good = combined.startswith(_parts(folder)["digest"])
         return {"good": good, "files": len(digests), "damaged": [] if good else ["one or more files"], "missing": []}
-    damaged = sorted(name for name, digest in digests.items() if wanted.get(name, digest) != digest)
-    missing = sorted(set(wanted) - set(digests))
-    return {"good": not damaged and not missing, "files": len(wanted), "damaged": damaged, "missing": missing}
+    damaged = sorted(name for name, digest in digests.items() if recorded.get(name, digest) != digest)
+    missing = sorted(set(recorded) - set(digests))
+    return {"good": not damaged and not missing, "files": len(recorded), "damaged": damaged, "missing": missing}
 
 
 def _files(folder: Path) -> list[Path]:
     """The model's files; of a partial model also hidden ones, which are the partial files."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name != _RECORD)
-    whole = not _is_partial(folder)
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != _RECORD)
+    complete = not _is_partial(folder)
     return sorted(
-        path for path in found if not (whole and any(part[0] == "." for part in path.relative_to(folder).parts))
+        path for path in paths if not (complete and any(part[0] == "." for part in path.relative_to(folder).parts))
     )
 
 
@@ -164,10 +164,10 @@ def _sha256(path: Path) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def main() -> None:
@@ -177,18 +177,18 @@ def main() -> None:
     parser.add_argument("word", choices=["list", "verify", "remove", "clean"])
     parser.add_argument("name", nargs="?", default="")
     parser.add_argument("--force", action="store_true")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        found: object
-        if given.word == "list":
-            found = listed(given.root)
-        elif given.word == "verify":
-            found = verify(given.root, given.name)
-        elif given.word == "remove":
-            found = remove(given.root, given.name, given.force)
+        result: object
+        if arguments.word == "list":
+            result = listed(arguments.root)
+        elif arguments.word == "verify":
+            result = verify(arguments.root, arguments.name)
+        elif arguments.word == "remove":
+            result = remove(arguments.root, arguments.name, arguments.force)
         else:
-            found = clean(given.root)
-        print(json.dumps(found))
+            result = clean(arguments.root)
+        print(json.dumps(result))
     except Fault as fault:
         message, refusal = fault.args
         print(json.dumps({"refusal": {"id": refusal, "message": message}}))

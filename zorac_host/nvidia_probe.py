@@ -129,8 +129,8 @@ def _smi(root: Path) -> dict[str, list[dict[str, object]] | str | None]:
 
 def _unit(cgroup: str) -> str | None:
     """The systemd unit of a process, from its /proc/PID/cgroup: the innermost service or scope."""
-    found = re.findall(r"[^/:]+\.(?:service|scope)", cgroup)
-    return found[-1] if found else None
+    units = re.findall(r"[^/:]+\.(?:service|scope)", cgroup)
+    return units[-1] if units else None
 
 
 def _pci_address(bus_id: str) -> str:
@@ -140,24 +140,24 @@ def _pci_address(bus_id: str) -> str:
 
 
 def _mib(text: str | None) -> int | None:
-    found = re.match(r"(\d+) MiB", text or "")
-    return int(found[1]) if found else None
+    match = re.match(r"(\d+) MiB", text or "")
+    return int(match[1]) if match else None
 
 
 def _watts(text: str | None) -> float | None:
-    found = re.match(r"([\d.]+) W", text or "")
-    return float(found[1]) if found else None
+    match = re.match(r"([\d.]+) W", text or "")
+    return float(match[1]) if match else None
 
 
 def versions(root: Path = Path("/")) -> dict[str, str | None]:
     """The driver's versions: ``loaded``, on ``disk``, and of the ``library`` that programs load."""
     loaded = re.search(r"Kernel Module.*?(\d+\.\d+(?:\.\d+)?)", _text(root / "proc/driver/nvidia/version") or "")
     # Debian's own packages rename the module.
-    told = [_run("modinfo", "--field", "version", module) for module in ("nvidia", "nvidia-current")]
+    answers = [_run("modinfo", "--field", "version", module) for module in ("nvidia", "nvidia-current")]
     library = _library(root)
     return {
         "loaded": loaded[1] if loaded else None,
-        "disk": next((found for code, found in told if code == 0 and re.match(r"\d+\.", found)), None),
+        "disk": next((version for code, version in answers if code == 0 and re.match(r"\d+\.", version)), None),
         "library": library.name.removeprefix("libcuda.so.") if library else None,
     }
 
@@ -173,11 +173,11 @@ def _library(root: Path) -> Path | None:
 
 def _driver(root: Path) -> dict[str, object]:
     """The loaded driver, the one on disk, the library that programs load, and its owner."""
-    found, library = versions(root), _library(root)
+    driver, library = versions(root), _library(root)
     return {
-        "loaded": found["loaded"],
-        "installed": found["disk"],
-        "library": found["library"],
+        "loaded": driver["loaded"],
+        "installed": driver["disk"],
+        "library": driver["library"],
         "library_package": _owner(library) if library else None,
         "packages": _packages(),
         "run_file": (root / "usr/bin/nvidia-uninstall").exists() and _owner(Path("/usr/bin/nvidia-uninstall")) is None,

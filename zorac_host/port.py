@@ -68,10 +68,10 @@ def _bind(host: str, port: int) -> str:
 
 
 def _no_address(host: str, reason: str) -> Refusal:
-    there = " ".join(_run("hostname", "--all-ip-addresses").split()) or "none but the loopback address"
+    addresses = " ".join(_run("hostname", "--all-ip-addresses").split()) or "none but the loopback address"
     return Refusal(
         f"vllm_host is '{host}', but this host cannot listen there: {reason}. Its addresses: "
-        f"{there}. Set vllm_host to one of them, to 127.0.0.1, or to 0.0.0.0 for all.",
+        f"{addresses}. Set vllm_host to one of them, to 127.0.0.1, or to 0.0.0.0 for all.",
         "settings-invalid",
     )
 
@@ -80,8 +80,8 @@ def _listeners(address: str, port: int) -> Iterator[tuple[str, int]]:
     """The processes listening on a conflicting address, by name and id: 0 for a socket whose process is not shown."""
     options = ("--no-header", "--listening", "--tcp", "--numeric", "--processes")
     for line in _run("ss", *options, f"sport = :{port}").splitlines():
-        words = line.split(maxsplit=5)
-        if len(words) > 3 and _overlap(words[3].rpartition(":")[0], address):
+        columns = line.split(maxsplit=5)
+        if len(columns) > 3 and _overlap(columns[3].rpartition(":")[0], address):
             for name, pid in _PROCESS.findall(line) or [("", "0")]:
                 yield name, int(pid)
 
@@ -97,8 +97,8 @@ def _overlap(listener: str, address: str) -> bool:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    found = ipaddress.ip_address(text.partition("%")[0].strip("[]"))
-    return (found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None) or found
+    address = ipaddress.ip_address(text.partition("%")[0].strip("[]"))
+    return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address
 
 
 def unit_of(pid: int) -> str:

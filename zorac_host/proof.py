@@ -39,11 +39,11 @@ _MESSAGES = [
 ]
 
 
-def prove(about: Mapping[str, Any], limit: float, closed: bool = True) -> None:
+def prove(manifest: Mapping[str, Any], limit: float, closed: bool = True) -> None:
     """Require all that a client needs: health, the model's name, a refusal without the key, and a streamed reply.
 
     Args:
-        about: The generation's ``generation.json``.
+        manifest: The generation's ``generation.json``.
         limit: The limit for all requests, in seconds.
         closed: Whether to require that every route of the engine refuses a request without the key.
 
@@ -52,41 +52,41 @@ def prove(about: Mapping[str, Any], limit: float, closed: bool = True) -> None:
     """
     deadline = time.monotonic() + limit
     key = _key()
-    _expect(about, "/health", None, 200, deadline)
-    _expect(about, "/v1/models", None, 401, deadline)
-    listing = _json(_expect(about, "/v1/models", key, 200, deadline), "/v1/models")
+    _expect(manifest, "/health", None, 200, deadline)
+    _expect(manifest, "/v1/models", None, 401, deadline)
+    listing = _json(_expect(manifest, "/v1/models", key, 200, deadline), "/v1/models")
     models = listing.get("data")
-    names = [each.get("id") for each in models if isinstance(each, dict)] if isinstance(models, list) else []
-    if about["model"] not in names:
-        raise Failure(f"/v1/models lists {names}, expected {about['model']}")
+    names = [model.get("id") for model in models if isinstance(model, dict)] if isinstance(models, list) else []
+    if manifest["model"] not in names:
+        raise Failure(f"/v1/models lists {names}, expected {manifest['model']}")
     if closed:
-        _require_closed(about, key, deadline)
-    _reply(about, key, deadline)
+        _require_closed(manifest, key, deadline)
+    _reply(manifest, key, deadline)
 
 
-def health(about: Mapping[str, Any], limit: float) -> None:
+def health(manifest: Mapping[str, Any], limit: float) -> None:
     """Require a healthy answer.
 
     Raises:
         Failure: It does not come within `limit` seconds.
     """
-    _expect(about, "/health", None, 200, time.monotonic() + limit)
+    _expect(manifest, "/health", None, 200, time.monotonic() + limit)
 
 
-def one_token(about: Mapping[str, Any], limit: float) -> None:
+def one_token(manifest: Mapping[str, Any], limit: float) -> None:
     """Require one token.
 
     Raises:
         Failure: It does not come within `limit` seconds.
     """
-    body = {"model": about["model"], "messages": _MESSAGES[-1:], "max_tokens": 1}
+    body = {"model": manifest["model"], "messages": _MESSAGES[-1:], "max_tokens": 1}
     key = _key()
-    answer = _json(_expect(about, "/v1/chat/completions", key, 200, time.monotonic() + limit, body), "a completion")
+    answer = _json(_expect(manifest, "/v1/chat/completions", key, 200, time.monotonic() + limit, body), "a completion")
     if not answer.get("choices"):
         raise Failure("a completion has no choices")
 
 
-def progress(about: Mapping[str, Any], limit: float) -> tuple[bool, float] | None:
+def progress(manifest: Mapping[str, Any], limit: float) -> tuple[bool, float] | None:
     """Whether the engine has requests, and how many tokens it has read and generated; None without metrics.
 
     Raises:
@@ -94,7 +94,7 @@ def progress(about: Mapping[str, Any], limit: float) -> tuple[bool, float] | Non
     """
     key = _key()  # llama.cpp requires it for the metrics too
     try:
-        text = _expect(about, "/metrics", key, 200, time.monotonic() + limit)
+        text = _expect(manifest, "/metrics", key, 200, time.monotonic() + limit)
     except _Status:
         return None
     totals: dict[str, float] = {}
@@ -117,19 +117,19 @@ def _key() -> str:
         raise Failure(str(error)) from None
 
 
-def idle(about: Mapping[str, Any]) -> bool:
+def idle(manifest: Mapping[str, Any]) -> bool:
     """Whether the engine reports no requests, or does not answer. False if it has no metrics."""
     try:
-        seen = progress(about, 2)
+        load = progress(manifest, 2)
     except Failure:
         return True
-    return seen is not None and not seen[0]
+    return load is not None and not load[0]
 
 
-def _require_closed(about: Mapping[str, Any], key: str, deadline: float) -> None:
+def _require_closed(manifest: Mapping[str, Any], key: str, deadline: float) -> None:
     """Require that only the health check answers without the key."""
     try:
-        schema = _json(_expect(about, routes.LISTING, key, 200, deadline), routes.LISTING)
+        schema = _json(_expect(manifest, routes.LISTING, key, 200, deadline), routes.LISTING)
     except _Status:
         schema = {}  # an engine that lists no routes
     try:
@@ -137,14 +137,14 @@ def _require_closed(about: Mapping[str, Any], key: str, deadline: float) -> None
     except ValueError as error:
         raise Failure(str(error)) from None
     for route in guarded:
-        status = _status(about, route, deadline)
+        status = _status(manifest, route, deadline)
         if not route.refused_by(status):
             raise Failure(f"{route} answered {status} without the API key, expected 401")
 
 
-def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
+def _reply(manifest: Mapping[str, Any], key: str, deadline: float) -> None:
     body = {
-        "model": about["model"],
+        "model": manifest["model"],
         "messages": _MESSAGES,
         "max_tokens": 24,
         "temperature": 0.1,
@@ -152,7 +152,7 @@ def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
         "stream_options": {"include_usage": True},
     }
     text, tokens = "", None
-    for line in _lines(_request(about, "/v1/chat/completions", key, body), deadline):
+    for line in _lines(_request(manifest, "/v1/chat/completions", key, body), deadline):
         if not line.startswith("data:"):
             continue
         data = line.removeprefix("data:").strip()
@@ -175,11 +175,11 @@ def _reply(about: Mapping[str, Any], key: str, deadline: float) -> None:
 
 
 class _Status(Failure):
-    """The engine answered with an unexpected status, `found`."""
+    """The engine answered with an unexpected status, `status`."""
 
-    def __init__(self, path: str, found: int, expected: int, message: str = "") -> None:
-        super().__init__(f"{path} answered {found}, expected {expected}{f': {message}' if message else ''}")
-        self.found = found
+    def __init__(self, path: str, status: int, expected: int, message: str = "") -> None:
+        super().__init__(f"{path} answered {status}, expected {expected}{f': {message}' if message else ''}")
+        self.status = status
 
 
 class KeyRefused(_Status):
@@ -193,29 +193,29 @@ class KeyRefused(_Status):
 
 
 def _expect(
-    about: Mapping[str, Any], path: str, key: str | None, status: int, deadline: float, body: object = None
+    manifest: Mapping[str, Any], path: str, key: str | None, status: int, deadline: float, body: object = None
 ) -> str:
-    return "\n".join(_lines(_request(about, path, key, body), deadline, status))
+    return "\n".join(_lines(_request(manifest, path, key, body), deadline, status))
 
 
-def _status(about: Mapping[str, Any], route: routes.Route, deadline: float) -> int:
+def _status(manifest: Mapping[str, Any], route: routes.Route, deadline: float) -> int:
     """The status of a request without the key."""
-    request = _request(about, route.path, None)
+    request = _request(manifest, route.path, None)
     request.method = route.method
     request.data = routes.BODY if route.method != "GET" else None
     try:
         next(_lines(request, deadline), "")
     except _Status as answer:
-        return answer.found
+        return answer.status
     return 200
 
 
-def _request(about: Mapping[str, Any], path: str, key: str | None, body: object = None) -> urllib.request.Request:
+def _request(manifest: Mapping[str, Any], path: str, key: str | None, body: object = None) -> urllib.request.Request:
     # Linux connects 0.0.0.0 and :: to loopback.
-    host = f"[{about['host']}]" if ":" in str(about["host"]) else str(about["host"])
+    host = f"[{manifest['host']}]" if ":" in str(manifest["host"]) else str(manifest["host"])
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     data = json.dumps(body).encode() if body is not None else None
-    return urllib.request.Request(f"http://{host}:{about['port']}{path}", data, headers)
+    return urllib.request.Request(f"http://{host}:{manifest['port']}{path}", data, headers)
 
 
 def _lines(request: urllib.request.Request, deadline: float, status: int = 200) -> Iterator[str]:
@@ -223,8 +223,8 @@ def _lines(request: urllib.request.Request, deadline: float, status: int = 200) 
     path, message = request.selector, ""
     try:
         with _OPENER.open(request, timeout=max(1.0, deadline - time.monotonic())) as answer:
-            found, rest, size = answer.status, b"", 0
-            while found == status and (part := answer.read1()):
+            actual, rest, size = answer.status, b"", 0
+            while actual == status and (part := answer.read1()):
                 size += len(part)
                 if time.monotonic() > deadline:
                     raise TimeoutError
@@ -235,7 +235,7 @@ def _lines(request: urllib.request.Request, deadline: float, status: int = 200) 
                     yield line.decode("utf-8", "replace").rstrip("\r")
             yield rest.decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
-        found, message = error.code, _message(error)
+        actual, message = error.code, _message(error)
     except TimeoutError:
         raise Failure(f"{path} did not finish its answer in time") from None
     except (OSError, http.client.HTTPException) as error:
@@ -243,27 +243,27 @@ def _lines(request: urllib.request.Request, deadline: float, status: int = 200) 
         if isinstance(reason, TimeoutError):
             raise Failure(f"{path} did not answer in time") from None
         raise Failure(f"{path} did not answer: {reason}") from None
-    if (found, status) == (401, 200) and request.has_header("Authorization"):
+    if (actual, status) == (401, 200) and request.has_header("Authorization"):
         raise KeyRefused(path)
-    if found != status:
-        raise _Status(path, found, status, message)
+    if actual != status:
+        raise _Status(path, actual, status, message)
 
 
 def _message(error: urllib.error.HTTPError) -> str:
     """The message in the body of an error, if the engine sent one."""
     try:
         body = json.loads(error.read(_MESSAGE_LIMIT_BYTES))
-        found = body.get("error") or body
-        return " ".join(str(found["message"]).split())[:_MESSAGE_LIMIT].rstrip(".")
+        details = body.get("error") or body
+        return " ".join(str(details["message"]).split())[:_MESSAGE_LIMIT].rstrip(".")
     except (OSError, http.client.HTTPException, ValueError, RecursionError, AttributeError, KeyError, TypeError):
         return ""
 
 
 def _json(text: str, of: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         raise Failure(f"{of} is not JSON: {text[:60]!r}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise Failure(f"{of} is not a JSON object: {text[:60]!r}")
-    return found
+    return content

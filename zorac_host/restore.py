@@ -40,21 +40,25 @@ def restore(check: bool, begin: bool = False, deep: bool = False, intact: bool =
     if begin and not check:
         document["inputs"] = ""
         verify.note(document)
-    found = [] if intact else verify.differences(document["parts"], deep)
+    differences = [] if intact else verify.differences(document["parts"], deep)
     by_part = {(part["kind"], kinds.named(part)): part for part in document["parts"]}
-    steps = [(each, step) for each in found for step in _steps(by_part.get((each.kind, each.part), {}), each)]
-    restored = [what for _, (what, _) in steps]
+    steps = [
+        (difference, step)
+        for difference in differences
+        for step in _steps(by_part.get((difference.kind, difference.part), {}), difference)
+    ]
+    restored = [line for _, (line, _) in steps]
     if check or not steps:
-        healed = [each for each, _ in steps]
-        left = [each for each in found if each not in healed] + verify.outdated(document)
+        healed = [difference for difference, _ in steps]
+        left = [difference for difference in differences if difference not in healed] + verify.outdated(document)
     else:
         restored, left = _carry_out(document, steps, deep)
     trees = {part["path"] for part in document["parts"] if part["kind"] == "tree" and part.get("fingerprint")}
     return {
         "changed": bool(restored),
         "restored": restored,
-        "differences": [each.summary() for each in left],
-        "trees": sorted(trees - {each.part for each in left}),
+        "differences": [difference.summary() for difference in left],
+        "trees": sorted(trees - {difference.part for difference in left}),
         "unusable": "",
     }
 
@@ -67,30 +71,37 @@ def _carry_out(
     What cannot be restored, such as an immutable file, stays a difference and does not stop the others.
     """
     done = []
-    inputs, now = document["inputs"], store.current()
-    started = service.started(now.unit) if now else None
+    inputs, current = document["inputs"], store.current()
+    started = service.started(current.unit) if current else None
     # before the first step, so that a killed run leaves it recorded
-    reason = next((why for each, _ in steps if now and started and (why := _restart(each, now.unit, started))), "")
+    reason = next(
+        (
+            why
+            for difference, _ in steps
+            if current and started and (why := _restart(difference, current.unit, started))
+        ),
+        "",
+    )
     document["inputs"] = ""
-    _note(document, now, reason)
-    for _, (what, act) in steps:
+    _note(document, current, reason)
+    for _, (line, act) in steps:
         with contextlib.suppress(OSError):
             act()
-            done.append(what)
-    if any(each.kind == "unit" for each, _ in steps):
+            done.append(line)
+    if any(difference.kind == "unit" for difference, _ in steps):
         service.systemctl("daemon-reload")
     if reason:
-        _note(document, now, reason)  # the engine may have been restarted meanwhile
+        _note(document, current, reason)  # the engine may have been restarted meanwhile
     left = verify.differences(document["parts"], deep) + verify.outdated(document)
     if not left:
         verify.note(document, inputs=inputs)
     return done, left
 
 
-def _note(document: dict[str, Any], now: store.Generation | None, reason: str) -> None:
+def _note(document: dict[str, Any], current: store.Generation | None, reason: str) -> None:
     """Record the engine's start, if there is a `reason`: the engine has to be restarted after it."""
-    if reason and now:
-        document["restart"] = {"invocation": service.shown(now.unit).get("InvocationID"), "why": reason}
+    if reason and current:
+        document["restart"] = {"invocation": service.shown(current.unit).get("InvocationID"), "why": reason}
     verify.note(document)
 
 

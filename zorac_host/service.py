@@ -20,9 +20,9 @@ class Failure(Fault):
     """The engine failed. `str(failure)` says how."""
 
 
-def systemctl(*words: str) -> bool:
+def systemctl(*arguments: str) -> bool:
     """Run systemctl; return whether it succeeded."""
-    return subprocess.run(["systemctl", "--quiet", *words], capture_output=True, check=False).returncode == 0
+    return subprocess.run(["systemctl", "--quiet", *arguments], capture_output=True, check=False).returncode == 0
 
 
 def shown(unit: str) -> dict[str, str]:
@@ -39,12 +39,12 @@ def details(unit: str) -> dict[str, object]:
     done = subprocess.run(
         ["systemctl", "show", unit, "--timestamp=unix", names], capture_output=True, text=True, check=False
     )
-    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
-    since = found.get("ActiveEnterTimestamp", "").removeprefix("@")
+    properties = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    since = properties.get("ActiveEnterTimestamp", "").removeprefix("@")
     return {
-        "state": found.get("ActiveState", "unknown"),
-        "since": int(since) if since.isdecimal() and found.get("ActiveState") == "active" else None,
-        "restarts": int(found.get("NRestarts") or 0),
+        "state": properties.get("ActiveState", "unknown"),
+        "since": int(since) if since.isdecimal() and properties.get("ActiveState") == "active" else None,
+        "restarts": int(properties.get("NRestarts") or 0),
         "enabled": (store.UNITS / _WANTS / unit).is_symlink(),
     }
 
@@ -55,10 +55,10 @@ def started(unit: str) -> tuple[float, float] | None:
     done = subprocess.run(
         ["systemctl", "show", unit, "--timestamp=unix", names], capture_output=True, text=True, check=False
     )
-    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
-    if found.get("ActiveState") != "active":
+    properties = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    if properties.get("ActiveState") != "active":
         return None
-    clock, count = found["ActiveEnterTimestamp"].removeprefix("@"), found["ActiveEnterTimestampMonotonic"]
+    clock, count = properties["ActiveEnterTimestamp"].removeprefix("@"), properties["ActiveEnterTimestampMonotonic"]
     return float(clock), int(count) / 1e6
 
 
@@ -66,19 +66,23 @@ def running(unit: str) -> int | None:
     """The number of the generation that the unit's process was started from; None if it does not run."""
     pid = shown(unit).get("MainPID", "0")
     try:
-        words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return None
-    places = [word.partition(b"=")[2].decode() for word in words if word.startswith(b"ZORAC_DEPLOY_GENERATION=")]
+    places = [
+        variable.partition(b"=")[2].decode()
+        for variable in variables
+        if variable.startswith(b"ZORAC_DEPLOY_GENERATION=")
+    ]
     return int(Path(places[0]).name) if places and Path(places[0]).name.isdecimal() else None
 
 
 def settled(target: store.Generation) -> bool:
     """Whether `target` is the current generation, verified, and running."""
-    now = store.current()
+    current = store.current()
     return (
-        now is not None
-        and now.number == target.number
+        current is not None
+        and current.number == target.number
         and store.outcome(target.number).get("state") == "proved"
         and shown(target.unit).get("ActiveState") == "active"
         and running(target.unit) == target.number
@@ -97,13 +101,13 @@ def in_place(target: store.Generation) -> bool:
 def processes(unit: str) -> set[int]:
     """All processes of the unit."""
     group = shown(unit).get("ControlGroup", "")
-    found: set[int] = set()
+    pids: set[int] = set()
     for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"):
         try:
-            found.update(int(pid) for pid in Path(f"{root}{group}/cgroup.procs").read_text().split() if group)
+            pids.update(int(pid) for pid in Path(f"{root}{group}/cgroup.procs").read_text().split() if group)
         except OSError:
             continue
-    return found
+    return pids
 
 
 def stop(unit: str, idle: Callable[[], bool]) -> None:
@@ -191,14 +195,14 @@ def _holders() -> set[int]:
     return {int(line) for line in done.stdout.split() if line.isdecimal()}
 
 
-def require_free_port(about: Mapping[str, object], units: Collection[str] = ()) -> None:
+def require_free_port(manifest: Mapping[str, object], units: Collection[str] = ()) -> None:
     """Require that the engine of a generation can listen, after `units` are stopped.
 
     Raises:
         Failure: The address does not exist, or another process listens there.
     """
     try:
-        port.require(str(about["host"]), int(str(about["port"])), units)
+        port.require(str(manifest["host"]), int(str(manifest["port"])), units)
     except Refusal as refusal:
         raise Failure(str(refusal)) from None
 

@@ -7,19 +7,21 @@ from zorac_host import proof, service, store
 
 def read() -> dict[str, Any]:
     """The current generation with its unit and its health, the activation in progress, and every generation."""
-    now = store.current()
-    found: dict[str, Any] = {
-        "current": now.number if now else None,
+    current = store.current()
+    answer: dict[str, Any] = {
+        "current": current.number if current else None,
         "pending": store.pending() or None,
         "watchdog": store.watch(),
-        "generations": [{**each.about, "outcome": store.outcome(each.number)} for each in store.generations()],
+        "generations": [
+            {**generation.manifest, "outcome": store.outcome(generation.number)} for generation in store.generations()
+        ],
         "unit": None,
         "health": "",
     }
-    if now:
-        found["unit"] = service.details(now.unit)
+    if current:
+        answer["unit"] = service.details(current.unit)
         try:
-            proof.health(now.about, 5)
+            proof.health(current.manifest, 5)
         except service.Failure as failure:
-            found["health"] = str(failure)
-    return found
+            answer["health"] = str(failure)
+    return answer

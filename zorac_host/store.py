@@ -30,11 +30,11 @@ class Generation:
 
     Attributes:
         number: Its number, never reused.
-        about: What it serves, and its versions: ``generation.json``.
+        manifest: What it serves, and its versions: ``generation.json``.
     """
 
     number: int
-    about: Mapping[str, Any]
+    manifest: Mapping[str, Any]
 
     @property
     def folder(self) -> Path:
@@ -44,7 +44,7 @@ class Generation:
     @property
     def unit(self) -> str:
         """The systemd unit that runs its engine."""
-        return str(self.about["unit"])
+        return str(self.manifest["unit"])
 
     @property
     def journal(self) -> Path:
@@ -56,13 +56,13 @@ def generations() -> list[Generation]:
     """All generations, the oldest first."""
     folders = [path for path in (ETC / "generations").glob("*") if path.name.isdecimal()]
     numbers = sorted(int(path.name) for path in folders)
-    return [found for number in numbers if (found := generation(number))]
+    return [existing for number in numbers if (existing := generation(number))]
 
 
 def generation(number: int) -> Generation | None:
     """The generation `number`; None if it does not exist."""
-    about = read_json(ETC / "generations" / str(number) / "generation.json")
-    return Generation(number, about) if about else None
+    manifest = read_json(ETC / "generations" / str(number) / "generation.json")
+    return Generation(number, manifest) if manifest else None
 
 
 def current() -> Generation | None:
@@ -75,7 +75,7 @@ def current() -> Generation | None:
 
 def units() -> set[str]:
     """The systemd units of all generations: one per kind of engine."""
-    return {each.unit for each in generations()}
+    return {generation.unit for generation in generations()}
 
 
 def key() -> str:
@@ -85,16 +85,16 @@ def key() -> str:
         ValueError: A client cannot send it. The message does not quote it.
         OSError: It cannot be read.
     """
-    found = KEY_FILE.read_bytes().strip()
-    if not found or not all(0x21 <= byte <= 0x7E for byte in found):
+    content = KEY_FILE.read_bytes().strip()
+    if not content or not all(0x21 <= byte <= 0x7E for byte in content):
         raise ValueError(f"the key in {KEY_FILE} is empty, or has other characters than printable ASCII")
-    return found.decode()
+    return content.decode()
 
 
 class Flip:
     """The change of the link and the unit, prepared while the old engine still serves.
 
-    What may fail for lack of space is done here; only renames are left for `now`.
+    What may fail for lack of space is done here; only renames are left for `apply`.
     """
 
     def __init__(self, target: Generation) -> None:
@@ -106,7 +106,7 @@ class Flip:
         if not self._unit.is_file() or self._unit.read_text() != text:
             write(self._unit, text, 0o644)
 
-    def now(self, units: Iterable[str] = ()) -> None:
+    def apply(self, units: Iterable[str] = ()) -> None:
         """Make the target the current generation, and its unit the only one of `units` that exists."""
         self._unit.rename(UNITS / self._target.unit)
         for other in set(units) - {self._target.unit}:
@@ -124,7 +124,7 @@ class KeyChange:
     """
 
     def __init__(self) -> None:
-        self._new, self._old = (KEY_FILE.with_name(f".api-key.{each}") for each in ("new", "old"))
+        self._new, self._old = (KEY_FILE.with_name(f".api-key.{suffix}") for suffix in ("new", "old"))
 
     def take(self, staged: Path) -> None:
         """Make the file `staged` the new key."""
@@ -181,25 +181,25 @@ def outcome(number: int) -> dict[str, Any]:
     return read_json(STATE / "generations" / f"{number}.json")
 
 
-def set_outcome(number: int, what: Mapping[str, Any]) -> None:
+def set_outcome(number: int, result: Mapping[str, Any]) -> None:
     """Store the result of the generation `number`, and its place as the last activation."""
-    order = 1 + max((outcome(each.number).get("order", 0) for each in generations()), default=0)
-    write_json(STATE / "generations" / f"{number}.json", {**what, "order": order})
+    order = 1 + max((outcome(generation.number).get("order", 0) for generation in generations()), default=0)
+    write_json(STATE / "generations" / f"{number}.json", {**result, "order": order})
 
 
-def add_to_outcome(number: int, what: Mapping[str, Any]) -> None:
+def add_to_outcome(number: int, values: Mapping[str, Any]) -> None:
     """Add to the result of the generation `number` without changing its place among the activations."""
-    write_json(STATE / "generations" / f"{number}.json", {**outcome(number), **what})
+    write_json(STATE / "generations" / f"{number}.json", {**outcome(number), **values})
 
 
 def last_good(besides: int) -> Generation | None:
     """The generation that was verified last, except `besides`."""
-    proved = [each for each in generations() if each.number != besides and _proved(each)]
-    return max(proved, key=lambda each: int(outcome(each.number)["order"]), default=None)
+    proved = [generation for generation in generations() if generation.number != besides and _proved(generation)]
+    return max(proved, key=lambda generation: int(outcome(generation.number)["order"]), default=None)
 
 
-def _proved(each: Generation) -> bool:
-    return outcome(each.number).get("state") == "proved"
+def _proved(generation: Generation) -> bool:
+    return outcome(generation.number).get("state") == "proved"
 
 
 def pending() -> dict[str, Any]:
@@ -207,9 +207,9 @@ def pending() -> dict[str, Any]:
     return read_json(_PENDING)
 
 
-def set_pending(what: Mapping[str, Any]) -> None:
+def set_pending(record: Mapping[str, Any]) -> None:
     """Record the start or the progress of an activation."""
-    write_json(_PENDING, what)
+    write_json(_PENDING, record)
 
 
 def end_pending() -> None:
@@ -223,9 +223,9 @@ def watch() -> dict[str, Any]:
     return read_json(_WATCH)
 
 
-def set_watch(what: Mapping[str, Any]) -> None:
+def set_watch(state: Mapping[str, Any]) -> None:
     """Store the watchdog's state."""
-    write_json(_WATCH, what)
+    write_json(_WATCH, state)
 
 
 def collect(keep: int, check: bool = False) -> dict[str, Any]:
@@ -241,16 +241,21 @@ def collect(keep: int, check: bool = False) -> dict[str, Any]:
         The numbers, the paths and the bytes removed.
     """
     everything, running = generations(), current()
-    good = {each.number: int(outcome(each.number)["order"]) for each in everything if _proved(each)}
+    good = {
+        generation.number: int(outcome(generation.number)["order"]) for generation in everything if _proved(generation)
+    }
     if running:
         good.pop(running.number, None)
     # The newest stays even if it failed: the next number follows from it.
-    kept = {*sorted(good, key=lambda number: -good[number])[:keep], *[each.number for each in everything[-1:]]}
+    kept = {
+        *sorted(good, key=lambda number: -good[number])[:keep],
+        *[generation.number for generation in everything[-1:]],
+    }
     kept |= {running.number} if running else set()
-    removed = [each for each in everything if each.number not in kept]
-    needed = {path for each in everything if each.number in kept for path in each.about["disk"]}
-    paths = sorted({path for each in removed for path in each.about["disk"]} - needed)
-    paths += sorted({path for each in removed for path in each.about["scratch"]}) if paths else []
+    removed = [generation for generation in everything if generation.number not in kept]
+    needed = {path for generation in everything if generation.number in kept for path in generation.manifest["disk"]}
+    paths = sorted({path for generation in removed for path in generation.manifest["disk"]} - needed)
+    paths += sorted({path for generation in removed for path in generation.manifest["scratch"]}) if paths else []
     freed = _freed(map(Path, paths))
     if not check:
         for path in paths:
@@ -259,11 +264,11 @@ def collect(keep: int, check: bool = False) -> dict[str, Any]:
             else:
                 Path(path).unlink(missing_ok=True)
         # last: after an interruption, the generations still name the rest
-        for each in removed:
-            shutil.rmtree(each.folder)
-            for rest in (each.journal, each.journal.with_suffix(".json")):
+        for generation in removed:
+            shutil.rmtree(generation.folder)
+            for rest in (generation.journal, generation.journal.with_suffix(".json")):
                 rest.unlink(missing_ok=True)
-    return {"generations": [each.number for each in removed], "paths": paths, "bytes": freed}
+    return {"generations": [generation.number for generation in removed], "paths": paths, "bytes": freed}
 
 
 def _freed(paths: Iterable[Path]) -> int:
@@ -271,26 +276,26 @@ def _freed(paths: Iterable[Path]) -> int:
     names: Counter[tuple[int, int]] = Counter()
     files: dict[tuple[int, int], os.stat_result] = {}
     for path in paths:
-        for each in (path, *path.rglob("*")) if path.exists() else ():
-            if each.is_file() and not each.is_symlink():
-                found = each.stat()
-                files[found.st_dev, found.st_ino] = found
-                names[found.st_dev, found.st_ino] += 1
-    return sum(found.st_blocks * 512 for key, found in files.items() if found.st_nlink == names[key])
+        for file in (path, *path.rglob("*")) if path.exists() else ():
+            if file.is_file() and not file.is_symlink():
+                status = file.stat()
+                files[status.st_dev, status.st_ino] = status
+                names[status.st_dev, status.st_ino] += 1
+    return sum(status.st_blocks * 512 for key, status in files.items() if status.st_nlink == names[key])
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in the file; empty if it is missing or unreadable."""
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def write_json(path: Path, what: Mapping[str, Any]) -> None:
-    """Write `what` to the file as JSON, atomically."""
-    write(path, json.dumps(what, indent=2) + "\n", 0o644)
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` to the file as JSON, atomically."""
+    write(path, json.dumps(content, indent=2) + "\n", 0o644)
 
 
 def write(path: Path, content: str | bytes, mode: int) -> None:

@@ -45,32 +45,32 @@ class Change:
 
 def entries(folder: Path) -> Entries:
     """Every file, link and directory below `folder`, with the result of lstat."""
-    found: Entries = {}
+    by_name: Entries = {}
     waiting = [(str(folder), "")]
     while waiting:
         path, prefix = waiting.pop()
         with os.scandir(path) as listing:
             for entry in listing:
-                seen = entry.stat(follow_symlinks=False)
+                status = entry.stat(follow_symlinks=False)
                 name = f"{prefix}{entry.name}"
-                mode = seen.st_mode
+                mode = status.st_mode
                 if stat.S_ISDIR(mode):
                     # its size and time follow from its files
-                    found[name] = ["d", stat.S_IMODE(mode), seen.st_uid, seen.st_gid, 0, 0, ""]
+                    by_name[name] = ["d", stat.S_IMODE(mode), status.st_uid, status.st_gid, 0, 0, ""]
                     waiting.append((entry.path, f"{name}/"))
                 elif stat.S_ISLNK(mode):
-                    found[name] = ["l", 0, seen.st_uid, seen.st_gid, 0, 0, str(Path(entry.path).readlink())]
+                    by_name[name] = ["l", 0, status.st_uid, status.st_gid, 0, 0, str(Path(entry.path).readlink())]
                 else:
                     kind = "f" if stat.S_ISREG(mode) else "other"
-                    found[name] = [
-                        kind, stat.S_IMODE(mode), seen.st_uid, seen.st_gid, seen.st_size, seen.st_mtime_ns, ""
+                    by_name[name] = [
+                        kind, stat.S_IMODE(mode), status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns, ""
                     ]  # fmt: skip
-    return found
+    return by_name
 
 
-def fingerprint(found: Mapping[str, list[Any]]) -> str:
+def fingerprint(by_name: Mapping[str, list[Any]]) -> str:
     """The digest of a directory's state without its content."""
-    lines = "\n".join(f"{name}\0{found[name]}" for name in sorted(found))
+    lines = "\n".join(f"{name}\0{by_name[name]}" for name in sorted(by_name))
     return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -110,11 +110,11 @@ def describe(
 
 
 def _write_record(folder: Path, record: Path) -> None:
-    found = entries(folder)
+    current = entries(folder)
     known = _listed_by_wheels(folder) | _listed_by_manifest(folder)
-    names = [name for name, entry in found.items() if entry[0] == "f"]
+    names = [name for name, entry in current.items() if entry[0] == "f"]
     digests = known | _digests(folder, (name for name in names if name not in known))
-    text = json.dumps({"entries": found, "sha256": {name: digests[name] for name in names}})
+    text = json.dumps({"entries": current, "sha256": {name: digests[name] for name in names}})
     record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     store.write(record, gzip.compress(text.encode("utf-8", "surrogatepass"), compresslevel=1, mtime=0), 0o600)
 
@@ -158,8 +158,8 @@ def changes(folder: Path, part: Mapping[str, Any], deep: bool) -> Iterator[Chang
         part: The part, from `describe`.
         deep: Also read every file and compare its SHA-256.
     """
-    found = entries(folder)
-    same = fingerprint(found) == part["fingerprint"]
+    current = entries(folder)
+    same = fingerprint(current) == part["fingerprint"]
     if same and not deep:
         return
     try:
@@ -168,9 +168,9 @@ def changes(folder: Path, part: Mapping[str, Any], deep: bool) -> Iterator[Chang
         yield Change("", "record", "as it was written", f"{part['record']}: {error}")
         return
     if not same:
-        yield from _compared(folder, recorded, found)
+        yield from _compared(folder, recorded, current)
     if deep:
-        yield from _read_again(folder, recorded, found)
+        yield from _read_again(folder, recorded, current)
 
 
 def read_record(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,17 +186,17 @@ def read_record(part: Mapping[str, Any]) -> dict[str, Any]:
     return _unpacked(packed)
 
 
-def _compared(folder: Path, recorded: Mapping[str, Any], found: Entries) -> Iterator[Change]:
-    wanted = recorded["entries"]
-    for name in sorted(wanted.keys() - found.keys()):
+def _compared(folder: Path, recorded: Mapping[str, Any], current: Entries) -> Iterator[Change]:
+    expected_entries = recorded["entries"]
+    for name in sorted(expected_entries.keys() - current.keys()):
         yield Change(name, "missing", "a file", "nothing")
-    for name in sorted(found.keys() - wanted.keys()):
+    for name in sorted(current.keys() - expected_entries.keys()):
         yield Change(name, "added", "nothing", "a file")
-    for name in sorted(wanted.keys() & found.keys()):
+    for name in sorted(expected_entries.keys() & current.keys()):
         differs = {
-            aspect: (expected, seen)
-            for aspect, expected, seen in zip(_ASPECTS, wanted[name], found[name], strict=True)
-            if expected != seen
+            aspect: (expected, actual)
+            for aspect, expected, actual in zip(_ASPECTS, expected_entries[name], current[name], strict=True)
+            if expected != actual
         }
         if "time of change" in differs and not differs.keys() & {"type", "size"}:
             digest = sha256(folder / name)
@@ -204,13 +204,13 @@ def _compared(folder: Path, recorded: Mapping[str, Any], found: Entries) -> Iter
                 differs["content"] = (recorded["sha256"][name][:12], digest[:12])
         if differs.keys() & {"content", "type", "size"}:
             differs.pop("time of change", None)
-        for aspect, (expected, seen) in differs.items():
+        for aspect, (expected, actual) in differs.items():
             shown = (lambda value: f"{value:04o}") if aspect == "mode" else str
-            yield Change(name, aspect, shown(expected), shown(seen))
+            yield Change(name, aspect, shown(expected), shown(actual))
 
 
-def _read_again(folder: Path, recorded: Mapping[str, Any], found: Entries) -> Iterator[Change]:
-    names = [name for name in recorded["sha256"] if found.get(name, [""])[0] == "f"]
+def _read_again(folder: Path, recorded: Mapping[str, Any], current: Entries) -> Iterator[Change]:
+    names = [name for name in recorded["sha256"] if current.get(name, [""])[0] == "f"]
     digests = _digests(folder, names)
     for name in sorted(names):
         if digests[name] != recorded["sha256"][name]:
@@ -218,9 +218,9 @@ def _read_again(folder: Path, recorded: Mapping[str, Any], found: Entries) -> It
 
 
 def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    wanted = list(names)
+    listed = list(names)
     with ThreadPoolExecutor() as pool:
-        return dict(zip(wanted, pool.map(lambda name: sha256(folder / name), wanted), strict=True))
+        return dict(zip(listed, pool.map(lambda name: sha256(folder / name), listed), strict=True))
 
 
 def sha256(path: Path) -> str:
@@ -231,15 +231,15 @@ def sha256(path: Path) -> str:
 
 def packages(folder: Path, names: Iterable[str]) -> list[str]:
     """The Python packages in the environment `folder` that installed the files `names`; ``*`` for those of none."""
-    wanted, owners = {_source(name) for name in names}, set()
+    unowned, owners = {_source(name) for name in names}, set()
     for record in folder.glob(_WHEELS):
         site, own = record.parent.parent.relative_to(folder), f"{record.parent.relative_to(folder)}/"
-        brought = {name for name in wanted if name.startswith(own)}
-        brought |= wanted & {os.path.normpath(site / name) for name, _ in _lines(record)}
+        brought = {name for name in unowned if name.startswith(own)}
+        brought |= unowned & {os.path.normpath(site / name) for name, _ in _lines(record)}
         if brought:
             owners.add(record.parent.name.removesuffix(".dist-info").rpartition("-")[0].lower().replace("_", "-"))
-            wanted -= brought
-    return sorted(owners | ({"*"} if wanted else set()))
+            unowned -= brought
+    return sorted(owners | ({"*"} if unowned else set()))
 
 
 def _source(name: str) -> str:

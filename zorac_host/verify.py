@@ -80,12 +80,12 @@ def apply(document: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
     except Unusable:
         before = {}
     parts = [_described(part, not check, before.get(part.get("record"), {})) for part in document["parts"]]
-    found = differences(parts, deep=False)
+    remaining = differences(parts, deep=False)
     if not check:
-        inputs = "" if found else document.get("inputs", "")
-        whole = {**document, "parts": parts, "inputs": inputs, "machine_id": machine_id(), "at": int(time.time())}
-        store.write(DOCUMENT, json.dumps(whole) + "\n", 0o600)
-    return {"differences": [each.summary() for each in found]}
+        inputs = "" if remaining else document.get("inputs", "")
+        applied = {**document, "parts": parts, "inputs": inputs, "machine_id": machine_id(), "at": int(time.time())}
+        store.write(DOCUMENT, json.dumps(applied) + "\n", 0o600)
+    return {"differences": [difference.summary() for difference in remaining]}
 
 
 def _described(part: Mapping[str, Any], create: bool, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,9 +99,9 @@ def _described(part: Mapping[str, Any], create: bool, before: Mapping[str, Any])
     return {**plain, **tree.describe(Path(part["path"]), Path(part["record"]), create, renewed, before)}
 
 
-def note(document: Mapping[str, Any], **what: object) -> None:
+def note(document: Mapping[str, Any], **changes: object) -> None:
     """Add to the applied document: other inputs, or why the engine needs a restart."""
-    store.write(DOCUMENT, json.dumps({**document, **what}) + "\n", 0o600)
+    store.write(DOCUMENT, json.dumps({**document, **changes}) + "\n", 0o600)
 
 
 def differences(parts: list[dict[str, Any]], deep: bool) -> list[Difference]:
@@ -109,28 +109,30 @@ def differences(parts: list[dict[str, Any]], deep: bool) -> list[Difference]:
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for part in parts:
         by_kind.setdefault(str(part.get("kind")), []).append(part)
-    found: list[Difference] = []
+    all_differences: list[Difference] = []
     for kind, same in by_kind.items():
         look = kinds.LOOKS.get(kind)
         if look is None:
-            found += [kinds.differs(part, "kind", "known", f"this program does not know {kind}") for part in same]
+            all_differences += [
+                kinds.differs(part, "kind", "known", f"this program does not know {kind}") for part in same
+            ]
             continue
         try:
-            found += look(same, deep)
+            all_differences += look(same, deep)
         except Exception as error:  # noqa: BLE001 - what cannot be looked at is not as it should be
-            found.append(kinds.differs(same[0], "look", "possible", f"{type(error).__name__}: {error}"))
+            all_differences.append(kinds.differs(same[0], "look", "possible", f"{type(error).__name__}: {error}"))
     order = {kinds.named(part): number for number, part in enumerate(parts)}
-    return sorted(found, key=lambda difference: order.get(difference.part, len(order)))
+    return sorted(all_differences, key=lambda difference: order.get(difference.part, len(order)))
 
 
-def look(deep: bool, inputs: str = "", whole: bool = False) -> dict[str, Any]:
+def look(deep: bool, inputs: str = "", with_document: bool = False) -> dict[str, Any]:
     """Compare this host with its document.
 
     Args:
         deep: Also read every byte of engine and model.
         inputs: If the document was applied with these inputs, also send a request to the engine. With others, the
             engine will be restarted anyway.
-        whole: Include the document in the answer.
+        with_document: Include the document in the answer.
 
     Returns:
         ``inputs``, the digest of what was applied, empty for none; ``unusable``, why there is nothing to compare with;
@@ -143,14 +145,14 @@ def look(deep: bool, inputs: str = "", whole: bool = False) -> dict[str, Any]:
     except Unusable as reason:
         return {**answer, "unusable": str(reason)}
     answer |= {"inputs": document.get("inputs", ""), "tool": document.get("tool", ""), "at": document.get("at")}
-    if whole:
+    if with_document:
         answer["document"] = document
     # the request runs while files are compared
     with ThreadPoolExecutor(1) as beside:
         replied = beside.submit(_reply) if inputs and inputs == document.get("inputs") else None
         with lock.held(shared=True):
-            found = differences(document["parts"], deep) + outdated(document)
-        answer["differences"] = [each.summary() for each in found]
+            differing = differences(document["parts"], deep) + outdated(document)
+        answer["differences"] = [difference.summary() for difference in differing]
         if replied:
             answer["reply"] = replied.result()
     return {**answer, "pending": store.pending() or None}
@@ -158,21 +160,23 @@ def look(deep: bool, inputs: str = "", whole: bool = False) -> dict[str, Any]:
 
 def outdated(document: Mapping[str, Any]) -> list[Difference]:
     """The difference of an engine that was started before something was restored."""
-    reason, now = document.get("restart"), store.current()
-    if not reason or now is None:
+    reason, current = document.get("restart"), store.current()
+    if not reason or current is None:
         return []
-    if service.shown(now.unit).get("InvocationID") != reason["invocation"]:
+    if service.shown(current.unit).get("InvocationID") != reason["invocation"]:
         return []  # it was restarted meanwhile
     owner = next((part["owner"] for part in document["parts"] if part["kind"] == "generation"), "")
-    return [Difference(owner, "generation", str(now.number), "process", "started as it was deployed", reason["why"])]
+    return [
+        Difference(owner, "generation", str(current.number), "process", "started as it was deployed", reason["why"])
+    ]
 
 
 def _reply() -> dict[str, Any]:
-    now, began = store.current(), time.monotonic()
-    if now is None:
+    current, began = store.current(), time.monotonic()
+    if current is None:
         return {"failure": "there is no current generation", "seconds": 0.0}
     try:
-        proof.prove(now.about, 30)
+        proof.prove(current.manifest, 30)
     except (service.Failure, OSError) as failure:
         return {"failure": str(failure), "seconds": round(time.monotonic() - began, 3)}
     return {"failure": "", "seconds": round(time.monotonic() - began, 3)}

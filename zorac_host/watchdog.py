@@ -43,7 +43,7 @@ def look(idle_seconds: float, stall_seconds: float, answer_seconds: float) -> st
         return f"{target.unit} is {unit.get('ActiveState')}"
     if not reason:
         try:
-            found = _alive(target, kept, now, idle_seconds, stall_seconds, answer_seconds)
+            message = _alive(target, kept, now, idle_seconds, stall_seconds, answer_seconds)
         except proof.KeyRefused as refused:  # the engine works, and the user decides about a restart
             doubt = f"{refused}. Restart it with: zorac-deploy up"
             store.set_watch({**kept, "doubt": doubt})
@@ -61,7 +61,7 @@ def look(idle_seconds: float, stall_seconds: float, answer_seconds: float) -> st
     if start != kept.get("start"):  # started by systemd, a user or the boot: an activation reads the log itself
         _keep_logged(target)
     store.set_watch({**kept, "start": start, "doubt": "", "gave_up": ""})
-    return found
+    return message
 
 
 def _keep_logged(target: Generation) -> None:
@@ -99,7 +99,7 @@ def _ended(kept: dict[str, Any], now: float, unit: Mapping[str, str]) -> str:
     ):  # by hand: systemd still counts earlier restarts
         return ""
     ends = int(unit.get("NRestarts") or 0)  # since the last activation, or a user's start
-    recent = [each for each in kept["ends"] if now - each[0] < _ENDS_SECONDS and each[1] <= ends] or [[now, ends]]
+    recent = [end for end in kept["ends"] if now - end[0] < _ENDS_SECONDS and end[1] <= ends] or [[now, ends]]
     kept["ends"] = recent if ends == recent[-1][1] else [*recent, [now, ends]]
     count = ends - recent[0][1]
     return f"the engine ended {count} times within an hour" if count >= _ENDS else ""
@@ -114,8 +114,8 @@ def _alive(
     answer_seconds: float,
 ) -> str:
     """The sign of life of the engine. Raises Failure without one."""
-    seen = proof.progress(target.about, answer_seconds)
-    busy, tokens = seen if seen else (False, None)
+    progress = proof.progress(target.manifest, answer_seconds)
+    busy, tokens = progress if progress else (False, None)
     if tokens is not None and tokens != kept["tokens"]:
         kept.update(tokens=tokens, moved=now)
         return "the engine generates tokens"
@@ -126,7 +126,7 @@ def _alive(
         return "the engine has requests"
     if quiet < idle_seconds and not kept["doubt"]:
         return "the engine is idle"
-    proof.one_token(target.about, answer_seconds)
+    proof.one_token(target.manifest, answer_seconds)
     kept["moved"] = now
     return "the engine is idle and answers"
 

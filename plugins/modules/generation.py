@@ -64,14 +64,14 @@ def main() -> None:
     )
     root = Path(module.params["root"])
     files: dict[str, str] = module.params["files"]
-    about: dict[str, Any] = module.params["about"]
-    digest = hashlib.sha256(json.dumps([files, _identity(about)], sort_keys=True).encode()).hexdigest()
+    manifest: dict[str, Any] = module.params["about"]
+    digest = hashlib.sha256(json.dumps([files, _identity(manifest)], sort_keys=True).encode()).hexdigest()
     folders = {int(path.name): path for path in (root / "generations").glob("*") if path.name.isdecimal()}
-    same = [number for number, folder in folders.items() if _about(folder).get("digest") == digest]
+    same = [number for number, folder in folders.items() if _manifest(folder).get("digest") == digest]
     number = max(same) if same else max(folders, default=0) + 1
     repaired = _damaged(folders[number], files) if same else []
     if not module.check_mode:
-        described = {"number": number, "created": int(time.time()), "digest": digest, **about}
+        described = {"number": number, "created": int(time.time()), "digest": digest, **manifest}
         try:
             if not same:
                 text = json.dumps(described, indent=2) + "\n"
@@ -91,7 +91,7 @@ def main() -> None:
         number=number,
         digest=digest,
         repaired=repaired,
-        diff=_diff(root / "current", files, about),
+        diff=_diff(root / "current", files, manifest),
     )
 
 
@@ -143,20 +143,22 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / "generation.json").read_text()))
     except (OSError, ValueError):
         return {}
 
 
-def _diff(current: Path, files: dict[str, str], about: dict[str, Any]) -> list[dict[str, str]]:
+def _diff(current: Path, files: dict[str, str], manifest: dict[str, Any]) -> list[dict[str, str]]:
     """The differences between the current and the new generation, by file."""
-    now = current.resolve()
-    found = {name: _text(now / name).replace(str(now), _PLACE) for name in files}
-    described = {name: value for name, value in _about(now).items() if name not in ("number", "created", "digest")}
-    pairs = {name: (found[name], text) for name, text in files.items()}
-    pairs["generation.json"] = (_pretty(_identity(described)), _pretty(_identity(about)))
+    folder = current.resolve()
+    texts = {name: _text(folder / name).replace(str(folder), _PLACE) for name in files}
+    described = {
+        name: value for name, value in _manifest(folder).items() if name not in ("number", "created", "digest")
+    }
+    pairs = {name: (texts[name], text) for name, text in files.items()}
+    pairs["generation.json"] = (_pretty(_identity(described)), _pretty(_identity(manifest)))
     return [
         {"before": before, "after": after, "before_header": f"current/{name}", "after_header": f"wanted/{name}"}
         for name, (before, after) in pairs.items()
@@ -164,13 +166,13 @@ def _diff(current: Path, files: dict[str, str], about: dict[str, Any]) -> list[d
     ]
 
 
-def _identity(about: dict[str, Any]) -> dict[str, Any]:
+def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
     """The values whose change makes a new generation: all but the files' origin and derived values."""
-    return {name: value for name, value in about.items() if name not in ("plan", "model_source")}
+    return {name: value for name, value in manifest.items() if name not in ("plan", "model_source")}
 
 
-def _pretty(about: dict[str, Any]) -> str:
-    return json.dumps(about, indent=2, sort_keys=True) + "\n" if about else ""
+def _pretty(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, indent=2, sort_keys=True) + "\n" if manifest else ""
 
 
 def _text(path: Path) -> str:

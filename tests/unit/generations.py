@@ -33,6 +33,6 @@ def made(number, unit=UNIT, **about):
 
 def become(generation, state="proved"):
     """Make the generation current, with its activation finished."""
-    store.Flip(generation).now()
+    store.Flip(generation).apply()
     store.set_outcome(generation.number, {"state": state})
     return generation

@@ -34,7 +34,7 @@ def test_a_flip_is_prepared_first_and_then_atomic(disk):
     flip = store.Flip(made(1))
     assert store.current() is None
     assert not (disk / "units" / UNIT).exists()
-    flip.now()
+    flip.apply()
     assert store.current().number == 1
     assert (disk / "units" / UNIT).read_text().endswith("/generations/1\n")
 
@@ -42,13 +42,13 @@ def test_a_flip_is_prepared_first_and_then_atomic(disk):
 def test_activation_and_rollback_are_prepared_together(disk):
     there, back = store.Flip(made(2)), store.Flip(made(1))
     for flip, number in ((there, 2), (back, 1)):
-        flip.now()
+        flip.apply()
         assert store.current().number == number
         assert (disk / "units" / UNIT).read_text().endswith(f"/generations/{number}\n")
 
 
 def test_an_unused_preparation_is_removed(disk):
-    store.Flip(made(1)).now()
+    store.Flip(made(1)).apply()
     store.Flip(made(2))
     store.tidy()
     assert sorted(path.name for path in (disk / "etc").iterdir()) == ["current", "generations"]
@@ -58,7 +58,7 @@ def test_an_unused_preparation_is_removed(disk):
 def test_a_flip_prepared_before_a_kill_is_used_again(disk):
     (disk / "units" / ".generation-1").write_text("torn")
     store.Flip(made(1))
-    store.Flip(store.generation(1)).now()
+    store.Flip(store.generation(1)).apply()
     assert "torn" not in (disk / "units" / UNIT).read_text()
 
 
