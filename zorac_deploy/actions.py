@@ -115,9 +115,9 @@ class MemoryArguments(_Strict):
 def resolve_model(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve a model's files with `models.resolve`, and choose vLLM's flags for its family."""
     try:
-        asked = _checked(ModelArguments, arguments).model_dump()
-        _require_name(asked.pop("name"))
-        model = models.resolve(asked.pop("source"), **asked)
+        request = _checked(ModelArguments, arguments).model_dump()
+        _require_name(request.pop("name"))
+        model = models.resolve(request.pop("source"), **request)
         return {**model.summary(), "family": family.served(Path(model.folder)).summary()}
     except Refused as refused:
         return failed(refused)
@@ -148,22 +148,22 @@ def plan_memory(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     facts: dict[str, Any] = {}
     try:
-        asked = _checked(MemoryArguments, arguments)
-        if asked.memory_gib is None:
+        request = _checked(MemoryArguments, arguments)
+        if request.memory_gib is None:
             return {"skipped": True, "msg": "the GPU's memory is unknown until a driver works"}
-        setup = _setup(asked, asked.memory_gib)
+        setup = _setup(request, request.memory_gib)
         facts["memory_plan_setup"] = setup.summary()
         try:
-            plan = fit(asked.model, setup)
+            plan = fit(request.model, setup)
         except Refused as refused:
             if refused.refusal != "model-unknown" or not setup.flags.max_model_len:
                 raise
             return {**facts, "msg": str(refused)}
-        name = asked.gpu.name or "the CPU"
-        card = {"name": name, "compute": asked.gpu.compute, "count": len(asked.cards)}
+        name = request.gpu.name or "the CPU"
+        card = {"name": name, "compute": request.gpu.compute, "count": len(request.cards)}
         facts["memory_plan_result"] = {**plan.summary(), "card": card}
         if plan.verdict == "refused":
-            raise _does_not_fit(asked, plan, name)
+            raise _does_not_fit(request, plan, name)
     except Refused as refused:
         return failed(refused, facts)
     return facts
@@ -179,7 +179,7 @@ def desired_state(arguments: Mapping[str, Any]) -> dict[str, Any]:
             {"owner": owner, **part, **path}
             for owner, own in arguments["parts"].items()
             for part in map(dict, own)
-            for path in [{"path": each} for each in part.pop("paths", ())] or [{}]
+            for path in [{"path": name} for name in part.pop("paths", ())] or [{}]
         ]
         document = Document.model_validate({**arguments, "parts": parts, "tool": __version__})
         return {"document": document.model_dump(mode="json", by_alias=True, exclude_none=True)}
@@ -190,10 +190,10 @@ def desired_state(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def applied(document: Mapping[str, Any], answer: Mapping[str, Any], check: bool) -> dict[str, Any]:
     """The result of recording `document`, given the host's `answer`: a refusal if the host differs."""
     facts = {"desired_state_document": dict(document)}
-    left = [Difference.model_validate(each) for each in answer["differences"]]
+    left = [Difference.model_validate(difference) for difference in answer["differences"]]
     if not left or check:
         return {"changed": bool(left), "ansible_facts": facts}  # the record itself does not change the host
-    lines = "\n".join(f"  {each}" for each in left)
+    lines = "\n".join(f"  {difference}" for difference in left)
     return failed(
         Refused(
             f"{document['host']} was deployed, but still differs from the inventory:\n{lines}\nRe-run the command. If "
@@ -207,23 +207,23 @@ def applied(document: Mapping[str, Any], answer: Mapping[str, Any], check: bool)
 def check_compatibility(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Choose the GPUs to compute on and the kernel modules, returned as ``result``."""
     try:
-        asked = _checked(CompatibilityArguments, arguments)
+        request = _checked(CompatibilityArguments, arguments)
         lock = compatibility.locked()
-        found = compatibility.decide(
-            asked.facts, lock, asked.engine, asked.kv_cache_dtype, asked.driver or None, asked.cards
+        choice = compatibility.decide(
+            request.facts, lock, request.engine, request.kv_cache_dtype, request.driver or None, request.cards
         )
-        if asked.gpu_memory_utilization is not None:
-            compatibility.check_memory(asked.facts, found["selected"], asked.gpu_memory_utilization, asked.units)
+        if request.gpu_memory_utilization is not None:
+            compatibility.check_memory(request.facts, choice["selected"], request.gpu_memory_utilization, request.units)
     except Refused as refused:
         return failed(refused)
-    return {"result": found}
+    return {"result": choice}
 
 
 def check_driver(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Refuse a host whose driver does not work and cannot be installed."""
     try:
-        asked = _checked(DriverArguments, arguments)
-        driver.check(asked.facts, asked.wanted, asked.host, asked.audit, asked.console_attended)
+        request = _checked(DriverArguments, arguments)
+        driver.check(request.facts, request.wanted, request.host, request.audit, request.console_attended)
     except Refused as refused:
         return failed(refused)
     return {}
@@ -263,8 +263,8 @@ def host_answer(done: Mapping[str, Any], host: str) -> dict[str, Any]:
         answer = json.loads(done["stdout"])
     except ValueError:
         return {"failed": True, "msg": f"the host program answered {done['stdout'][:200]!r}"}
-    told = answer if isinstance(answer, dict) else {}
-    return {"changed": bool(told.get("changed")), "answer": answer, "diff": told.get("diff", [])}
+    result = answer if isinstance(answer, dict) else {}
+    return {"changed": bool(result.get("changed")), "answer": answer, "diff": result.get("diff", [])}
 
 
 def failed(refused: Refused, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -284,23 +284,23 @@ def _checked(kind: type[_Arguments], arguments: Mapping[str, Any]) -> _Arguments
         raise _invalid(fault) from None
 
 
-def _setup(asked: MemoryArguments, memory_gib: float) -> Setup:
+def _setup(request: MemoryArguments, memory_gib: float) -> Setup:
     """The setup that the planner plans for."""
-    given = {name: value for name, value in asked.flags.items() if value is not None}
-    dtype = str(given.pop("dtype", "auto"))
-    length = given.pop("max_model_len", None) or asked.max_model_len
-    flags = {name: given.pop(name) for name in engine_settings.PLANNED if name in given}
+    remaining = {name: value for name, value in request.flags.items() if value is not None}
+    dtype = str(remaining.pop("dtype", "auto"))
+    length = remaining.pop("max_model_len", None) or request.max_model_len
+    flags = {name: remaining.pop(name) for name in engine_settings.PLANNED if name in remaining}
     flags["max_model_len"] = 0 if length == "auto" else length
-    flags["least_max_model_len"] = asked.least_max_model_len
-    flags["kv_cache_memory_gib"] = asked.kv_cache_memory_gib or None
-    count = 1 if asked.kv_cache_memory_gib else len(asked.cards)
-    version = DEFAULT_VERSION if asked.engine.startswith("llama-cpp") else asked.engine
+    flags["least_max_model_len"] = request.least_max_model_len
+    flags["kv_cache_memory_gib"] = request.kv_cache_memory_gib or None
+    count = 1 if request.kv_cache_memory_gib else len(request.cards)
+    version = DEFAULT_VERSION if request.engine.startswith("llama-cpp") else request.engine
     try:
         checked = TypeAdapter(Flags).validate_python(flags)
     except Invalid as fault:
         raise _invalid(fault) from None
-    settings = {name: str(value) for name, value in {**given, **asked.environment}.items()}
-    return Setup(Card(memory_gib, None, asked.gpu.name, count), Engine.parse(version), checked, dtype, settings)
+    settings = {name: str(value) for name, value in {**remaining, **request.environment}.items()}
+    return Setup(Card(memory_gib, None, request.gpu.name, count), Engine.parse(version), checked, dtype, settings)
 
 
 def _invalid(fault: Invalid) -> Refused:
@@ -308,13 +308,13 @@ def _invalid(fault: Invalid) -> Refused:
     return Refused(f"{error['loc'][0]} is {error['input']!r}: {error['msg']}.", "settings-invalid")
 
 
-def _does_not_fit(asked: MemoryArguments, plan: Plan, card: str) -> Refused:
-    where = "into the fixed KV cache" if asked.kv_cache_memory_gib else f"on {card} with these settings"
+def _does_not_fit(request: MemoryArguments, plan: Plan, card: str) -> Refused:
+    where = "into the fixed KV cache" if request.kv_cache_memory_gib else f"on {card} with these settings"
     cure = "Use a smaller or a quantized model, or a larger vllm_gpu_memory_utilization."
     if plan.largest_max_model_len:
         cure = f"Set vllm_max_model_len to at most {plan.largest_max_model_len}."
     return Refused(
-        f"{asked.model.name} does not fit {where}. The engine would report: {plan.reason} {cure} "
+        f"{request.model.name} does not fit {where}. The engine would report: {plan.reason} {cure} "
         "Show the sizes with: zorac-deploy plan",
         "model-does-not-fit",
     )

@@ -180,11 +180,11 @@ def _chunk(data: str) -> _Chunk:
     """Parse `data` as an event."""
     if not data:
         return _Chunk()
-    found = _json(data)
-    if isinstance(found, dict) and found.get("error"):
+    event = _json(data)
+    if isinstance(event, dict) and event.get("error"):
         raise EndpointFailed(f"the endpoint failed: {_reason(data.encode())}")
     try:
-        return _Chunk.model_validate(found)
+        return _Chunk.model_validate(event)
     except ValidationError:
         raise EndpointFailed(f"the endpoint sent an invalid event: {data[:60]!r}") from None
 
@@ -204,8 +204,8 @@ def _json(text: str | bytes) -> object:
 def _reason(content: bytes) -> str:
     """The message of an error response."""
     with contextlib.suppress(EndpointFailed, KeyError, TypeError):
-        found = _json(content)
-        error = found["error"]  # type: ignore[index]  # what it is, is asked by trying
+        parsed = _json(content)
+        error = parsed["error"]  # type: ignore[index]  # what it is, is asked by trying
         return str(error["message"] if isinstance(error, dict) else error)
     return content[:500].decode(errors="replace").strip() or "nothing"
 

@@ -39,17 +39,21 @@ def config_file() -> Path:
     return Path(os.environ.get("ZORAC_CONFIG_FILE") or folder / "config.json")
 
 
-def needs_tunnel(connection: Connection, found: Deployment) -> bool:
+def needs_tunnel(connection: Connection, deployment: Deployment) -> bool:
     """Whether the endpoint listens on an address that this machine cannot reach."""
-    return not connection.target.local and _kind(found.listen) == "loopback"
+    return not connection.target.local and _kind(deployment.listen) == "loopback"
 
 
-def settings(connection: Connection, found: Deployment, api_key: str) -> dict[str, str]:
-    """Zorac's settings for the deployment `found`, in the format of its configuration file."""
-    address = bracketed(_address(connection.target, found.listen))
-    fitting = {"VLLM_BASE_URL": f"http://{address}:{found.port}/v1", "VLLM_API_KEY": api_key, "VLLM_MODEL": found.model}
-    if found.max_model_len:
-        limit = limits(found.max_model_len)
+def settings(connection: Connection, deployment: Deployment, api_key: str) -> dict[str, str]:
+    """Zorac's settings for `deployment`, in the format of its configuration file."""
+    address = bracketed(_address(connection.target, deployment.listen))
+    fitting = {
+        "VLLM_BASE_URL": f"http://{address}:{deployment.port}/v1",
+        "VLLM_API_KEY": api_key,
+        "VLLM_MODEL": deployment.model,
+    }
+    if deployment.max_model_len:
+        limit = limits(deployment.max_model_len)
         fitting |= {"MAX_INPUT_TOKENS": str(limit.max_input_tokens), "MAX_OUTPUT_TOKENS": str(limit.max_output_tokens)}
     return fitting
 
@@ -68,10 +72,10 @@ def _address(target: Target, listen: str) -> str:
 def _kind(listen: str) -> Literal["all", "loopback", "one"]:
     """The address families of a server on `listen`."""
     try:
-        found = ipaddress.ip_address(listen)
+        address = ipaddress.ip_address(listen)
     except ValueError:
         return "loopback" if listen == "localhost" else "one"
-    return "all" if found.is_unspecified else "loopback" if found.is_loopback else "one"
+    return "all" if address.is_unspecified else "loopback" if address.is_loopback else "one"
 
 
 def write(fitting: Mapping[str, str], always: bool = False) -> str:

@@ -37,7 +37,7 @@ def decide(
     engine: str,
     kv_cache_dtype: str = "auto",
     planned_driver: str | None = None,
-    wanted: Sequence[str] = (),
+    requested: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Decide which GPUs to compute on, and which kernel modules they need.
 
@@ -47,7 +47,7 @@ def decide(
         engine: A key of the lock's engines.
         kv_cache_dtype: The data type of the KV cache.
         planned_driver: The version or branch to install; None if the loaded one stays.
-        wanted: The UUIDs or PCI addresses of the GPUs to compute on; empty to choose one.
+        requested: The UUIDs or PCI addresses of the GPUs to compute on; empty to choose one.
 
     Raises:
         Refused: Something is not compatible; the message says what to change.
@@ -64,7 +64,7 @@ def decide(
             "gpu-unknown-engine",
         )
     cards = _known(facts, lock)
-    selected = _selected(cards, wanted, lock["engines"][engine])
+    selected = _selected(cards, requested, lock["engines"][engine])
     _check_cards(selected, lock["engines"][engine], engine)
     _check_kv_cache(selected, lock, kv_cache_dtype)
     _check_driver(facts, lock["engines"][engine], engine, planned_driver)
@@ -73,11 +73,11 @@ def decide(
 
 def _known(facts: Facts, lock: Facts) -> list[dict[str, Any]]:
     """The GPUs with their generation. The values of a working driver override the table."""
-    seen = {gpu["address"]: gpu for gpu in facts["gpus"]}
+    by_address = {gpu["address"]: gpu for gpu in facts["gpus"]}
     cards = []
-    for card in facts["cards"] or [{"address": address, "device": None} for address in seen]:
+    for card in facts["cards"] or [{"address": address, "device": None} for address in by_address]:
         row = generation(lock, card["device"]) if card["device"] else None
-        gpu = seen.get(card["address"], {})
+        gpu = by_address.get(card["address"], {})
         compute = gpu.get("compute") or (row["compute"] if row else None)
         if compute is None:  # an old GPU may drive the monitor beside one that computes
             continue
@@ -110,9 +110,9 @@ def _modules(cards: Sequence[Facts], selected: Sequence[Facts]) -> str:
     return "proprietary" if any(card["modules"] == "proprietary" for card in cards) else "open"
 
 
-def _selected(cards: Sequence[Facts], wanted: Sequence[str], engine: Facts) -> list[Facts]:
+def _selected(cards: Sequence[Facts], requested: Sequence[str], engine: Facts) -> list[Facts]:
     """The requested GPUs; otherwise the most suitable: supported, without a monitor, large, new."""
-    if not wanted:
+    if not requested:
         return [
             min(
                 cards,
@@ -126,15 +126,15 @@ def _selected(cards: Sequence[Facts], wanted: Sequence[str], engine: Facts) -> l
             )
         ]
     by_name = {name: card for card in cards for name in (card["address"], card["uuid"]) if name}
-    for name in wanted:
+    for name in requested:
         if name not in by_name:
-            there = "; ".join(f"{card['name']}: {card['address']} {card['uuid'] or ''}".strip() for card in cards)
+            available = "; ".join(f"{card['name']}: {card['address']} {card['uuid'] or ''}".strip() for card in cards)
             raise Refused(
                 f"gpu_compatibility_cards names {name}, but this host has no such GPU. It has: "
-                f"{there}. Name a GPU by its UUID or its PCI address.",
+                f"{available}. Name a GPU by its UUID or its PCI address.",
                 "gpu-not-found",
             )
-    return [by_name[name] for name in wanted]
+    return [by_name[name] for name in requested]
 
 
 def _check_cards(selected: Sequence[Facts], engine: Facts, name: str) -> None:

@@ -118,45 +118,45 @@ class Connection:
         ]
         return [word for option in options for word in ("-o", option)]
 
-    def command(self, *words: str, root: bool = True) -> list[str]:
-        """The local command line that runs `words` on the host, by default as root."""
+    def command(self, *arguments: str, root: bool = True) -> list[str]:
+        """The local command line that runs `arguments` on the host, by default as root."""
         if root and not (self.target.local and os.geteuid() == 0):
             asking = ["--stdin", "--prompt="] if self.sudo_password is not None else ["--non-interactive"]
-            words = ("env", "LC_ALL=C.UTF-8", "sudo", *asking, "--", *words)  # we parse its messages
+            arguments = ("env", "LC_ALL=C.UTF-8", "sudo", *asking, "--", *arguments)  # we parse its messages
         if self.target.local:
-            return list(words)
-        return [*self._ssh(), shlex.join(words)]
+            return list(arguments)
+        return [*self._ssh(), shlex.join(arguments)]
 
-    def run(self, *words: str, root: bool = True, given: bytes = b"") -> subprocess.CompletedProcess[str]:
-        """Run `words` on the host, and return the result for any exit code. A command that prints too much is ended.
+    def run(self, *arguments: str, root: bool = True, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+        """Run `arguments` on the host; return the result for any exit code. A command that prints too much is ended.
 
         Args:
-            words: The command.
+            arguments: The command.
             root: Run it as root.
-            given: Its standard input.
+            stdin: Its standard input.
         """
         password = f"{self.sudo_password}\n" if root and self.sudo_password is not None else ""
-        command = self.command(*words, root=root)
+        command = self.command(*arguments, root=root)
         try:
-            return _captured(command, password.encode() + given)
+            return _captured(command, password.encode() + stdin)
         except FileNotFoundError:  # on this machine, without a shell in between that would report it
             return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: command not found")
 
-    def read(self, *words: str) -> str:
-        """The output of `words`, run as root on the host.
+    def read(self, *arguments: str) -> str:
+        """The output of `arguments`, run as root on the host.
 
         Raises:
             ZoracDeployError: The command failed.
         """
-        done = self.run(*words)
+        done = self.run(*arguments)
         if done.returncode != 0:
             raise self._fault(done.returncode, done.stderr)
         return done.stdout
 
-    def follow(self, *words: str, on_line: Callable[[str], object]) -> int:
-        """Run `words` as root on the host, pass each line of output to `on_line`, and return the exit code."""
+    def follow(self, *arguments: str, on_line: Callable[[str], object]) -> int:
+        """Run `arguments` as root on the host, pass each line of output to `on_line`, and return the exit code."""
         with subprocess.Popen(
-            self.command(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            self.command(*arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process:
             assert process.stdin is not None  # noqa: S101 - pipes were asked for
             assert process.stdout is not None  # noqa: S101
@@ -268,24 +268,24 @@ class Connection:
         """Whether the shared SSH session is open. The host is not contacted."""
         return subprocess.run(self._ssh("-O", "check"), capture_output=True, check=False).returncode == 0
 
-    def _ssh(self, *more: str) -> list[str]:
+    def _ssh(self, *options: str) -> list[str]:
         target = self.target
-        words = ["ssh", *self.ssh_options, *target.ssh_options]
+        command = ["ssh", *self.ssh_options, *target.ssh_options]
         if target.port:
-            words += ["-p", str(target.port)]
+            command += ["-p", str(target.port)]
         if target.user:
-            words += ["-l", target.user]
+            command += ["-l", target.user]
         if target.key:
-            words += ["-i", target.key]
-        return [*words, *more, target.address]
+            command += ["-i", target.key]
+        return [*command, *options, target.address]
 
     def _fault(self, code: int, stderr: str) -> ZoracDeployError:
         """The error for an exit code of ssh or sudo and the last line that explains it; both also print warnings."""
         name, address = self.target.name, self.target.address
-        said = stderr.strip()
+        message = stderr.strip()
         known = _SSH_FAULTS if code == 255 else _SUDO_FAULTS if code in (1, 127) else {}
-        why = [(kind, line) for line in said.splitlines() for kind, pattern in known.items() if pattern.search(line)]
-        kind, line = why[-1] if why else (None, said.splitlines()[-1] if said else "no reason given")
+        why = [(kind, line) for line in message.splitlines() for kind, pattern in known.items() if pattern.search(line)]
+        kind, line = why[-1] if why else (None, message.splitlines()[-1] if message else "no reason given")
         if kind is SudoRefused:
             return SudoRefused(
                 f"{self.target.user or 'the user'} on {name} cannot become root: {line}. "
@@ -306,11 +306,11 @@ class Connection:
             return HostUnreachable(
                 f"{name} ({address}) does not answer: {line}. Check its address, that it is on, and that sshd runs."
             )
-        return ZoracDeployError(f"a command on {name} failed with exit code {code}: {said[-500:]}")
+        return ZoracDeployError(f"a command on {name} failed with exit code {code}: {message[-500:]}")
 
 
-def _captured(command: list[str], given: bytes) -> subprocess.CompletedProcess[str]:
-    """Run `command` with `given` as standard input; its output is limited."""
+def _captured(command: list[str], stdin: bytes) -> subprocess.CompletedProcess[str]:
+    """Run `command` with `stdin` as standard input; its output is limited."""
     printed: dict[str, bytes] = {}
 
     def read(name: str, pipe: IO[bytes]) -> None:
@@ -332,7 +332,7 @@ def _captured(command: list[str], given: bytes) -> subprocess.CompletedProcess[s
         beside.start()
         try:
             with contextlib.suppress(BrokenPipeError), process.stdin:
-                process.stdin.write(given)
+                process.stdin.write(stdin)
             read("stdout", process.stdout)
             beside.join()
             code = process.wait()

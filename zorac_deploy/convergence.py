@@ -41,22 +41,22 @@ class Look:
 
 
 def look(
-    connection: Connection, asked: Inputs, whole: bool = False, deep: bool = False, downgrade: bool = False
+    connection: Connection, inputs: Inputs, with_document: bool = False, deep: bool = False, downgrade: bool = False
 ) -> Look:
-    """Ask the host, in one call, to compare itself with `asked` and, if those are its inputs, to ask its engine.
+    """Ask the host, in one call, to compare itself with `inputs` and, if those are its inputs, to ask its engine.
 
     Args:
         connection: The host.
-        asked: The inputs of the desired state.
-        whole: Include the document in the answer.
+        inputs: The inputs of the desired state.
+        with_document: Include the document in the answer.
         deep: Read every byte of engine and model.
         downgrade: Accept a host that a newer version deployed.
 
     Raises:
         HostProgramUnusable: A newer version deployed the host.
     """
-    options = [name for name, wanted in (("--document", whole), ("--deep", deep)) if wanted]
-    options += ["--inputs", asked.digest] if asked.digest else []
+    options = [name for name, chosen in (("--document", with_document), ("--deep", deep)) if chosen]
+    options += ["--inputs", inputs.digest] if inputs.digest else []
     try:
         verified = host_program.ask(connection, Verified, "verify", "--status", *options)
     except NotDeployed:
@@ -67,29 +67,31 @@ def look(
         return Look(None, ("the host program has another version or is damaged, and will be replaced",))
     if host_program.is_newer(verified.tool) and not downgrade:
         raise host_program.newer(connection.target.name, verified.tool)
-    return Look(verified, tuple(_other(asked, verified)), tuple(_drift(verified)))
+    return Look(verified, tuple(_other(inputs, verified)), tuple(_drift(verified)))
 
 
-def restore(connection: Connection, asked: Inputs, found: Look, deep: bool = False) -> tuple[tuple[str, ...], Look]:
+def restore(
+    connection: Connection, inputs: Inputs, comparison: Look, deep: bool = False
+) -> tuple[tuple[str, ...], Look]:
     """Ask the host to restore what it can without a role, if nothing else has to change.
 
     Returns:
         What was restored, a line each, and the new comparison.
     """
-    if found.other or not found.verified or not found.verified.differences:
-        return (), found
+    if comparison.other or not comparison.verified or not comparison.verified.differences:
+        return (), comparison
     restored = host_program.ask(connection, Restored, "restore", *(["--deep"] if deep else [])).restored
-    return restored, look(connection, asked, deep=deep) if restored else found
+    return restored, look(connection, inputs, deep=deep) if restored else comparison
 
 
-def _other(asked: Inputs, verified: Verified) -> Iterator[str]:
+def _other(inputs: Inputs, verified: Verified) -> Iterator[str]:
     if verified.unusable:
         yield verified.unusable
     elif not verified.inputs:
         yield "the last run did not finish, or recorded no digest of its inputs"
-    elif asked.digest and asked.digest != verified.inputs:
+    elif inputs.digest and inputs.digest != verified.inputs:
         yield "the inputs changed since the last deployment"
-    for variable in asked.impure:
+    for variable in inputs.impure:
         yield f"{variable}: its value can change between runs"
     if verified.pending:
         yield f"generation {verified.pending.get('target')} is being activated"

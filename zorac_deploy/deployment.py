@@ -56,8 +56,8 @@ class Generation:
 
     def difference(self, other: Generation | None) -> dict[str, tuple[object, object]]:
         """What differs in `other`, as (this, other); the plan's numbers are compared one by one."""
-        here, there = _flat(self.about), _flat(other.about) if other else {}
-        return {name: (there.get(name), here.get(name)) for name in here if here.get(name) != there.get(name)}
+        own, others = _flat(self.about), _flat(other.about) if other else {}
+        return {name: (others.get(name), own.get(name)) for name in own if own.get(name) != others.get(name)}
 
 
 @dataclass(frozen=True)
@@ -135,16 +135,16 @@ def read(connection: Connection) -> Deployment:
     Raises:
         NotDeployed: Nothing is deployed.
     """
-    return told(connection.target.name, ask(connection, Status, "status"))
+    return from_status(connection.target.name, ask(connection, Status, "status"))
 
 
-def told(name: str, status: Status) -> Deployment:
+def from_status(name: str, status: Status) -> Deployment:
     """The deployment in `status`, the answer of the host `name`.
 
     Raises:
         NotDeployed: Nothing is deployed.
     """
-    current = next((each for each in status.generations if each.number == status.current), None)
+    current = next((generation for generation in status.generations if generation.number == status.current), None)
     if current is None or status.unit is None:
         raise NotDeployed(
             f"nothing is deployed on {name}.{_why_not(status)} "
@@ -176,21 +176,21 @@ def generations(connection: Connection) -> list[Generation]:
         NotDeployed: There are no generations.
     """
     status = ask(connection, Status, "status")
-    return [_generation(each, each.number == status.current) for each in status.generations]
+    return [_generation(generation, generation.number == status.current) for generation in status.generations]
 
 
 def generation(connection: Connection, number: int) -> Generation:
     """The generation `number` of the connection's host."""
-    return next(each for each in generations(connection) if each.number == number)
+    return next(generation for generation in generations(connection) if generation.number == number)
 
 
-def _generation(told: host_program.Generation, current: bool) -> Generation:
-    outcome = told.outcome
+def _generation(answer: host_program.Generation, current: bool) -> Generation:
+    outcome = answer.outcome
     return Generation(
-        number=told.number,
-        created=told.created,
+        number=answer.number,
+        created=answer.created,
         current=current,
-        about=told.model_dump(exclude={"number", "created", "digest", "outcome"}),
+        about=answer.model_dump(exclude={"number", "created", "digest", "outcome"}),
         state=outcome.state,
         at=outcome.at,
         by=outcome.by,
@@ -248,7 +248,7 @@ def endpoint(connection: Connection, deployment: Deployment, port: int) -> Endpo
 def _why_not(status: Status) -> str:
     if status.pending:
         return f" Generation {status.pending.target} is being activated."
-    failed = [each for each in status.generations if each.outcome.state == "failed"]
+    failed = [generation for generation in status.generations if generation.outcome.state == "failed"]
     return f" Generation {failed[-1].number} failed: {failed[-1].outcome.reason}." if failed else ""
 
 
@@ -260,7 +260,7 @@ def _watchdog(kept: host_program.Watchdog) -> str:
     return f"restarted the engine {len(kept.helped)} times" if kept.helped else ""
 
 
-def _flat(about: Mapping[str, Any]) -> dict[str, object]:
+def _flat(manifest: Mapping[str, Any]) -> dict[str, object]:
     """The comparable values: names and numbers. Lists and nested values are derived from them."""
-    everything = {**about, **about.get("plan", {})}
+    everything = {**manifest, **manifest.get("plan", {})}
     return {name: value for name, value in everything.items() if not isinstance(value, (list, dict))}

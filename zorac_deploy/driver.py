@@ -100,10 +100,14 @@ def plan(facts: Facts, wanted: Wanted) -> Plan:
     headers += [f"linux-headers-{kernel_package}"] if kernel_package else []
     driver = facts["driver"]
     works = driver["loaded"] is not None and bool(facts["gpus"])
-    there = driver["packages"]
+    installed = driver["packages"]
     # after an epoch, such as "1:580.95.05-1"; "580" does not match "5800"
     right = re.compile(rf"(^|:){re.escape(version)}[.-]")
-    as_wanted = {each["name"] for each in there if right.search(each["version"]) or _built_by_canonical(each["name"])}
+    as_wanted = {
+        package["name"]
+        for package in installed
+        if right.search(package["version"]) or _built_by_canonical(package["name"])
+    }
     current = works and bool(facts["kernel_headers"] or not builds) and set(packages) <= as_wanted
     left_alone = works and not wanted.managed
     return Plan(
@@ -119,9 +123,9 @@ def plan(facts: Facts, wanted: Wanted) -> Plan:
         own_key=bool(facts["secure_boot"]) and builds,
         current=current,
         others=[
-            each["name"]
-            for each in there
-            if each["name"] in wanted.held and each["held"] and not right.search(each["version"])
+            package["name"]
+            for package in installed
+            if package["name"] in wanted.held and package["held"] and not right.search(package["version"])
         ],
         works=works,
         left_alone=left_alone,
@@ -143,9 +147,9 @@ def check(facts: Facts, wanted: Wanted, host: str, audit: Sequence[str], console
     Raises:
         Refused: It cannot be installed; the message says what to do.
     """
-    found, driver = plan(facts, wanted), facts["driver"]
-    versions, packaged = " / ".join(found.versions), bool(driver["packages"])
-    if not found.works and not wanted.managed and packaged:
+    planned, driver = plan(facts, wanted), facts["driver"]
+    versions, packaged = " / ".join(planned.versions), bool(driver["packages"])
+    if not planned.works and not wanted.managed and packaged:
         raise Refused(
             f"the driver of {host} does not work: {facts['smi_error']}. zorac-deploy did not install it. Versions "
             f"loaded, installed and used by programs: {versions or 'none'}. Reboot first: the driver may have been "
@@ -153,7 +157,7 @@ def check(facts: Facts, wanted: Wanted, host: str, audit: Sequence[str], console
             "reboot, and re-run the command.",
             "driver-broken",
         )
-    if found.left_alone:
+    if planned.left_alone:
         return
     if driver["run_file"] or (not packaged and driver["loaded"] is not None):
         origin, cure = "its origin is unknown", "the way it was installed"
@@ -177,7 +181,7 @@ def check(facts: Facts, wanted: Wanted, host: str, audit: Sequence[str], console
             "nouveau. Remove old kernels with: sudo apt-get autoremove",
             "boot-full",
         )
-    if found.own_key and not wanted.managed and not console_attended:
+    if planned.own_key and not wanted.managed and not console_attended:
         ubuntu = "set nvidia_driver_source: distribution, for Ubuntu's own signed modules, or "
         raise Refused(
             f"Secure Boot is on, and the firmware of {host} has no key for the modules that DKMS builds. If you have "
@@ -214,8 +218,8 @@ def _packages(wanted: Wanted, branch: str, opened: bool, facts: Facts, kernel_pa
 def _kernel_package(wanted: Wanted, kernel: str) -> str:
     """Debian's names end like the kernel's; Ubuntu's newer kernels have other package names."""
     if wanted.distribution == "Debian":
-        found = re.search(r"(cloud-|rt-)?amd64$", kernel)
-        return found[0] if found else ""
-    found = re.search(r"[a-z]+$", kernel)
+        match = re.search(r"(cloud-|rt-)?amd64$", kernel)
+        return match[0] if match else ""
+    match = re.search(r"[a-z]+$", kernel)
     newer = kernel.endswith("-generic") and not kernel.startswith(_FIRST_KERNELS.get(wanted.release, ""))
-    return (found[0] if found else "") + (f"-hwe-{wanted.release}" if newer else "")
+    return (match[0] if match else "") + (f"-hwe-{wanted.release}" if newer else "")

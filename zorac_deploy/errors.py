@@ -452,9 +452,9 @@ def refused(answer: object) -> Refused | None:
     if isinstance(answer, str):
         with contextlib.suppress(ValueError, RecursionError):
             return refused(json.loads(answer))
-    found = answer.get("refusal") if isinstance(answer, Mapping) else None
-    if isinstance(found, Mapping) and found.get("id") in REFUSALS:
-        return Refused(str(found.get("message")), str(found["id"]))
+    refusal = answer.get("refusal") if isinstance(answer, Mapping) else None
+    if isinstance(refusal, Mapping) and refusal.get("id") in REFUSALS:
+        return Refused(str(refusal.get("message")), str(refusal["id"]))
     return None
 
 

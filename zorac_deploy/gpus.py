@@ -82,24 +82,24 @@ def read(connection: Connection) -> Gpus:
         ZoracDeployError: The host program failed.
     """
     probe = inspect.getsource(nvidia_probe)
-    found = json.loads(connection.read("python3", "-c", probe))
-    seen = {gpu["address"]: gpu for gpu in found["gpus"]}
-    addresses = sorted({*seen, *(card["address"] for card in found["cards"])})
-    cards = tuple(_card(address, seen.get(address, {}), found) for address in addresses)
-    return Gpus(connection.target.name, found["driver"]["loaded"], found["smi_error"], cards)
+    answer = json.loads(connection.read("python3", "-c", probe))
+    by_address = {gpu["address"]: gpu for gpu in answer["gpus"]}
+    addresses = sorted({*by_address, *(card["address"] for card in answer["cards"])})
+    cards = tuple(_card(address, by_address.get(address, {}), answer) for address in addresses)
+    return Gpus(connection.target.name, answer["driver"]["loaded"], answer["smi_error"], cards)
 
 
-def _card(address: str, gpu: Mapping[str, Any], found: Mapping[str, Any]) -> Gpu:
+def _card(address: str, gpu: Mapping[str, Any], answer: Mapping[str, Any]) -> Gpu:
     holders = [
         Holder(**{key: value for key, value in holder.items() if key != "gpu"})
-        for holder in found["holders"]
+        for holder in answer["holders"]
         if holder["gpu"] == gpu.get("uuid")
     ]
     facts = {key: gpu.get(key) for key in ("name", "uuid", "compute", "total_mib", "used_mib")}
     return Gpu(
         address=address,
         power_watts=gpu.get("power_watts", {}),
-        monitor=address in found["monitors"],
+        monitor=address in answer["monitors"],
         holders=tuple(sorted(holders, key=lambda holder: -(holder.used_mib or 0))),
         **facts,
     )

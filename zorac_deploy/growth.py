@@ -75,8 +75,8 @@ class Growth:
     def _free(self, path: str) -> int | None:
         """The free bytes of the disk that has `path`; None if the host does not report it."""
         done = self._connection.run("stat", "--file-system", "--format=%S %f", path, root=False)
-        words = done.stdout.split()
-        return int(words[0]) * int(words[1]) if done.returncode == 0 and len(words) == 2 else None
+        fields = done.stdout.split()
+        return int(fields[0]) * int(fields[1]) if done.returncode == 0 and len(fields) == 2 else None
 
 
 def _note(grown: int, size: int) -> str:

@@ -130,24 +130,24 @@ class Verified(Verification):
     status: Status  # type: ignore[assignment]
 
 
-def ask(connection: Connection, answer: type[_Answer], *words: str) -> _Answer:
-    """Run the host program with `words` on the connection's host, and return its answer.
+def ask(connection: Connection, answer: type[_Answer], *arguments: str) -> _Answer:
+    """Run the host program with `arguments` on the connection's host, and return its answer.
 
     Raises:
         NotDeployed: The program is not installed.
         HostProgramUnusable: It has another version, is damaged, or is another program.
         Refused: It refused.
     """
-    done = connection.run(PATH, *words)
-    name, said = connection.target.name, done.stderr.strip()
+    done = connection.run(PATH, *arguments)
+    name, message = connection.target.name, done.stderr.strip()
     # Only the shell's exit code or sudo's message about this program count: ssh, too, warns of missing files.
-    if done.returncode == 127 or (done.returncode == 1 and _ABSENT in said.splitlines()):
+    if done.returncode == 127 or (done.returncode == 1 and _ABSENT in message.splitlines()):
         raise NotDeployed(f"nothing is deployed on {name}. Deploy it with: zorac-deploy up, and the same host options.")
     if done.returncode != 0:
         if refusal := refused(done.stdout):
             raise refusal
         connection.check()
-        raise _fault(connection, done.returncode, said)
+        raise _fault(connection, done.returncode, message)
     try:
         return answer.model_validate(json.loads(done.stdout))
     except (ValueError, RecursionError) as fault:
@@ -161,12 +161,12 @@ def _complaint(fault: Exception, text: str) -> str:
     return f"not JSON: {text[:60]!r}" if text else "nothing"
 
 
-def _fault(connection: Connection, code: int, said: str) -> ZoracDeployError:
+def _fault(connection: Connection, code: int, message: str) -> ZoracDeployError:
     """The error for a program that ended with `code`: its own, or that of an unusable program."""
     version = _version(connection)
     if code == 1 and version and version.protocol == PROTOCOL:
-        return ZoracDeployError(f"the host program of {connection.target.name} failed: {said[-500:]}")
-    return _unusable(connection, said.splitlines()[-1] if said else f"exit code {code}, and no message")
+        return ZoracDeployError(f"the host program of {connection.target.name} failed: {message[-500:]}")
+    return _unusable(connection, message.splitlines()[-1] if message else f"exit code {code}, and no message")
 
 
 def _version(connection: Connection) -> _Version | None:
@@ -205,16 +205,16 @@ def require_not_newer(connection: Connection) -> None:
         raise newer(connection.target.name, version.version)
 
 
-def _unusable(connection: Connection, found: str) -> HostProgramUnusable:
-    """The error for a program that answered `found`, with its version if known."""
+def _unusable(connection: Connection, answer: str) -> HostProgramUnusable:
+    """The error for a program that answered `answer`, with its version if known."""
     name, version = connection.target.name, _version(connection)
     if version and (version.protocol > PROTOCOL or is_newer(version.version)):
         return HostProgramUnusable(
             f"{name} was deployed by zorac-deploy {version.version}, which is newer than this one ({__version__}). "
-            f"It answered: {found}. Upgrade zorac-deploy on this machine.",
+            f"It answered: {answer}. Upgrade zorac-deploy on this machine.",
             newer=True,
         )
     return HostProgramUnusable(
-        f"the host program of {name} gave an unexpected answer: {found}. "
+        f"the host program of {name} gave an unexpected answer: {answer}. "
         "Deploy the host again to replace it: zorac-deploy up, and the same host options."
     )

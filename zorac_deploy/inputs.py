@@ -59,9 +59,11 @@ def inputs(
     """
     own = {name: value for name, value in variables.items() if not name.startswith("ansible_")}
     foreign = {
-        name: value for name, value in own.items() if not any(name in each and each[name] == value for each in shipped)
+        name: value
+        for name, value in own.items()
+        if not any(name in group and group[name] == value for group in shipped)
     }
-    impure = tuple(sorted(f"{name} uses {found}" for name, value in foreign.items() for found in _lookups(value)))
+    impure = tuple(sorted(f"{name} uses {lookup}" for name, value in foreign.items() for lookup in _lookups(value)))
     if impure:
         return Inputs("", impure)
     everything = {
@@ -79,9 +81,9 @@ def inputs(
 def _lookups(value: object) -> Iterator[str]:
     for text in _texts(value):
         if "{{" in text or "{%" in text:
-            found = _IMPURE.search(text)
-            if found:
-                yield found[0].rstrip("( ")
+            match = _IMPURE.search(text)
+            if match:
+                yield match[0].rstrip("( ")
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -89,39 +91,39 @@ def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _texts(each)
+        for item in value.values():
+            yield from _texts(item)
     elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _texts(each)
+        for item in value:
+            yield from _texts(item)
 
 
 def _files(variables: Mapping[str, object]) -> dict[str, object]:
     """The local files that the variables name, with a signature of each."""
-    found = {}
+    signatures = {}
     for name, value in variables.items():
         for text in _texts(value):
             if 0 < len(text) < _PATH_LIMIT and not set(text) & set("\0\n{}"):
-                found[text] = _signature(Path(text), whole=name == _MODEL)
-    return {text: signature for text, signature in sorted(found.items()) if signature is not None}
+                signatures[text] = _signature(Path(text), recursive=name == _MODEL)
+    return {text: signature for text, signature in sorted(signatures.items()) if signature is not None}
 
 
-def _signature(path: Path, whole: bool) -> object:
-    """Names, sizes and times; of a directory its direct entries, or the `whole` of it. None if it does not exist."""
+def _signature(path: Path, recursive: bool) -> object:
+    """Names, sizes and times; of a directory its direct entries, or all if `recursive`. None if it does not exist."""
     try:
         path = path.expanduser()
-        seen = path.stat()
-        if not stat.S_ISDIR(seen.st_mode):
-            return _file(seen)
-        below = sorted(path.rglob("*") if whole else path.iterdir())
-        return [[str(each.relative_to(path)), _file(each.stat()) if each.is_file() else ""] for each in below]
+        status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            return _file(status)
+        below = sorted(path.rglob("*") if recursive else path.iterdir())
+        return [[str(entry.relative_to(path)), _file(entry.stat()) if entry.is_file() else ""] for entry in below]
     except (OSError, RuntimeError, ValueError):
         return None
 
 
-def _file(seen: os.stat_result) -> list[int]:
+def _file(status: os.stat_result) -> list[int]:
     # a program cannot set ctime: it shows a new content of the same size and mtime
-    return [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _content() -> str:

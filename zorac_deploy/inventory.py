@@ -81,17 +81,17 @@ class Inventory:
         Raises:
             InventoryError: The host does not exist, or several exist.
         """
-        there = ", ".join(sorted(self.targets)) or "none"
+        names = ", ".join(sorted(self.targets)) or "none"
         if name is None:
             if len(self.targets) == 1:
                 return next(iter(self.targets.values()))
             raise InventoryError(
-                f"no host named. The inventory has: {there}. "
+                f"no host named. The inventory has: {names}. "
                 "Name one of them, or a new one with --host USER@ADDRESS --profile PROFILE."
             )
         if name not in self.targets:
             raise InventoryError(
-                f"the inventory has no host {name}. It has: {there}. "
+                f"the inventory has no host {name}. It has: {names}. "
                 "Name one of them, another inventory with --inventory FILE, or the host with --host USER@ADDRESS."
             )
         return self.targets[name]
@@ -234,20 +234,20 @@ def _shipped() -> Path:
     return file
 
 
-def switched(found: Inventory, name: str, profile: str) -> str:
-    """The text of an inventory in which the host `name` has the profile `profile`, and all else is as in `found`.
+def switched(inventory: Inventory, name: str, profile: str) -> str:
+    """The text of an inventory in which the host `name` has the profile `profile`, and all else is as in `inventory`.
 
     Ansible cannot remove a host from a group by reading another file, so this is the whole inventory, from Ansible.
 
     Raises:
         UnknownProfile: The profile does not exist.
     """
-    if profile not in found.profiles:
-        raise UnknownProfile(f"unknown profile {profile}. Choose one of: {', '.join(found.profiles)}.")
-    groups, hostvars = _ansible_inventory(found.sources, "--export")
+    if profile not in inventory.profiles:
+        raise UnknownProfile(f"unknown profile {profile}. Choose one of: {', '.join(inventory.profiles)}.")
+    groups, hostvars = _ansible_inventory(inventory.sources, "--export")
     tree: dict[str, dict[str, object]] = {"all": {"hosts": hostvars}}
     for group, holds in groups.items():
-        hosts = set(holds.get("hosts", ())) - ({name} if group in found.profiles else set())
+        hosts = set(holds.get("hosts", ())) - ({name} if group in inventory.profiles else set())
         if group == profile:
             hosts.add(name)
         tree.setdefault(group, {}).update(
@@ -287,8 +287,8 @@ def _sealed(value: object) -> object:
         for shown, tag in _TAGS.items():
             if shown in value:
                 return _Tagged(tag, value[shown])
-        return {name: _sealed(each) for name, each in value.items()}
-    return [_sealed(each) for each in value] if isinstance(value, list) else value
+        return {name: _sealed(item) for name, item in value.items()}
+    return [_sealed(item) for item in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:
@@ -301,26 +301,26 @@ def _plain(value: Any) -> Any:
 
 def _below(groups: _Groups, name: str) -> list[str]:
     """The groups under the group `name`, without duplicates, parents first."""
-    found = list(groups.get(name, {}).get("children", ()))
-    for group in found:
-        found += [each for each in groups.get(group, {}).get("children", ()) if each not in found]
-    return found
+    below = list(groups.get(name, {}).get("children", ()))
+    for group in below:
+        below += [child for child in groups.get(group, {}).get("children", ()) if child not in below]
+    return below
 
 
 def _members(groups: _Groups, name: str) -> list[str]:
     group = groups.get(name, {})
-    found = list(group.get("hosts", ()))
+    hosts = list(group.get("hosts", ()))
     for child in group.get("children", ()):
-        found += _members(groups, child)
-    return found
+        hosts += _members(groups, child)
+    return hosts
 
 
 def _require_readable(source: Path) -> None:
     try:
-        there = source.exists()
+        exists = source.exists()
     except OSError:  # a name that no file can have
-        there = False
-    if not there:
+        exists = False
+    if not exists:
         raise InventoryError(f"inventory not found: {source}. Name another with --inventory FILE.")
     if source.suffix in (".yml", ".yaml"):
         try:
@@ -355,17 +355,19 @@ def _ansible_inventory(sources: Sequence[Path], *options: str) -> tuple[_Groups,
     command = [str(Path(sysconfig.get_path("scripts")) / "ansible-inventory"), "--list", *options]
     for source in sources:
         command += ["--inventory", str(source)]
-    given = environment()
+    variables = environment()
 
     def ask() -> dict[str, Any]:
         # Not our standard input: ssh leaves it non-blocking, which Ansible refuses.
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=given)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=variables
+        )
         if done.returncode != 0:
             raise InventoryError(f"Ansible cannot read the inventory:\n{done.stderr.strip()[-1500:]}")
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
-    listing = inventory_cache.listing(sources, options, given, ask)
+    listing = inventory_cache.listing(sources, options, variables, ask)
     hostvars = listing.pop("_meta")["hostvars"]
     return listing, hostvars
 
@@ -381,7 +383,7 @@ def _target(name: str, profile: str, variables: Mapping[str, object]) -> Target:
             raise InventoryError(f"{key} of {name} is {value!r}. Set a text.")
         return None if value is None else str(value)
 
-    def words(key: str) -> list[str]:
+    def arguments(key: str) -> list[str]:
         try:
             return shlex.split(text(key) or "")
         except ValueError as fault:
@@ -397,7 +399,7 @@ def _target(name: str, profile: str, variables: Mapping[str, object]) -> Target:
         port=int(port) if port else None,
         user=text("ansible_user"),
         key=text("ansible_ssh_private_key_file"),
-        ssh_options=(*words("ansible_ssh_common_args"), *words("ansible_ssh_extra_args")),
+        ssh_options=(*arguments("ansible_ssh_common_args"), *arguments("ansible_ssh_extra_args")),
         local=text("ansible_connection") == "local",
         models=text("model_weights_root") or Target.models,
     )

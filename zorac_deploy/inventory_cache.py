@@ -89,13 +89,13 @@ def _require_no_plugins(here: Path, environment: Mapping[str, str]) -> None:
 
 def _variables(folder: Path) -> list[list[str]]:
     """The variable files beside an inventory, each with its digest."""
-    found: list[list[str]] = []
+    digests: list[list[str]] = []
     for name in _VARIABLE_FOLDERS:
         for path in _files(folder / name):
-            found.append([str(path.relative_to(folder)), _static(path)])
-            if len(found) > _FILES_LIMIT:
+            digests.append([str(path.relative_to(folder)), _static(path)])
+            if len(digests) > _FILES_LIMIT:
                 raise _Unknown
-    return found
+    return digests
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -113,8 +113,8 @@ def _raise(fault: OSError) -> None:
 
 def _static(path: Path) -> str:
     """The digest of a user's file that Ansible reads, and neither runs nor decrypts."""
-    seen = path.stat()
-    if not stat.S_ISREG(seen.st_mode) or seen.st_mode & 0o111 or seen.st_size > _BYTES_LIMIT:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o111 or status.st_size > _BYTES_LIMIT:
         raise _Unknown
     held = path.read_bytes()
     if held.startswith(b"#!") or _NOT_STATIC.search(held):
@@ -128,7 +128,7 @@ def _digest(path: Path) -> str:
 
 def _looks_secret(value: object) -> bool:
     if isinstance(value, Mapping):
-        return any((_SECRET_NAME.search(str(name)) and each) or _looks_secret(each) for name, each in value.items())
+        return any((_SECRET_NAME.search(str(name)) and item) or _looks_secret(item) for name, item in value.items())
     if isinstance(value, list):
         return any(map(_looks_secret, value))
     return isinstance(value, str) and bool(_SECRET_VALUE.search(value))
@@ -142,8 +142,8 @@ def _read(key: str) -> dict[str, Any] | None:
     try:
         descriptor = os.open(_folder() / f"{key}.json", os.O_RDONLY | os.O_NOFOLLOW)
         with os.fdopen(descriptor, encoding="utf-8") as file:
-            seen = os.fstat(descriptor)
-            if seen.st_uid != os.geteuid() or stat.S_IMODE(seen.st_mode) != 0o600:
+            status = os.fstat(descriptor)
+            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != 0o600:
                 return None
             stored = json.load(file)
     except (OSError, ValueError):

@@ -27,8 +27,8 @@ def main(folder: Path) -> int:
     (folder / PID).write_text(str(os.getpid()))
     with socket.socket(socket.AF_UNIX) as runner:
         runner.connect(str(folder / SOCKET))
-        with runner.makefile("rb") as told:
-            order = json.load(told)
+        with runner.makefile("rb") as stream:
+            order = json.load(stream)
     # a session of its own, without a terminal to prompt on
     process = subprocess.Popen(
         order["command"], env=order["environment"], stdin=subprocess.PIPE, start_new_session=True
@@ -42,8 +42,8 @@ def main(folder: Path) -> int:
 
 def _leave(number: int, _: object) -> None:
     """The runner ends this program (SIGTERM), or was killed, which closes its end of the terminal (SIGHUP)."""
-    for each in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+    for other in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
 
 

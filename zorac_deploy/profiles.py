@@ -58,15 +58,15 @@ def check(host: str, variables: Mapping[str, object]) -> None:
 
 
 def _role_variables() -> dict[str, set[str]]:
-    found = {}
+    variables = {}
     for role in (content.root() / "roles").iterdir():
         specs = content.data(role / "meta" / "argument_specs.yml")["argument_specs"]
-        found[role.name] = {name for entry in specs.values() for name in entry.get("options", {})}
-    return found
+        variables[role.name] = {name for entry in specs.values() for name in entry.get("options", {})}
+    return variables
 
 
 def _is_template(value: object) -> bool:
     """Whether Ansible replaces `value`: a template, or a secret."""
     if isinstance(value, Mapping):
-        return any(name.startswith("__ansible_") or _is_template(each) for name, each in value.items())
+        return any(name.startswith("__ansible_") or _is_template(item) for name, item in value.items())
     return isinstance(value, str) and "{{" in value

@@ -42,12 +42,12 @@ def schedule(connection: Connection, command: Sequence[str]) -> None:
         unit=UNIT,
     )
     variables = "".join(f"{name}={_value(value)}\n" for name, value in kept.items())
-    for words, given in (
+    for arguments, stdin in (
         (["install", "--mode=0600", "/dev/stdin", str(_ENVIRONMENT)], variables),
         (["install", "--mode=0644", "/dev/stdin", str(_FOLDER / UNIT)], unit),
         (["systemctl", "enable", "--quiet", UNIT], ""),
     ):
-        done = subprocess.run(connection.command(*words), input=given, capture_output=True, text=True, check=False)
+        done = subprocess.run(connection.command(*arguments), input=stdin, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ZoracDeployError(f"cannot schedule the run after the reboot: {done.stderr.strip()}")
 

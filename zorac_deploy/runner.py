@@ -103,9 +103,9 @@ def run(
     from ansible_runner import interface  # here: the import takes 0.1 s
 
     started = time.monotonic()
-    words = ["--diff", *(["--check"] if check else []), "--extra-vars", inventory.as_data(variables or {})]
+    options = ["--diff", *(["--check"] if check else []), "--extra-vars", inventory.as_data(variables or {})]
     if connection.sudo_password is not None:
-        words += ["--become-password-file", "-"]
+        options += ["--become-password-file", "-"]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8", errors="replace", buffering=1) as output, scratch.folder() as folder:
         events = _Events(on_step, output)
@@ -114,7 +114,7 @@ def run(
             playbook=str(content.playbook(verb)),
             inventory=[str(source) for source in sources],
             limit=connection.target.name,
-            cmdline=shlex.join(words),
+            cmdline=shlex.join(options),
             # Only ansible-runner's own plugin, whatever the environment says.
             envvars={"ANSIBLE_CALLBACK_PLUGINS": "", "AWX_LIB_DIRECTORY": ""},
             suppress_env_files=True,
@@ -211,8 +211,8 @@ class _Events:
 
     def hear(self, event: Mapping[str, Any]) -> bool:
         try:
-            if self._log and (said := event.get("stdout")):
-                self._log.write(said.replace("\r\n", "\n") + "\n")
+            if self._log and (text := event.get("stdout")):
+                self._log.write(text.replace("\r\n", "\n") + "\n")
             self.take(event)
         except OSError as fault:
             raise _Unheard(fault) from None
@@ -273,10 +273,10 @@ def _named(step: tuple[str, str]) -> str:
 def _note(result: Mapping[str, Any]) -> str:
     """The progress of a program that a task polls: ``note`` in a line of JSON."""
     try:
-        said = json.loads(result.get("stdout", ""))
+        answer = json.loads(result.get("stdout", ""))
     except ValueError:
         return ""
-    return str(said.get("note", "")) if isinstance(said, dict) else ""
+    return str(answer.get("note", "")) if isinstance(answer, dict) else ""
 
 
 def _message(result: Mapping[str, Any]) -> str:
@@ -289,9 +289,9 @@ def _message(result: Mapping[str, Any]) -> str:
 
 def _diff(result: Mapping[str, Any]) -> str:
     """The changes of files as a unified diff; empty for a task with secrets."""
-    found = result.get("diff") or []
+    diffs = result.get("diff") or []
     lines: list[str] = []
-    for diff in found if isinstance(found, list) else [found]:
+    for diff in diffs if isinstance(diffs, list) else [diffs]:
         before, after = diff.get("before"), diff.get("after")
         if isinstance(before, str) and isinstance(after, str):
             headers = (str(diff.get("before_header") or "absent"), str(diff.get("after_header") or "present"))

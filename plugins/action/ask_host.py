@@ -19,10 +19,10 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
         from zorac_deploy import actions, zipapp  # here: `require_package` reports a missing package
 
         result: dict[str, Any] = super().run(tmp, task_vars)
-        program, words = self._task.args.get("program"), list(map(str, self._task.args["argv"]))
+        program, arguments = self._task.args.get("program"), list(map(str, self._task.args["argv"]))
         if program:
-            done = self._low_level_execute_command(shlex.join([program, *words]))
+            done = self._low_level_execute_command(shlex.join([program, *arguments]))
         else:
-            command = ["/usr/bin/python3", "-I", "-c", zipapp.LOADER, *words]
+            command = ["/usr/bin/python3", "-I", "-c", zipapp.LOADER, *arguments]
             done = self._low_level_execute_command(shlex.join(command), in_data=zipapp.build())
         return {**result, **actions.host_answer(done, str((task_vars or {}).get("inventory_hostname", "the host")))}

@@ -18,14 +18,14 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
 
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        words = [str(arguments.pop("program")), "apply", *(["--check"] if self._task.check_mode else [])]
+        command = [str(arguments.pop("program")), "apply", *(["--check"] if self._task.check_mode else [])]
         described = actions.desired_state(arguments)
         if "document" not in described:
             return {**result, **described}
-        done = self._low_level_execute_command(shlex.join(words), in_data=json.dumps(described["document"]).encode())
+        done = self._low_level_execute_command(shlex.join(command), in_data=json.dumps(described["document"]).encode())
         if done["rc"] != 0 and self._task.check_mode:  # the host program is missing before the first deployment
             return {**result, "changed": True, "ansible_facts": {"desired_state_document": described["document"]}}
-        told = actions.host_answer(done, str(arguments["host"]))
-        if "answer" not in told:
-            return {**result, **told}
-        return {**result, **actions.applied(described["document"], told["answer"], self._task.check_mode)}
+        outcome = actions.host_answer(done, str(arguments["host"]))
+        if "answer" not in outcome:
+            return {**result, **outcome}
+        return {**result, **actions.applied(described["document"], outcome["answer"], self._task.check_mode)}

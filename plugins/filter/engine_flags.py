@@ -22,4 +22,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., object]]:
         """The filters of this file."""
-        return {each.__name__: each for each in (engine_flags, planner_settings)}
+        return {function.__name__: function for function in (engine_flags, planner_settings)}

@@ -9,14 +9,14 @@ def flag_words(flags: Mapping[str, object]) -> list[str]:
 
     A flag that is null or false is omitted, one that is true has no value, and a list or a mapping is JSON.
     """
-    words = []
+    arguments = []
     for name, value in sorted(flags.items()):
         if value is None or value is False:
             continue
-        words.append(f"--{name.replace('_', '-')}")
+        arguments.append(f"--{name.replace('_', '-')}")
         if value is not True:
-            words.append(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    return words
+            arguments.append(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return arguments
 
 
 class FilterModule:

@@ -38,10 +38,10 @@ def unit_word(value: object) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def unit_command(words: Sequence[object]) -> str:
+def unit_command(command: Sequence[object]) -> str:
     """Quote a command line for ExecStart, without variable substitution."""
-    program, *arguments = words
-    return " ".join([unit_word(program), *(unit_word(str(each).replace("$", "$$")) for each in arguments)])
+    program, *arguments = command
+    return " ".join([unit_word(program), *(unit_word(str(argument).replace("$", "$$")) for argument in arguments)])
 
 
 def unit_faults(settings: Mapping[str, object]) -> list[str]:
@@ -74,11 +74,11 @@ def _faults(settings: Mapping[str, object]) -> Iterator[str]:
 def _texts(place: str, value: object) -> Iterator[tuple[str, str]]:
     """Yield every text in `value`, with its path."""
     if isinstance(value, Mapping):
-        for name, each in value.items():
-            yield from _texts(f"{place}.{_shown(str(name))}", each)
+        for name, item in value.items():
+            yield from _texts(f"{place}.{_shown(str(name))}", item)
     elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _texts(place, each)
+        for item in value:
+            yield from _texts(place, item)
     else:
         yield place, str(value)
 
@@ -88,8 +88,8 @@ def _shown(name: str) -> str:
 
 
 def _fault(text: str) -> str:
-    found = _UNFIT.search(text)
-    return f"has the character U+{ord(found[0]):04X}, which a systemd unit cannot hold" if found else ""
+    match = _UNFIT.search(text)
+    return f"has the character U+{ord(match[0]):04X}, which a systemd unit cannot hold" if match else ""
 
 
 class FilterModule:
@@ -97,4 +97,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., object]]:
         """The filters of this file."""
-        return {each.__name__: each for each in (unit_text, unit_word, unit_command, unit_faults)}
+        return {function.__name__: function for function in (unit_text, unit_word, unit_command, unit_faults)}

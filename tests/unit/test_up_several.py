@@ -59,7 +59,7 @@ def up(tmp_path, monkeypatch):
             if fault:
                 raise fault
             result = runner.Result(("engine: Ensure …",), 20.0, Path("run.log"))
-            return deploying.Deployed(result, deployment.told(opened.name, SAME.verified.status), None)
+            return deploying.Deployed(result, deployment.from_status(opened.name, SAME.verified.status), None)
 
         monkeypatch.setattr(convergence, "look", look)
         monkeypatch.setattr(deploying, "converge", converge)

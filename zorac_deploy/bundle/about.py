@@ -142,9 +142,9 @@ def read(folder: Path) -> About:
         ) from None
 
 
-def write(folder: Path, about: About) -> None:
+def write(folder: Path, description: About) -> None:
     """Write the description and its checksum, in the format of ``sha256sum --check``."""
-    text = json.dumps(about.model_dump(), indent=1) + "\n"
+    text = json.dumps(description.model_dump(), indent=1) + "\n"
     (folder / ABOUT).write_text(text)
     (folder / CHECKSUM).write_text(f"{digest(folder)}  {ABOUT}\n")
 
@@ -154,6 +154,6 @@ def digest(folder: Path) -> str:
     return hashlib.sha256((folder / ABOUT).read_bytes()).hexdigest()
 
 
-def damaged(found: str) -> Refused:
+def damaged(problem: str) -> Refused:
     """The refusal of an incomplete or damaged bundle."""
-    return Refused(f"{found} Copy the bundle again from its source.", "bundle-damaged")
+    return Refused(f"{problem} Copy the bundle again from its source.", "bundle-damaged")

@@ -136,15 +136,17 @@ def _packages_wanted(wish: Wish) -> bool:
 
 def _absent(wish: Wish) -> tuple[str, ...]:
     """What the bundle lacks although a user might expect it."""
-    found = []
+    absent = []
     if not _packages_wanted(wish):
         why = f"this machine runs {packages.system()}" if wish.with_packages else "--no-packages"
         if wish.more_packages:
             raise Refused(f"--package needs a machine that runs {wish.system}, but {why}.", "settings-invalid")
-        found.append(f"Debian packages ({why}): the host needs the engine's packages installed.")
+        absent.append(f"Debian packages ({why}): the host needs the engine's packages installed.")
     if wish.engine.startswith("cuda-") and not wish.more_packages:
-        found.append("an NVIDIA driver: the host needs a working one. To include it, name its packages with --package.")
-    return tuple(found)
+        absent.append(
+            "an NVIDIA driver: the host needs a working one. To include it, name its packages with --package."
+        )
+    return tuple(absent)
 
 
 def _require_plain(name: str) -> None:
@@ -175,11 +177,11 @@ def _make(output: Path, partial: Path) -> None:
 def _sources(downloads: Path, model: Path, model_name: str, model_files: Iterable[str]) -> dict[str, Path]:
     """The local path of each file, by its path in the bundle."""
     tops = (WHEELS, SOURCES, PACKAGES)
-    found = {f"{top}/{path.name}": path for top in tops for path in sorted((downloads / top).glob("*"))}
+    sources = {f"{top}/{path.name}": path for top in tops for path in sorted((downloads / top).glob("*"))}
     for name in model_files:
         inside = Path(MODEL, model_name, name) if model.is_dir() else Path(MODEL, name)
-        found[str(inside)] = (model if model.is_dir() else model.parent) / name
-    return found
+        sources[str(inside)] = (model if model.is_dir() else model.parent) / name
+    return sources
 
 
 def _write(
@@ -200,6 +202,6 @@ def _write(
 
 
 def _require_unchanged(model: Path, before: Mapping[str, Mapping[str, Any]], written: tuple[File, ...]) -> None:
-    now = {file.sha256 for file in written if file.path.startswith(f"{MODEL}/")}
-    if now != {file["sha256"] for file in before.values()}:
+    digests = {file.sha256 for file in written if file.path.startswith(f"{MODEL}/")}
+    if digests != {file["sha256"] for file in before.values()}:
         raise Refused(f"{model} changed while it was read. Re-run the command.", "model-damaged")

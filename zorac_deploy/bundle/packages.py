@@ -55,9 +55,9 @@ def _download(names: Sequence[str], folder: Path, state: Path, on_step: OnStep) 
     for file in sorted((state / "archives").glob("*.deb")):
         name, version, _ = file.stem.split("_")
         files[name, unquote(version)] = file
-    said = _run("apt-cache", *options, "show", *(f"{name}={version}" for name, version in files))
+    listing = _run("apt-cache", *options, "show", *(f"{name}={version}" for name, version in files))
     listed = {}
-    for entry in said.strip().split("\n\n"):
+    for entry in listing.strip().split("\n\n"):
         fields = dict(re.findall(r"(?m)^(Package|Version): (.+)$", entry))
         name, version = fields["Package"], fields["Version"]
         plain = f"{name}_{version.replace(':', '.')}.deb"  # an epoch's colon would be part of an archive's URL
@@ -70,9 +70,9 @@ def _download(names: Sequence[str], folder: Path, state: Path, on_step: OnStep) 
 def _run(*command: str) -> str:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = done.stderr.strip() or done.stdout.strip()
+        message = done.stderr.strip() or done.stdout.strip()
         raise ZoracDeployError(
-            f"cannot download the Debian packages; {command[0]} reported:\n{said[-1000:]}\n"
+            f"cannot download the Debian packages; {command[0]} reported:\n{message[-1000:]}\n"
             "To create a bundle without them, add --no-packages."
         )
     return done.stdout

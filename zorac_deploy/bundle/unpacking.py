@@ -24,24 +24,24 @@ def unpack(folder: Path, on_step: OnStep = lambda *_: None) -> dict[str, object]
     Raises:
         Refused: The bundle is damaged, or the cache has no space for it.
     """
-    about = contents.read(folder)
-    whole = platformdirs.user_cache_path("zorac-deploy") / "bundles" / contents.digest(folder)[:16]
-    partial = whole.with_suffix(".partial")
-    if not whole.is_dir():
+    description = contents.read(folder)
+    unpacked = platformdirs.user_cache_path("zorac-deploy") / "bundles" / contents.digest(folder)[:16]
+    partial = unpacked.with_suffix(".partial")
+    if not unpacked.is_dir():
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
-            require_room(partial, about.bytes, "unpacking the bundle")
-            _unpack(folder, about, partial, on_step)
-            partial.rename(whole)
+            require_room(partial, description.bytes, "unpacking the bundle")
+            _unpack(folder, description, partial, on_step)
+            partial.rename(unpacked)
         except OSError as fault:
             raise ZoracDeployError(f"cannot unpack {folder}: {fault}.") from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    return _variables(about, whole)
+    return _variables(description, unpacked)
 
 
-def require_room(folder: Path, needed: int, what: str) -> None:
+def require_room(folder: Path, needed: int, action: str) -> None:
     """Require `needed` free bytes on the file system of `folder`.
 
     Raises:
@@ -50,27 +50,27 @@ def require_room(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise Refused(
-            f"{what} needs {needed / 2**30:.1f} GiB under {folder}, but {free / 2**30:.1f} GiB are free. Free some.",
+            f"{action} needs {needed / 2**30:.1f} GiB under {folder}, but {free / 2**30:.1f} GiB are free. Free some.",
             "disk-full",
         )
 
 
-def _unpack(folder: Path, about: About, target: Path, on_step: OnStep) -> None:
-    stream = Reader(folder, about.parts, on_step)
+def _unpack(folder: Path, description: About, target: Path, on_step: OnStep) -> None:
+    stream = Reader(folder, description.parts, on_step)
     try:
-        found = _extract(stream, about, target)
+        digests = _extract(stream, description, target)
     except (tarfile.TarError, ValueError) as fault:
         stream.drain()  # raises for a damaged part, which may be the cause
         raise contents.damaged(f"cannot unpack {folder}: {fault}.") from None
     stream.drain()
-    if found != {file.path: file.sha256 for file in about.files}:
+    if digests != {file.path: file.sha256 for file in description.files}:
         raise contents.damaged(f"the parts of {folder} do not contain the files that bundle.json lists.")
 
 
-def _extract(stream: Reader, about: About, target: Path) -> dict[str, str]:
-    """Unpack what `about` lists, wheels and packages into one archive each; return the SHA-256 of each file."""
-    found = {}
-    listed = {file.path for file in about.files}
+def _extract(stream: Reader, description: About, target: Path) -> dict[str, str]:
+    """Unpack what `description` lists, wheels and packages into one archive each; return the SHA-256 of each file."""
+    digests = {}
+    listed = {file.path for file in description.files}
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20))
         archives = {name: stack.enter_context(tarfile.open(target / f"{name}.tar", "w")) for name in (WHEELS, PACKAGES)}
@@ -87,23 +87,23 @@ def _extract(stream: Reader, about: About, target: Path) -> dict[str, str]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("xb") as file:
                     shutil.copyfileobj(hashed, file, 1 << 20)
-            found[member.name] = hashed.hexdigest()
-    return found
+            digests[member.name] = hashed.hexdigest()
+    return digests
 
 
-def _variables(about: About, unpacked: Path) -> dict[str, object]:
+def _variables(description: About, unpacked: Path) -> dict[str, object]:
     return {
-        "model_weights_source": str(unpacked / MODEL / about.model.name),
+        "model_weights_source": str(unpacked / MODEL / description.model.name),
         "engine_wheels": str(unpacked / f"{WHEELS}.tar"),
         "engine_wheels_for": {
-            "lock": about.engine.lock,
-            "lock_sha256": about.engine.lock_sha256,
-            "python": about.python,
+            "lock": description.engine.lock,
+            "lock_sha256": description.engine.lock_sha256,
+            "python": description.python,
             "bytes": (unpacked / f"{WHEELS}.tar").stat().st_size,
         },
         "llama_cpp_archive": "".join(map(str, (unpacked / SOURCES).glob("*"))),
         "offline_packages_archive": str(unpacked / f"{PACKAGES}.tar"),
         "offline_packages_bytes": (unpacked / f"{PACKAGES}.tar").stat().st_size,
-        "offline_packages_system": about.system,
-        "offline_packages_names": list(about.packages),
+        "offline_packages_system": description.system,
+        "offline_packages_names": list(description.packages),
     }

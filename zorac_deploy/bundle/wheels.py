@@ -26,14 +26,14 @@ def settings(lock: str) -> dict[str, Any]:
         Refused: No lock has this name.
     """
     if not _lock_file(lock).is_file():
-        there = ", ".join(sorted(path.stem for path in _lock_file(lock).parent.glob("*.txt")))
-        raise Refused(f"unknown engine {lock}. Choose one of: {there}.", "engine-unknown")
-    found = dict(_role("engine")["__engine_locks"][lock], extra_index_urls=[])
+        names = ", ".join(sorted(path.stem for path in _lock_file(lock).parent.glob("*.txt")))
+        raise Refused(f"unknown engine {lock}. Choose one of: {names}.", "engine-unknown")
+    needs = dict(_role("engine")["__engine_locks"][lock], extra_index_urls=[])
     for group in (content.root() / "inventory" / "group_vars").glob("*.yml"):
-        said = _yaml(group)
-        if said.get("vllm_engine_lock") == lock:
-            found["extra_index_urls"] += said.get("engine_extra_index_urls", [])
-    return found
+        profile = _yaml(group)
+        if profile.get("vllm_engine_lock") == lock:
+            needs["extra_index_urls"] += profile.get("engine_extra_index_urls", [])
+    return needs
 
 
 def serves_gguf(lock: str) -> bool:
@@ -47,11 +47,11 @@ def engine(lock: str) -> Engine:
     return Engine(lock=lock, lock_sha256=hashlib.sha256(_lock_file(lock).read_bytes()).hexdigest(), uv=uv)
 
 
-def download(about: Engine, system: System, indexes: Sequence[str], folder: Path, on_step: OnStep) -> None:
-    """Download uv and the wheels of `about` for `system`, except those downloaded before.
+def download(locked_engine: Engine, system: System, indexes: Sequence[str], folder: Path, on_step: OnStep) -> None:
+    """Download uv and the wheels of `locked_engine` for `system`, except those downloaded before.
 
     Args:
-        about: The engine.
+        locked_engine: The engine.
         system: What the hosts run.
         indexes: Package indexes beside pip's own, unless pip's settings name directories with wheels.
         folder: The target directory: the wheels go into `WHEELS`, the sources of llama.cpp into `SOURCES`.
@@ -60,15 +60,15 @@ def download(about: Engine, system: System, indexes: Sequence[str], folder: Path
     Raises:
         ZoracDeployError: pip could not download one of them.
     """
-    wanted = requirements(_lock_file(about.lock).read_text(), system)
+    lines = requirements(_lock_file(locked_engine.lock).read_text(), system)
     extra = [] if os.environ.get("PIP_FIND_LINKS") else [f"--extra-index-url={index}" for index in indexes]
-    _pip(system, folder / WHEELS, on_step, f"uv=={about.uv}")
+    _pip(system, folder / WHEELS, on_step, f"uv=={locked_engine.uv}")
     listed = folder / "requirements.txt"
     # pip discards an unfinished run, so it downloads a few wheels at a time.
-    for first in range(0, len(wanted), _AT_ONCE):
-        listed.write_text("\n".join(wanted[first : first + _AT_ONCE]))
+    for first in range(0, len(lines), _AT_ONCE):
+        listed.write_text("\n".join(lines[first : first + _AT_ONCE]))
         _pip(system, folder / WHEELS, on_step, "--require-hashes", *extra, "--requirement", str(listed))
-    if serves_gguf(about.lock):
+    if serves_gguf(locked_engine.lock):
         listed.write_text(_role("llama_cpp")["__llama_cpp_source"])
         source = ["--no-binary=llama-cpp-python", "--require-hashes", "--requirement", str(listed)]
         _pip(system, folder / SOURCES, on_step, *source)
@@ -89,26 +89,26 @@ def requirements(lock: str, system: System) -> list[str]:
         "python_version": system.python,
         "sys_platform": "linux",
     }
-    found = []
+    lines = []
     for entry in re.split(r"(?<!\\)\n", lock):
-        words, *hashes = entry.replace("\\\n", " ").split(" --hash=")
-        if not words.strip() or words.startswith("#"):
+        text, *hashes = entry.replace("\\\n", " ").split(" --hash=")
+        if not text.strip() or text.startswith("#"):
             continue
-        requirement = Requirement(words.strip())
+        requirement = Requirement(text.strip())
         if requirement.marker is None or requirement.marker.evaluate(environment):
-            found.append(" --hash=".join([f"{requirement.name}{requirement.specifier}", *map(str.strip, hashes)]))
-    return found
+            lines.append(" --hash=".join([f"{requirement.name}{requirement.specifier}", *map(str.strip, hashes)]))
+    return lines
 
 
-def _pip(system: System, folder: Path, on_step: OnStep, *words: str) -> None:
+def _pip(system: System, folder: Path, on_step: OnStep, *arguments: str) -> None:
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(system.glibc, 4, -1)]
     platforms += [f"manylinux{old}_x86_64" for old in ("2014", "2010", "1")] + ["linux_x86_64"]
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--progress-bar=off"]
     command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={system.python}", f"--dest={folder}"]
     command += [f"--platform={platform}" for platform in platforms]
-    said = []
+    output = []
     with subprocess.Popen(
-        [*command, *words],
+        [*command, *arguments],
         env={**os.environ, "TMPDIR": str(folder.parent)},  # the free space was checked here
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -116,11 +116,11 @@ def _pip(system: System, folder: Path, on_step: OnStep, *words: str) -> None:
         text=True,
     ) as pip:
         for line in pip.stdout or ():
-            said.append(line.rstrip())
+            output.append(line.rstrip())
             if line.startswith("Collecting "):
                 on_step("download the wheels", line.split()[1])
     if pip.returncode != 0:
-        faults = dict.fromkeys([*(line for line in said if line.startswith("ERROR")), *said[-1:]])
+        faults = dict.fromkeys([*(line for line in output if line.startswith("ERROR")), *output[-1:]])
         raise ZoracDeployError(
             "cannot download the wheels; pip reported:\n"
             + "\n".join(faults)

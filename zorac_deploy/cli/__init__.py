@@ -76,8 +76,8 @@ class _Group(click.Group):
             ctx.exit(Interrupted.exit_code)
 
 
-def _print_docs(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted and not context.resilient_parsing:
+def _print_docs(context: click.Context, _: click.Parameter, requested: bool) -> None:
+    if requested and not context.resilient_parsing:
         click.echo(content.root() / "docs")
         context.exit()
 

@@ -24,8 +24,8 @@ class _Size(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number of bytes."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG])", str(value), re.IGNORECASE)
-        size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG])", str(value), re.IGNORECASE)
+        size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
         if size < 2**20:
             self.fail(f"{value!r} is not a size. Give at least 1M, such as 60M or 3.9G.", param, ctx)
         return size
@@ -63,7 +63,9 @@ def bundle() -> None:
     show_default=True,
     help="Include the engine's Debian packages, if this machine runs the same distribution.",
 )
-@click.option("--package", "more", metavar="NAME", multiple=True, help="Include this Debian package too; repeatable.")
+@click.option(
+    "--package", "extra_packages", metavar="NAME", multiple=True, help="Include this Debian package too; repeatable."
+)
 @json_option("Print the contents as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the result.")
 def create(
@@ -73,7 +75,7 @@ def create(
     folder: Path,
     part_size: int,
     packages: bool,
-    more: tuple[str, ...],
+    extra_packages: tuple[str, ...],
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -90,7 +92,7 @@ def create(
         --package nvidia-kernel-open-dkms --package nvidia-driver-cuda --package linux-headers-amd64
     """
     progress = Progress(output, quiet=quiet or as_json)
-    wish = bundles.Wish(engine, system, model, packages, more)
+    wish = bundles.Wish(engine, system, model, packages, extra_packages)
     with progress.shown("Check the request"):
         made = bundles.create(wish, folder, part_size, progress.doing)
     _print(folder, made, as_json)
@@ -110,31 +112,31 @@ def inspect(folder: Path, verify: bool, as_json: bool) -> None:
     Example:
       zorac-deploy bundle inspect /media/usb/M --verify
     """
-    about = bundles.read(folder)
+    contents = bundles.read(folder)
     if verify:
         progress = Progress(output, quiet=as_json)
         with progress.shown("Verify the parts"):
-            bundles.verify(folder, about.parts, progress.doing)
-    _print(folder, about, as_json)
+            bundles.verify(folder, contents.parts, progress.doing)
+    _print(folder, contents, as_json)
     if verify and not as_json:
         output.print("\n  all parts are present and intact")
 
 
-def _print(folder: Path, about: bundles.About, as_json: bool) -> None:
+def _print(folder: Path, contents: bundles.About, as_json: bool) -> None:
     digest = bundles.digest(folder)
     if as_json:
-        print_result({"sha256": digest, **about.model_dump()})
+        print_result({"sha256": digest, **contents.model_dump()})
         return
-    count = {top: sum(file.path.startswith(f"{top}/") for file in about.files) for top in ("wheels", "packages")}
+    count = {top: sum(file.path.startswith(f"{top}/") for file in contents.files) for top in ("wheels", "packages")}
     report(
         {
-            "bundle": f"{folder}, {about.bytes / 2**30:.2f} GiB in {len(about.parts)} parts",
+            "bundle": f"{folder}, {contents.bytes / 2**30:.2f} GiB in {len(contents.parts)} parts",
             "sha256": digest,
-            "for": f"{about.system} with Python {about.python}, x86-64",
-            "engine": f"{about.engine.lock}, {count['wheels']} wheels",
-            "model": f"{about.model.name} ({about.model.format}) from {about.model.source}",
-            "packages": f"{len(about.packages)} of {about.system}" if about.packages else "none",
+            "for": f"{contents.system} with Python {contents.python}, x86-64",
+            "engine": f"{contents.engine.lock}, {count['wheels']} wheels",
+            "model": f"{contents.model.name} ({contents.model.format}) from {contents.model.source}",
+            "packages": f"{len(contents.packages)} of {contents.system}" if contents.packages else "none",
         }
     )
-    for sentence in about.absent:
+    for sentence in contents.absent:
         output.print(marked("  [yellow]not included[/] {}", sentence))

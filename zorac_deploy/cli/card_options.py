@@ -69,7 +69,7 @@ def described(options: Mapping[str, Any], settings: Mapping[str, str] | None = N
         raise click.UsageError("Missing option '--gpu-total-gib': the memory of one GPU.")
     gib = planner.engine.GIB
     card = planner.Card(total or fixed / gib, options["gpu_free_gib"], options["gpu_name"], options["gpus"])
-    given = {name: options[name] for name in engine_settings.PLANNED if name != "dtype"}
-    flags = planner.Flags(**given, kv_cache_memory_gib=fixed / gib if fixed else None)
+    planned = {name: options[name] for name in engine_settings.PLANNED if name != "dtype"}
+    flags = planner.Flags(**planned, kv_cache_memory_gib=fixed / gib if fixed else None)
     version = options["vllm_version"] or planner.engine.DEFAULT_VERSION
     return planner.Setup(card, planner.Engine.parse(version), flags, options["dtype"], settings or {})

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import click
 
 from zorac_deploy import chat as talk
-from zorac_deploy.cli.common import errors, host_options, output, reached, session, words
+from zorac_deploy.cli.common import collect_options, errors, host_options, output, reached, session
 from zorac_deploy.cli.terminal import Stream, marked
 from zorac_deploy.errors import EndpointFailed
 
@@ -39,11 +39,11 @@ def chat(message: str | None, max_tokens: int, **host: object) -> None:
       zorac-deploy chat tower
       zorac-deploy chat tower -m "What is the capital of France?"
     """
-    with session(words(host)) as opened, reached(opened) as (found, endpoint):
+    with session(collect_options(host)) as opened, reached(opened) as (served, endpoint):
         if message is not None:
             _say(endpoint, [{"role": "user", "content": message}], max_tokens)
             return
-        output.print(marked("[dim]{} on {}. /help lists the commands.[/]", found.model, found.host))
+        output.print(marked("[dim]{} on {}. /help lists the commands.[/]", served.model, served.host))
         _converse(endpoint, max_tokens)
 
 
@@ -52,21 +52,21 @@ def _converse(endpoint: talk.Endpoint, max_tokens: int) -> None:
     ask = _asking()
     while True:
         try:
-            said = ask().strip()
+            line = ask().strip()
         except (EOFError, KeyboardInterrupt):
             output.print()
             return
-        if said == "/quit":
+        if line == "/quit":
             return
-        if said == "/new":
+        if line == "/new":
             history.clear()
             continue
-        if said == "/help" or _COMMAND.fullmatch(said):
-            output.print(_HELP if said == "/help" else f"Unknown command {said}.\n{_HELP}")
+        if line == "/help" or _COMMAND.fullmatch(line):
+            output.print(_HELP if line == "/help" else f"Unknown command {line}.\n{_HELP}")
             continue
-        if not said:
+        if not line:
             continue
-        question = {"role": "user", "content": said}
+        question = {"role": "user", "content": line}
         try:
             reply = _say(endpoint, [*history, question], max_tokens)
         except EndpointFailed as error:

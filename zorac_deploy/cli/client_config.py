@@ -5,7 +5,7 @@ import json
 import click
 
 from zorac_deploy import client, deployment
-from zorac_deploy.cli.common import errors, host_options, output, session, words
+from zorac_deploy.cli.common import collect_options, errors, host_options, output, session
 
 
 @click.command("client-config")
@@ -23,17 +23,17 @@ def client_config(write: bool, **host: object) -> None:
       zorac-deploy client-config tower
       zorac-deploy client-config tower --write
     """
-    named = words(host)
+    named = collect_options(host)
     with session(named) as opened:
-        found = deployment.read(opened.connection)
-        tunnel = client.needs_tunnel(opened.connection, found)
-        fitting = client.settings(opened.connection, found, deployment.api_key(opened.connection))
+        served = deployment.read(opened.connection)
+        tunnel = client.needs_tunnel(opened.connection, served)
+        fitting = client.settings(opened.connection, served, deployment.api_key(opened.connection))
     if write:
         output.print(client.write(fitting, always=True))
     else:
         click.echo(json.dumps(fitting, indent=2))
     if tunnel:
         errors.print(
-            f"{found.host} listens on its loopback address only. Keep a tunnel open while you use the client: "
+            f"{served.host} listens on its loopback address only. Keep a tunnel open while you use the client: "
             f"zorac-deploy tunnel {named.again()}",
         )

@@ -43,12 +43,12 @@ class HostOptions:
 
     def again(self) -> str:
         """The same options for another command line."""
-        said = [
+        options = [
             ("--host", self.address),
             ("--profile", self.profile),
-            *(("--inventory", each) for each in self.sources),
+            *(("--inventory", source) for source in self.sources),
         ]
-        named = [str(word) for option, value in said if value for word in (option, value)]
+        named = [str(text) for option, value in options if value for text in (option, value)]
         return shlex.join([*([self.name] if self.name else []), *named, *(["-K"] if self.ask_become_pass else [])])
 
 
@@ -138,7 +138,7 @@ model_option = click.option(
 )
 
 
-def words(options: Mapping[str, object]) -> HostOptions:
+def collect_options(options: Mapping[str, object]) -> HostOptions:
     """Collect the keyword arguments that `host_options` passes to a command."""
     return HostOptions(
         name=options.get("host_name"),  # type: ignore[arg-type]
@@ -185,19 +185,19 @@ def sessions(
         InventoryError: The inventories have no such host.
     """
     with scratch.folder() as folder, contextlib.ExitStack() as stack:
-        found = inventory.read(sources_of(options, folder))
-        targets = [found.target(name) for name in names]
+        loaded = inventory.read(sources_of(options, folder))
+        targets = [loaded.target(name) for name in names]
         if variables:
-            said = folder / "command-line.yml"
+            overrides = folder / "command-line.yml"
             hosts = {target.name: variables for target in targets}
-            said.write_text(inventory.as_data({"all": {"hosts": hosts}}), encoding="utf-8")
-            merged = {name: {**found.variables.get(name, {}), **variables} for name in hosts}
-            found = replace(found, sources=(*found.sources, said), variables=merged)
+            overrides.write_text(inventory.as_data({"all": {"hosts": hosts}}), encoding="utf-8")
+            merged = {name: {**loaded.variables.get(name, {}), **variables} for name in hosts}
+            loaded = replace(loaded, sources=(*loaded.sources, overrides), variables=merged)
         password = None
         if options.ask_become_pass:
             asking = f"sudo password on {', '.join(target.name for target in targets)}"
             password = click.prompt(clean(asking), hide_input=True)
-        yield [Session(found, stack.enter_context(connection.opened(target, password))) for target in targets]
+        yield [Session(loaded, stack.enter_context(connection.opened(target, password))) for target in targets]
 
 
 def sources_of(options: HostOptions, scratch: Path) -> list[Path]:
@@ -236,9 +236,9 @@ def sources_of(options: HostOptions, scratch: Path) -> list[Path]:
 @contextlib.contextmanager
 def reached(session: Session) -> Iterator[tuple[deployment.Deployment, chat.Endpoint]]:
     """The deployment on the session's host, and its endpoint as reached from this machine."""
-    found = deployment.read(session.connection)
-    with session.connection.forward(found.port, found.listen) as port:
-        yield found, deployment.endpoint(session.connection, found, port)
+    served = deployment.read(session.connection)
+    with session.connection.forward(served.port, served.listen) as port:
+        yield served, deployment.endpoint(session.connection, served, port)
 
 
 def json_option(text: str = "Print the result as JSON.") -> Callable[[_Command], _Command]:
@@ -263,5 +263,5 @@ def print_error(context: click.Context, error: ZoracDeployError) -> None:
     refusal = error.refusal if isinstance(error, Refused) else None
     errors.print(marked("[bold red]error{}:[/] {}", f" [{refusal}]" if refusal else "", error))
     if context.meta.get(_AS_JSON):
-        told = {"id": refusal, "exit_code": exit_code_of(error), "message": str(error)}
-        click.echo(json.dumps({"schema": SCHEMA, "error": told}, indent=2))
+        details = {"id": refusal, "exit_code": exit_code_of(error), "message": str(error)}
+        click.echo(json.dumps({"schema": SCHEMA, "error": details}, indent=2))

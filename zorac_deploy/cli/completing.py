@@ -15,12 +15,12 @@ from zorac_deploy.errors import ZoracDeployError
 
 def hosts(context: click.Context, _: click.Parameter, begin: str) -> list[CompletionItem]:
     """The hosts of the inventory that begin with `begin`; for `switch` also the profiles."""
-    found = _inventory(context)
-    names = sorted(found.targets)
+    listing = _inventory(context)
+    names = sorted(listing.targets)
     if any(param.name == "profile_name" for param in context.command.params):
-        names += found.profiles or inventory.shipped_profiles()
-    given = context.params.get("host_names") or ()
-    return _beginning(begin, [name for name in names if name not in given])
+        names += listing.profiles or inventory.shipped_profiles()
+    chosen = context.params.get("host_names") or ()
+    return _beginning(begin, [name for name in names if name not in chosen])
 
 
 def profiles(context: click.Context, _: click.Parameter, begin: str) -> list[CompletionItem]:

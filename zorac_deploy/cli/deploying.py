@@ -31,14 +31,14 @@ class Deployed:
 
     Attributes:
         result: The changes.
-        found: What the host serves now.
+        served: What the host serves now.
         smoke: The checks from this machine, as a client; None if no role ran.
         look: The host's state before the run; None if it was not compared.
         reply: The engine's reply to the host's own request, if no role ran.
     """
 
     result: runner.Result
-    found: deployment.Deployment
+    served: deployment.Deployment
     smoke: chat.Smoke | None
     look: convergence.Look | None = None
     reply: Reply | None = None
@@ -53,12 +53,12 @@ class Deployed:
     def summary(self) -> dict[str, object]:
         """The object that `--json` prints."""
         return {
-            "host": self.found.host,
+            "host": self.served.host,
             "changed": list(self.result.changed),
             "seconds": self.result.seconds,
             "log": str(self.result.log) if self.result.log else None,
-            **_told(self.look),
-            "deployment": self.found.summary(),
+            **_comparison(self.look),
+            "deployment": self.served.summary(),
             "smoke": self.smoke.summary() if self.smoke else None,
             "reply": self.reply.model_dump() if self.reply else None,
         }
@@ -99,16 +99,19 @@ class Changes:
             "would_change": list(self.tasks),
             "diffs": list(self.diffs),
             "log": str(self.log) if self.log else None,
-            **_told(self.look),
+            **_comparison(self.look),
         }
 
 
-def _told(look: convergence.Look | None) -> dict[str, object]:
+def _comparison(look: convergence.Look | None) -> dict[str, object]:
     """The reasons for running roles and the differences on the host, for `--json`."""
     if look is None:
         return {}
     differences = look.verified.differences if look.verified else ()
-    return {"reasons": list(look.reasons), "differences": [each.model_dump(mode="json") for each in differences]}
+    return {
+        "reasons": list(look.reasons),
+        "differences": [difference.model_dump(mode="json") for difference in differences],
+    }
 
 
 def who(verb: str) -> str:
@@ -116,7 +119,7 @@ def who(verb: str) -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}, zorac-deploy {verb}"
 
 
-def asked(opened: Session) -> inputs.Inputs:
+def inputs_of(opened: Session) -> inputs.Inputs:
     """The digest of everything that decides the desired state of the session's host."""
     target, variables = opened.connection.target, opened.inventory.variables[opened.name]
     source = str(variables.get("model_weights_source") or "")
@@ -126,14 +129,14 @@ def asked(opened: Session) -> inputs.Inputs:
 
 def would_change(opened: Session, progress: Progress, facts: dict[str, Any], deep: bool = False) -> Changes:
     """Find out what `up` would change: compare the host, and run the roles in check mode only if it differs."""
-    seen = convergence.look(opened.connection, asked(opened), whole=True, deep=deep)
-    if seen.converged and seen.verified and seen.verified.document:
-        document = seen.verified.document
+    look = convergence.look(opened.connection, inputs_of(opened), with_document=True, deep=deep)
+    if look.converged and look.verified and look.verified.document:
+        document = look.verified.document
         facts |= {"desired_state_document": document, "memory_plan_result": document.get("plan") or None}
-        return Changes((), (), None, seen)
-    for reason in seen.reasons:
+        return Changes((), (), None, look)
+    for reason in look.reasons:
         progress.say("differs", reason)
-    return replace(changes(opened, progress, facts), look=seen)
+    return replace(changes(opened, progress, facts), look=look)
 
 
 def changes(opened: Session, progress: Progress, facts: dict[str, Any] | None = None) -> Changes:
@@ -152,23 +155,25 @@ def changes(opened: Session, progress: Progress, facts: dict[str, Any] | None = 
     return Changes(result.changed, tuple(diffs), log)
 
 
-def show(found: Changes) -> None:
+def show(preview: Changes) -> None:
     """Print what would change."""
-    for diff in found.diffs:
+    for diff in preview.diffs:
         output.print(diff, style="dim")
 
 
 def notes(*facts: Mapping[str, Any]) -> None:
     """Print the notes on how the model is served; with several hosts each note once."""
-    for note in dict.fromkeys(note for each in facts for note in each.get("model_weights_family", {}).get("notes", ())):
+    for note in dict.fromkeys(
+        note for host_facts in facts for note in host_facts.get("model_weights_family", {}).get("notes", ())
+    ):
         output.print(f"note: {note}")
 
 
-def count(opened: Session, found: Changes) -> None:
+def count(opened: Session, preview: Changes) -> None:
     """Describe how much would change."""
-    number = len(found.tasks)
+    number = len(preview.tasks)
     would = f"{number} task{'s' * (number != 1)} would change something" if number else "nothing would change"
-    log = f" Log: {found.log}" if found.log else ""
+    log = f" Log: {preview.log}" if preview.log else ""
     output.print(marked("[bold]{}: {}.[/] Nothing was changed.{}", opened.name, would, log))
 
 
@@ -178,12 +183,12 @@ def variables(model: str | None, context: str | int | None, replace_unit: bool =
     Raises:
         Refused: `model` is not a valid model source.
     """
-    said = {
+    settings = {
         "model_weights_source": str(source.parse(model)) if model is not None else None,
         "vllm_max_model_len": context,
         "generations_unit_replaced": replace_unit or None,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: bool, deep: bool) -> Deployed:
@@ -198,31 +203,31 @@ def converge(opened: Session, progress: Progress, facts: dict[str, Any], full: b
         full: Run every role without comparing.
         deep: Compare every byte of engine and model.
     """
-    began, wanted = time.monotonic(), asked(opened)
+    began, host_inputs = time.monotonic(), inputs_of(opened)
     progress.doing("", "Compare the host with the inventory")
-    seen = convergence.look(opened.connection, wanted, deep=deep, downgrade=full)
-    for reason in seen.reasons:
+    look = convergence.look(opened.connection, host_inputs, deep=deep, downgrade=full)
+    for reason in look.reasons:
         progress.say("differs", reason)
-    restored, now = ((), seen) if full else convergence.restore(opened.connection, wanted, seen, deep)
+    restored, latest = ((), look) if full else convergence.restore(opened.connection, host_inputs, look, deep)
     for line in restored:
         progress.say("changed", line)
-    if now.converged and not full:
-        return replace(unchanged(opened, now, time.monotonic() - began, restored), look=seen)
-    given = {
-        "desired_state_inputs": wanted.digest,
+    if latest.converged and not full:
+        return replace(unchanged(opened, latest, time.monotonic() - began, restored), look=look)
+    extra = {
+        "desired_state_inputs": host_inputs.digest,
         "desired_state_deep": deep,
-        "desired_state_intact": now.intact and not full,
+        "desired_state_intact": latest.intact and not full,
     }
-    result = deploy(opened, progress, "up", facts, given)
+    result = deploy(opened, progress, "up", facts, extra)
     result = replace(result, changed=restored + result.changed, seconds=time.monotonic() - began)
-    return replace(proved(opened, progress, result), look=seen)
+    return replace(proved(opened, progress, result), look=look)
 
 
 def unchanged(opened: Session, look: convergence.Look, seconds: float, restored: tuple[str, ...] = ()) -> Deployed:
     """The result for a host that, by `look`, does not differ: no role has to run."""
     assert look.verified is not None  # noqa: S101 - without an answer it is not what is asked for
-    found = deployment.told(opened.name, look.verified.status)
-    return Deployed(runner.Result(restored, seconds, None), found, None, look, look.verified.reply)
+    served = deployment.from_status(opened.name, look.verified.status)
+    return Deployed(runner.Result(restored, seconds, None), served, None, look, look.verified.reply)
 
 
 def deploy(
@@ -230,7 +235,7 @@ def deploy(
     progress: Progress,
     verb: str,
     facts: dict[str, Any] | None = None,
-    more: Mapping[str, object] | None = None,
+    extra: Mapping[str, object] | None = None,
 ) -> runner.Result:
     """Run every role, and update `facts`. The caller holds the lock.
 
@@ -239,7 +244,7 @@ def deploy(
         progress: Shows what is done.
         verb: The command that runs.
         facts: Updated with the facts of the roles.
-        more: Further variables of the command.
+        extra: Further variables of the command.
     """
     filling = growth.Growth(opened.connection, progress.step)
 
@@ -257,16 +262,16 @@ def deploy(
             opened.inventory.sources,
             opened.connection,
             log_file(verb, opened),
-            variables={"generations_by": who(verb), **(more or {})},
+            variables={"generations_by": who(verb), **(extra or {})},
             on_step=on_step,
         )
 
 
 def proved(opened: Session, progress: Progress, result: runner.Result) -> Deployed:
     """What the host serves now, verified from this machine as a client."""
-    with reached(opened) as (found, endpoint):
+    with reached(opened) as (served, endpoint):
         smoke = chat.smoke(endpoint, lambda done: progress.step(_checked(done)))
-    return Deployed(result, found, smoke)
+    return Deployed(result, served, smoke)
 
 
 def _checked(check: chat.Check) -> runner.Step:

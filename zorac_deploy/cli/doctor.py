@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from zorac_deploy.cli.common import HostOptions, host_options, json_option, output, print_result, session, words
+from zorac_deploy.cli.common import (
+    HostOptions,
+    collect_options,
+    host_options,
+    json_option,
+    output,
+    print_result,
+    session,
+)
 from zorac_deploy.cli.terminal import clean, marked
 from zorac_deploy.doctor import log as logs
 from zorac_deploy.doctor import rules
@@ -55,12 +63,12 @@ def doctor(path: str | None, bundle: str | None, list_rules: bool, fix: bool, as
     if list_rules:
         _list(as_json)
     elif path:
-        found = [finding.summary() for finding in logs.diagnose(path, [rule.rule() for rule in rules.all_rules()])]
-        _print(found, "nothing found: no line of this log matches a rule.", as_json)
+        findings = [finding.summary() for finding in logs.diagnose(path, [rule.rule() for rule in rules.all_rules()])]
+        _print(findings, "nothing found: no line of this log matches a rule.", as_json)
     elif bundle:
         _unpack(bundle, as_json)
     else:
-        _examine(words(host), fix, as_json)
+        _examine(collect_options(host), fix, as_json)
 
 
 def _examine(options: HostOptions, fix: bool, as_json: bool) -> None:
@@ -69,26 +77,26 @@ def _examine(options: HostOptions, fix: bool, as_json: bool) -> None:
     known = [rule.rule() for rule in rules.all_rules()]
     with session(options, check=False) as opened:
         name = options.again() or opened.name
-        _, found = hosts.look(opened.connection, known, name)
+        _, troubles = hosts.look(opened.connection, known, name)
         checked = f"nothing is wrong with {opened.name}. Checked: {', '.join(hosts.CHECKED)}."
-        _print([trouble.summary() for trouble in found], checked, as_json)
-        if fix and _cure(opened.connection, found):
-            _, found = hosts.look(opened.connection, known, name)
-            _print([trouble.summary() for trouble in found], checked, as_json)
+        _print([trouble.summary() for trouble in troubles], checked, as_json)
+        if fix and _cure(opened.connection, troubles):
+            _, troubles = hosts.look(opened.connection, known, name)
+            _print([trouble.summary() for trouble in troubles], checked, as_json)
 
 
 def _unpack(path: str, as_json: bool) -> None:
     from zorac_deploy.doctor import bundle
     from zorac_deploy.doctor import host as hosts
 
-    found = hosts.diagnose(bundle.read(path), [rule.rule() for rule in rules.all_rules()], "HOST")
-    _print([trouble.summary() for trouble in found], "nothing is wrong with the host of this bundle.", as_json)
+    troubles = hosts.diagnose(bundle.read(path), [rule.rule() for rule in rules.all_rules()], "HOST")
+    _print([trouble.summary() for trouble in troubles], "nothing is wrong with the host of this bundle.", as_json)
 
 
-def _cure(connection: Connection, found: Sequence[Trouble]) -> bool:
+def _cure(connection: Connection, troubles: Sequence[Trouble]) -> bool:
     """Offer every safe cure; return whether one was tried."""
     tried = False
-    for trouble in found:
+    for trouble in troubles:
         for command in trouble.safe:
             if click.confirm(clean(f"{trouble.cause} Run on {connection.target.name}: {command}?"), default=False):
                 done = connection.run("sh", "-c", command)
@@ -98,12 +106,12 @@ def _cure(connection: Connection, found: Sequence[Trouble]) -> bool:
     return tried
 
 
-def _print(found: Sequence[dict[str, Any]], nothing: str, as_json: bool) -> None:
+def _print(findings: Sequence[dict[str, Any]], nothing: str, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(found, indent=2))
-    elif not found:
+        click.echo(json.dumps(findings, indent=2))
+    elif not findings:
         output.print(nothing)
-    for number, finding in enumerate(() if as_json else found, 1):
+    for number, finding in enumerate(() if as_json else findings, 1):
         kind = f"({finding['id']}, {finding['confidence']:.0%})"
         output.print(marked("[bold]{}. {}[/] [dim]{}[/]", number, finding["cause"], kind))
         for name, key in _ROWS:
@@ -112,15 +120,15 @@ def _print(found: Sequence[dict[str, Any]], nothing: str, as_json: bool) -> None
 
 
 def _list(as_json: bool) -> None:
-    found = rules.all_rules()
+    known = rules.all_rules()
     if as_json:
-        listed = [rule.model_dump(mode="json", exclude_none=True, exclude={"fixtures"}) for rule in found]
+        listed = [rule.model_dump(mode="json", exclude_none=True, exclude={"fixtures"}) for rule in known]
         print_result({"rules": listed})
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("id", "severity", "failure", "versions"):
         table.add_column(name)
-    for rule in found:
+    for rule in known:
         table.add_row(rule.id, rule.severity, rule.title, rule.versions)
     output.print(table)
-    output.print(f"{len(found)} rules. Add your own to {rules.user_folder()}, one per file.")
+    output.print(f"{len(known)} rules. Add your own to {rules.user_folder()}, one per file.")

@@ -3,7 +3,7 @@
 import click
 
 from zorac_deploy import runner
-from zorac_deploy.cli.common import host_options, json_option, output, print_result, session, words
+from zorac_deploy.cli.common import collect_options, host_options, json_option, output, print_result, session
 from zorac_deploy.cli.deploying import log_file
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import clean, marked
@@ -27,10 +27,10 @@ def down(purge: bool, driver: bool, yes: bool, as_json: bool, verbose: bool, qui
       zorac-deploy down tower --purge
     """
     progress = Progress(output, verbose, quiet or as_json)
-    with session(words(host)) as opened:
+    with session(collect_options(host)) as opened:
         if not yes:
-            what = ["the engine", "its settings", *["ALL MODELS"] * purge, *["the driver"] * driver]
-            click.confirm(clean(f"Remove {', '.join(what[:-1])} and {what[-1]} from {opened.name}?"), abort=True)
+            parts = ["the engine", "its settings", *["ALL MODELS"] * purge, *["the driver"] * driver]
+            click.confirm(clean(f"Remove {', '.join(parts[:-1])} and {parts[-1]} from {opened.name}?"), abort=True)
         with progress.shown("Remove"), opened.connection.lock("zorac-deploy down"):
             result = runner.run(
                 "down",

@@ -36,9 +36,9 @@ def fit(model: Path, settings: tuple[str, ...], as_json: bool, **options: object
       zorac-deploy fit ~/models/Mistral-Small-24B-Q4_K_M.gguf --gpu-total-gib 23.52 --max-model-len auto
       zorac-deploy fit . --gpu-total-gib 79.18 --gpu-name H100 --max-model-len auto --json
     """
-    others = {name: value for name, _, value in (each.partition("=") for each in settings)}
-    found = planner.fit(model, described(options, others))
+    others = {name: value for name, _, value in (setting.partition("=") for setting in settings)}
+    result = planner.fit(model, described(options, others))
     if as_json:
-        print_result(found.summary())
+        print_result(result.summary())
     else:
-        picture.show(output, found.summary())
+        picture.show(output, result.summary())

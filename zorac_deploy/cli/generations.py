@@ -11,7 +11,7 @@ from rich.table import Table
 
 from zorac_deploy import deployment
 from zorac_deploy.cli import deploying
-from zorac_deploy.cli.common import host_options, json_option, output, print_result, session, words
+from zorac_deploy.cli.common import collect_options, host_options, json_option, output, print_result, session
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Refused
@@ -40,11 +40,11 @@ def generations(collect: bool, keep: int, check: bool, as_json: bool, **host: ob
       zorac-deploy generations tower
       zorac-deploy generations tower --collect --keep 2 --check
     """
-    with session(words(host)) as opened:
+    with session(collect_options(host)) as opened:
         if not collect:
             listed = deployment.generations(opened.connection)
             if as_json:
-                print_result({"generations": [asdict(each) for each in listed]})
+                print_result({"generations": [asdict(generation) for generation in listed]})
             else:
                 output.print(_table(listed))
             return
@@ -84,29 +84,29 @@ def rollback(number: str | None, as_json: bool, **host: object) -> None:
     if number is not None and not _NUMBER.fullmatch(number):
         raise click.UsageError(f"{number[:40]!r} is not a generation number. List them with: zorac-deploy generations")
     progress = Progress(output, quiet=as_json)
-    with session(words(host)) as opened:
+    with session(collect_options(host)) as opened:
         before = deployment.read(opened.connection).generation
-        wanted = int(number) if number else _last_good(deployment.generations(opened.connection), opened.name)
+        target = int(number) if number else _last_good(deployment.generations(opened.connection), opened.name)
         with (
-            progress.shown(f"Activate generation {wanted}"),
-            opened.connection.lock(f"zorac-deploy rollback to {wanted}"),
+            progress.shown(f"Activate generation {target}"),
+            opened.connection.lock(f"zorac-deploy rollback to {target}"),
         ):
-            done = deployment.activate(opened.connection, wanted, deploying.who("rollback"))
+            done = deployment.activate(opened.connection, target, deploying.who("rollback"))
     if as_json:
         print_result({"host": opened.name, "from": before, **asdict(done)})
     elif not done.changed:
-        output.print(marked("[bold]{}[/] already serves generation {}: nothing to do.", opened.name, wanted))
+        output.print(marked("[bold]{}[/] already serves generation {}: nothing to do.", opened.name, target))
     else:
-        deploying.report({"host": f"{opened.name}, generation {before} → {wanted}", **deploying.downtime(done.seconds)})
+        deploying.report({"host": f"{opened.name}, generation {before} → {target}", **deploying.downtime(done.seconds)})
 
 
 def _last_good(listed: list[deployment.Generation], name: str) -> int:
-    good = [each for each in listed if each.state == "proved" and not each.current]
+    good = [generation for generation in listed if generation.state == "proved" and not generation.current]
     if not good:
         raise Refused(
             f"{name} has no other good generation. List them with: zorac-deploy generations", "generation-unknown"
         )
-    return max(good, key=lambda each: each.order).number
+    return max(good, key=lambda generation: generation.order).number
 
 
 def _table(listed: list[deployment.Generation]) -> Table:
@@ -114,15 +114,15 @@ def _table(listed: list[deployment.Generation]) -> Table:
     for name in ("", "created", "profile", "state", "changes"):
         table.add_column(name, overflow="fold")
     before = None
-    for each in listed:
-        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.created))
-        state = f"{_STATES.get(each.state, each.state)}{', current' if each.current else ''}"
+    for generation in listed:
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(generation.created))
+        state = f"{_STATES.get(generation.state, generation.state)}{', current' if generation.current else ''}"
         if before is None:
-            what = [str(each.about["engine"]), str(each.about["model"])]
+            changes = [str(generation.about["engine"]), str(generation.about["model"])]
         else:
-            what = [f"{name}: {old} → {new}" for name, (old, new) in each.difference(before).items()]
-        if each.reason:
-            what.append(f"failed: {each.reason}")
-        table.add_row(str(each.number), made, str(each.about["profile"]), state, "\n".join(what))
-        before = each
+            changes = [f"{name}: {old} → {new}" for name, (old, new) in generation.difference(before).items()]
+        if generation.reason:
+            changes.append(f"failed: {generation.reason}")
+        table.add_row(str(generation.number), made, str(generation.about["profile"]), state, "\n".join(changes))
+        before = generation
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from zorac_deploy import gpus as cards
-from zorac_deploy.cli.common import host_options, json_option, output, print_result, session, words
+from zorac_deploy.cli.common import collect_options, host_options, json_option, output, print_result, session
 from zorac_deploy.cli.terminal import marked
 
 
@@ -21,17 +21,17 @@ def gpus(as_json: bool, **host: object) -> None:
     Example:
       zorac-deploy gpus tower
     """
-    with session(words(host)) as opened:
-        found = cards.read(opened.connection)
+    with session(collect_options(host)) as opened:
+        host_gpus = cards.read(opened.connection)
     if as_json:
-        print_result(found.summary())
+        print_result(host_gpus.summary())
         return
-    driver = f"driver {found.driver}" if found.driver else "no driver loaded"
-    count = f"{len(found.cards)} NVIDIA GPU{'s' * (len(found.cards) != 1)}"
-    output.print(marked("[bold]{}[/]: {}, {}", found.host, count, driver))
-    if found.error:
-        output.print(f"  {found.error}", style="yellow")
-    for card in found.cards:
+    driver = f"driver {host_gpus.driver}" if host_gpus.driver else "no driver loaded"
+    count = f"{len(host_gpus.cards)} NVIDIA GPU{'s' * (len(host_gpus.cards) != 1)}"
+    output.print(marked("[bold]{}[/]: {}, {}", host_gpus.host, count, driver))
+    if host_gpus.error:
+        output.print(f"  {host_gpus.error}", style="yellow")
+    for card in host_gpus.cards:
         _show(card)
 
 

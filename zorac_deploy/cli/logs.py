@@ -5,7 +5,7 @@ import sys
 import click
 
 from zorac_deploy import deployment
-from zorac_deploy.cli.common import host_options, session, words
+from zorac_deploy.cli.common import collect_options, host_options, session
 from zorac_deploy.cli.terminal import clean
 
 
@@ -20,8 +20,8 @@ def logs(follow: bool, lines: int, **host: object) -> None:
     Example:
       zorac-deploy logs tower --follow
     """
-    with session(words(host)) as opened:
-        more = ["--follow"] if follow else []
+    with session(collect_options(host)) as opened:
+        options = ["--follow"] if follow else []
         units = [f"--unit={unit}" for unit in deployment.UNITS]
-        command = ["journalctl", "--no-pager", *units, f"--lines={lines}", *more]
+        command = ["journalctl", "--no-pager", *units, f"--lines={lines}", *options]
         sys.exit(opened.connection.follow(*command, on_line=lambda line: click.echo(clean(line))))

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from zorac_deploy import runner
 from zorac_deploy.cli import deploying, model_find
-from zorac_deploy.cli.common import host_options, json_option, output, print_result, session, words
+from zorac_deploy.cli.common import collect_options, host_options, json_option, output, print_result, session
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import Refused
@@ -55,7 +55,7 @@ def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, 
     variables = deploying.variables(source, None) | {"model_weights_refreshed": refresh}
     with (
         progress.shown("Connect to the host"),
-        session(words(host), variables) as opened,
+        session(collect_options(host), variables) as opened,
         opened.connection.lock("zorac-deploy model pull"),
     ):
         result = runner.run(
@@ -68,8 +68,8 @@ def pull(source: str, refresh: bool, as_json: bool, verbose: bool, quiet: bool, 
     if as_json:
         print_result({"host": opened.name, "changed": list(result.changed), "seconds": result.seconds})
     else:
-        what = f"is stored ({result.seconds:.0f} s)" if result.changed else "is already stored: nothing to do"
-        output.print(marked("[bold]{}:[/] {} {}.", opened.name, source, what))
+        state = f"is stored ({result.seconds:.0f} s)" if result.changed else "is already stored: nothing to do"
+        output.print(marked("[bold]{}:[/] {} {}.", opened.name, source, state))
 
 
 @model.command("list")
@@ -85,14 +85,14 @@ def listing(as_json: bool, **host: object) -> None:
     Example:
       zorac-deploy model list tower --json
     """
-    with session(words(host)) as opened:
-        found = on_host.listed(opened.connection)
+    with session(collect_options(host)) as opened:
+        stored = on_host.listed(opened.connection)
     if as_json:
-        print_result({"models": [each.summary() for each in found]})
-    elif not found:
+        print_result({"models": [entry.summary() for entry in stored]})
+    elif not stored:
         output.print(marked("[bold]{}:[/] no models. Pull one with: zorac-deploy model pull SOURCE", opened.name))
     else:
-        output.print(_table(found))
+        output.print(_table(stored))
 
 
 @model.command()
@@ -108,18 +108,18 @@ def verify(name: str, as_json: bool, **host: object) -> None:
     Example:
       zorac-deploy model verify tower --model Mistral-Small-24B-Instruct-2501-AWQ
     """
-    with Progress(output, quiet=as_json).shown("Read every file"), session(words(host)) as opened:
-        found = on_host.verify(opened.connection, name)
+    with Progress(output, quiet=as_json).shown("Read every file"), session(collect_options(host)) as opened:
+        results = on_host.verify(opened.connection, name)
     if as_json:
-        print_result({"models": [asdict(each) for each in found]})
-    for each in found if not as_json else ():
-        files = "1 file" if each.files == 1 else f"{each.files} files"
-        output.print(f"{each.folder}: {'good' if each.good else 'damaged'}, {files}")
-    bad = [each for each in found if not each.good]
+        print_result({"models": [asdict(result) for result in results]})
+    for result in results if not as_json else ():
+        files = "1 file" if result.files == 1 else f"{result.files} files"
+        output.print(f"{result.folder}: {'good' if result.good else 'damaged'}, {files}")
+    bad = [result for result in results if not result.good]
     if bad:
-        what = "; ".join(f"{each.folder}: {', '.join((*each.damaged, *each.missing))}" for each in bad)
+        damage = "; ".join(f"{result.folder}: {', '.join((*result.damaged, *result.missing))}" for result in bad)
         raise Refused(
-            f"damaged or missing on {opened.name}: {what}. Remove the model, then pull it again: "
+            f"damaged or missing on {opened.name}: {damage}. Remove the model, then pull it again: "
             f"zorac-deploy model remove {bad[0].folder} --force; zorac-deploy model pull SOURCE",
             "model-damaged",
         )
@@ -145,25 +145,25 @@ def remove(name: str | None, partial: bool, force: bool, as_json: bool, **host: 
         name, host["host_name"] = None, name or host["host_name"]
     elif name is None:
         raise click.UsageError("Missing argument 'NAME'. List the names with: zorac-deploy model list")
-    with session(words(host)) as opened, opened.connection.lock("zorac-deploy model remove"):
+    with session(collect_options(host)) as opened, opened.connection.lock("zorac-deploy model remove"):
         removed = on_host.remove(opened.connection, name, force) if name else on_host.clean(opened.connection)
     if as_json:
         print_result({"host": opened.name, **asdict(removed)})
     else:
-        what = ", ".join(removed.folders) or "nothing"
+        names = ", ".join(removed.folders) or "nothing"
         gib = removed.bytes / 2**30
-        output.print(marked("[bold]{}:[/] removed {}; {:.1f} GiB", opened.name, what, gib))
+        output.print(marked("[bold]{}:[/] removed {}; {:.1f} GiB", opened.name, names, gib))
 
 
-def _table(found: list[on_host.Model]) -> Table:
+def _table(stored: list[on_host.Model]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("model", "size", "format", "generations", "source"):
         table.add_column(name, overflow="fold")
-    for each in found:
-        size = f"{each.bytes / 2**30:.1f} GiB"
-        if each.partial:
-            state = "downloading" if each.fetching else "interrupted"
-            size = f"{each.bytes / 2**30:.1f} of {each.total / 2**30:.1f} GiB, {state}"
-        users = ", ".join(map(str, each.generations)) or "none"
-        table.add_row(each.folder, size, each.format, users, each.source)
+    for entry in stored:
+        size = f"{entry.bytes / 2**30:.1f} GiB"
+        if entry.partial:
+            state = "downloading" if entry.fetching else "interrupted"
+            size = f"{entry.bytes / 2**30:.1f} of {entry.total / 2**30:.1f} GiB, {state}"
+        users = ", ".join(map(str, entry.generations)) or "none"
+        table.add_row(entry.folder, size, entry.format, users, entry.source)
     return table

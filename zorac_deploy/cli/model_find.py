@@ -14,7 +14,15 @@ from rich.table import Table
 from zorac_deploy import models, planner
 from zorac_deploy.cli import deploying
 from zorac_deploy.cli.card_options import card_options, described
-from zorac_deploy.cli.common import HostOptions, host_options, json_option, output, print_result, session, words
+from zorac_deploy.cli.common import (
+    HostOptions,
+    collect_options,
+    host_options,
+    json_option,
+    output,
+    print_result,
+    session,
+)
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import clean, marked
 from zorac_deploy.errors import Refused
@@ -41,14 +49,14 @@ def find(base: str, as_json: bool, **options: Any) -> None:
       zorac-deploy model find hf://mistralai/Mistral-Small-24B-Instruct-2501 tower
       zorac-deploy model find hf://mistralai/Mistral-Small-24B-Instruct-2501 --gpu-name "RTX 4090" --gpu-total-gib 23.52
     """
-    host = words(options)
+    host = collect_options(options)
     setup = _on_host(base, host) if host.again() else described(options)
     with output.status(marked("Search the hub for variants of {}", base)):
-        seen = variants(base, setup)
+        offers = variants(base, setup)
     if as_json:
-        print_result({"variants": [each.summary() for each in seen]})
+        print_result({"variants": [variant.summary() for variant in offers]})
     else:
-        show(seen)
+        show(offers)
 
 
 def variants(base: str, setup: planner.Setup) -> list[Variant]:
@@ -97,27 +105,27 @@ def offered(refused: Refused, facts: Mapping[str, Any], accepted: bool, ask: boo
             refused.refusal,
         )
     with output.status(marked("Search the hub for variants of {}", base)):
-        seen = variants(base, setup)
+        offers = variants(base, setup)
     if ask:
         output.print(f"{refused}\n")
-        show(seen)
-    best = _best(seen)
+        show(offers)
+    best = _best(offers)
     if best is None or not (accepted or click.confirm(clean(f"\nDeploy {best.source} instead?"))):
         raise refused
     return best.source
 
 
-def show(seen: Sequence[Variant]) -> None:
+def show(offers: Sequence[Variant]) -> None:
     """Print the variants as a table, and the command that deploys the first that fits."""
     table = Table(box=None)
     for name in ("format", "model", "verdict", "KV tokens", "downloads"):
         table.add_column(name, justify="right" if name in ("KV tokens", "downloads") else "left", overflow="fold")
-    for each in seen:
-        tokens = f"{each.plan.kv_tokens:,}" if each.plan and each.plan.kv_tokens else ""
-        verdict = each.trouble or (each.plan.verdict if each.plan else "")
-        table.add_row(each.format, each.source, verdict, tokens, f"{each.downloads:,}")
-    output.print(table if seen else "The hub lists no variants.")
-    best = _best(seen)
+    for variant in offers:
+        tokens = f"{variant.plan.kv_tokens:,}" if variant.plan and variant.plan.kv_tokens else ""
+        verdict = variant.trouble or (variant.plan.verdict if variant.plan else "")
+        table.add_row(variant.format, variant.source, verdict, tokens, f"{variant.downloads:,}")
+    output.print(table if offers else "The hub lists no variants.")
+    best = _best(offers)
     if best:
         which = "First that fits" if best.fits else "None fits for certain. First that may fit"
         output.print(f"\n{which}: zorac-deploy up --model {best.source}")
@@ -125,10 +133,10 @@ def show(seen: Sequence[Variant]) -> None:
         output.print("\nNone fits. Make one: zorac-deploy quantize --help")
 
 
-def _best(seen: Sequence[Variant]) -> Variant | None:
+def _best(offers: Sequence[Variant]) -> Variant | None:
     """The first that fits; otherwise the first that may fit: a failed start is rolled back."""
-    may = [each for each in seen if not each.trouble and each.plan and each.plan.verdict != "refused"]
-    return next((each for each in may if each.fits), may[0] if may else None)
+    may = [variant for variant in offers if not variant.trouble and variant.plan and variant.plan.verdict != "refused"]
+    return next((variant for variant in may if variant.fits), may[0] if may else None)
 
 
 def _on_host(base: str, host: HostOptions) -> planner.Setup:

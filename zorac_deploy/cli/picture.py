@@ -35,8 +35,8 @@ def show(output: Console, plan: Mapping[str, Any]) -> None:
     for note in plan["notes"]:
         output.print(f"  note: {note}.")
     if plan["assumed"]:
-        said = ", ".join(f"{name} {value}" for name, value in plan["assumed"].items())
-        output.print(f"  engine defaults: {said}", style="dim")
+        defaults = ", ".join(f"{name} {value}" for name, value in plan["assumed"].items())
+        output.print(f"  engine defaults: {defaults}", style="dim")
 
 
 def _bar(output: Console, plan: Mapping[str, Any]) -> None:
@@ -49,8 +49,8 @@ def _bar(output: Console, plan: Mapping[str, Any]) -> None:
     output.print(marked("  0 " + cells + "[dim]{}[/] {:.2f} GiB", "·" * rest, total))
     for name, key, shape, colour in _PARTS:
         spread = key == "kv_gib" and plan["kv_low_gib"] != plan["kv_high_gib"]
-        more = f" (between {plan['kv_low_gib']:.2f} and {plan['kv_high_gib']:.2f})" if spread else ""
-        output.print(marked("    [" + colour + "]{}[/] {:<11}{:>7.2f} GiB{}", shape, name, plan[key], more))
+        limits = f" (between {plan['kv_low_gib']:.2f} and {plan['kv_high_gib']:.2f})" if spread else ""
+        output.print(marked("    [" + colour + "]{}[/] {:<11}{:>7.2f} GiB{}", shape, name, plan[key], limits))
     beside = total - taken
     graphs = f", of which CUDA graphs about {plan['graphs_gib']:.2f}" if plan["graphs_gib"] else ""
     output.print(marked("    [dim]·[/] {:<11}{:>7.2f} GiB{}", "rest", beside, graphs))

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from zorac_deploy.cli import deploying, picture
 from zorac_deploy.cli.common import (
+    collect_options,
     context_option,
     host_options,
     json_option,
@@ -17,7 +18,6 @@ from zorac_deploy.cli.common import (
     print_result,
     replace_unit_option,
     session,
-    words,
 )
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import Refused
@@ -55,9 +55,9 @@ def plan(
     progress = Progress(output, verbose, quiet or as_json)
     facts: dict[str, Any] = {}
     variables = deploying.variables(model, context, replace_unit)
-    with progress.shown("Connect to the host"), session(words(host), variables) as opened:
+    with progress.shown("Connect to the host"), session(collect_options(host), variables) as opened:
         try:
-            found = deploying.would_change(opened, progress, facts)
+            preview = deploying.would_change(opened, progress, facts)
         except Refused:
             if not as_json:
                 _show_memory(facts)
@@ -65,7 +65,7 @@ def plan(
     if as_json:
         print_result(
             {
-                **found.summary(opened.name),
+                **preview.summary(opened.name),
                 "plan": facts.get("memory_plan_result"),
                 "holders": _holders(facts),
                 "desired_state": facts.get("desired_state_document"),
@@ -73,12 +73,12 @@ def plan(
         )
         return
     output.print()
-    deploying.count(opened, found)
+    deploying.count(opened, preview)
     _show_memory(facts)
     deploying.notes(facts)
-    _show_tasks(found.tasks, verbose)
+    _show_tasks(preview.tasks, verbose)
     if verbose:
-        deploying.show(found)
+        deploying.show(preview)
 
 
 def _show_tasks(tasks: Sequence[str], verbose: bool) -> None:
@@ -99,8 +99,10 @@ def _show_tasks(tasks: Sequence[str], verbose: bool) -> None:
 def _holders(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The processes using memory of the selected GPUs, the largest first."""
     selected = {card["uuid"] for card in facts.get("gpu_compatibility_result", {}).get("selected", ())}
-    found = facts.get("nvidia_facts_found", {}).get("holders", ())
-    return sorted((each for each in found if each["gpu"] in selected), key=lambda each: -(each["used_mib"] or 0))
+    holders = facts.get("nvidia_facts_found", {}).get("holders", ())
+    return sorted(
+        (holder for holder in holders if holder["gpu"] in selected), key=lambda holder: -(holder["used_mib"] or 0)
+    )
 
 
 def _show_memory(facts: Mapping[str, Any]) -> None:

@@ -27,14 +27,14 @@ class Progress:
     def __init__(self, console: Terminal, verbose: bool = False, quiet: bool = False) -> None:
         self._console, self._verbose, self._quiet = console, verbose, quiet
         self._began = self._task_began = time.monotonic()
-        self._now = ""
+        self._current = ""
         self._role = ""
         self._note, self._noted = "", 0.0
 
     def __rich__(self) -> Text:
         took, total = time.monotonic() - self._task_began, time.monotonic() - self._began
         note = f" {self._note} " if self._note else " "
-        return marked("{}[dim]{:.0f} s, {:.0f} s in all[/]", self._now + note, took, total)
+        return marked("{}[dim]{:.0f} s, {:.0f} s in all[/]", self._current + note, took, total)
 
     @contextlib.contextmanager
     def shown(self, doing: str) -> Iterator[None]:
@@ -65,12 +65,12 @@ class Progress:
         """Print a line that is not a step of a run."""
         self._line(outcome, text)
 
-    def doing(self, what: str, which: str) -> None:
+    def doing(self, action: str, which: str) -> None:
         """Record the start of a step outside of a playbook, and its object."""
-        self.step(runner.Step(what, which, "started"))
+        self.step(runner.Step(action, which, "started"))
 
     def _begin(self, doing: str) -> None:
-        self._now, self._task_began = doing, time.monotonic()
+        self._current, self._task_began = doing, time.monotonic()
         self._note, self._noted = "", 0.0
 
     def _wait(self, step: runner.Step) -> None:

@@ -93,7 +93,7 @@ def quantize(
     ) as bar:
         task = bar.add_task("read the model", total=None)
 
-        def told(event: quantizing.Event) -> None:
+        def show(event: quantizing.Event) -> None:
             bar.update(task, description=event.doing, completed=event.layer or 0, total=event.layers)
             if not as_json and not output.is_terminal:
                 at = f" layer {event.layer} of {event.layers}" if event.layer else ""
@@ -102,7 +102,7 @@ def quantize(
         size = int(group_size) if group_size else None
         job = quantizing.prepare(model, recipe, folder, calibration, samples, length, size, device or _device())
         log = platformdirs.user_log_path("zorac-deploy") / f"{time.strftime('%Y%m%d-%H%M%S')}-quantize.log"
-        made = quantizing.make(job, log, told)
+        made = quantizing.make(job, log, show)
     if as_json:
         print_result({"folder": str(made.folder), **made.card})
         return

@@ -55,8 +55,8 @@ def sandbox_up(name: str, distribution: str, network: host.Network, mirror: str 
 @click.option("--all", "everything", is_flag=True, help="Remove every sandbox.")
 def sandbox_down(name: str, everything: bool) -> None:
     """Remove the sandbox NAME (default: demo)."""
-    for each in [made.name for made in host.listed()] if everything else [name]:
-        output.print(f"{each}: {'removed' if host.down(each) else 'does not exist'}")
+    for sandbox_name in [made.name for made in host.listed()] if everything else [name]:
+        output.print(f"{sandbox_name}: {'removed' if host.down(sandbox_name) else 'does not exist'}")
 
 
 @sandbox.command("list")

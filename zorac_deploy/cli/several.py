@@ -37,11 +37,11 @@ class Outcome:
 
     def summary(self) -> dict[str, object]:
         """The object that `--json` prints."""
-        told: dict[str, object] = self.done.summary() if self.done else {"host": self.host}
+        answer: dict[str, object] = self.done.summary() if self.done else {"host": self.host}
         if self.fault is None:
-            return told
+            return answer
         refusal = self.fault.refusal if isinstance(self.fault, Refused) else None
-        return told | {"error": {"id": refusal, "message": str(self.fault), "exit_code": exit_code_of(self.fault)}}
+        return answer | {"error": {"id": refusal, "message": str(self.fault), "exit_code": exit_code_of(self.fault)}}
 
 
 def bring_up(
@@ -71,7 +71,7 @@ def bring_up(
     try:
         if not full:
             with progress.shown(f"Check {len(hosts)} hosts"):
-                outcomes |= {each.host: each for each in _asked(hosts, progress, deep)}
+                outcomes |= {outcome.host: outcome for outcome in _compared(hosts, progress, deep)}
         for opened in hosts:
             if opened.name in outcomes:
                 continue
@@ -80,21 +80,21 @@ def bring_up(
             outcomes[opened.name] = _deployed(opened, deploy)
     except (KeyboardInterrupt, Interrupted) as stop:
         left = [opened.name for opened in hosts if opened.name not in begun | set(outcomes)]
-        said = str(stop) or "Interrupted."
-        raise Interrupted(f"{said} Hosts not deployed: {', '.join(left) or 'none'}.") from None
+        reason = str(stop) or "Interrupted."
+        raise Interrupted(f"{reason} Hosts not deployed: {', '.join(left) or 'none'}.") from None
     return [outcomes[opened.name] for opened in hosts]
 
 
-def _asked(hosts: Sequence[Session], progress: Progress, deep: bool) -> Iterator[Outcome]:
+def _compared(hosts: Sequence[Session], progress: Progress, deep: bool) -> Iterator[Outcome]:
     """The results for the hosts that do not differ, and for those that cannot be reached.
 
     Nothing is changed, so no lock is held: a run in progress has removed the inputs from the host's document.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        asking = {pool.submit(_look, opened, deep): opened for opened in hosts}
+        answers = {pool.submit(_look, opened, deep): opened for opened in hosts}
         try:
-            for answer in as_completed(asking):
-                outcome = _judged(asking[answer], answer, progress)
+            for answer in as_completed(answers):
+                outcome = _judged(answers[answer], answer, progress)
                 if outcome:
                     yield outcome
         except BaseException:
@@ -104,21 +104,21 @@ def _asked(hosts: Sequence[Session], progress: Progress, deep: bool) -> Iterator
 
 def _look(opened: Session, deep: bool) -> tuple[convergence.Look, float]:
     began = time.monotonic()
-    return convergence.look(opened.connection, deploying.asked(opened), deep=deep), time.monotonic() - began
+    return convergence.look(opened.connection, deploying.inputs_of(opened), deep=deep), time.monotonic() - began
 
 
 def _judged(opened: Session, answer: Future[tuple[convergence.Look, float]], progress: Progress) -> Outcome | None:
     """The result, if no role has to run; it is printed as a line."""
     try:
-        seen, seconds = answer.result()
+        look, seconds = answer.result()
     except ZoracDeployError as fault:
         progress.say("failed", f"{opened.name}: check failed, exit code {exit_code_of(fault)}")
         return Outcome(opened.name, fault=fault)
-    if seen.converged:
+    if look.converged:
         progress.say("ok", f"{opened.name}: nothing changed")
-        return Outcome(opened.name, deploying.unchanged(opened, seen, seconds))
-    more = len(seen.reasons) - 1
-    progress.say("differs", f"{opened.name}: {seen.reasons[0]}{f', and {more} more' if more else ''}")
+        return Outcome(opened.name, deploying.unchanged(opened, look, seconds))
+    rest = len(look.reasons) - 1
+    progress.say("differs", f"{opened.name}: {look.reasons[0]}{f', and {rest} more' if rest else ''}")
     return None
 
 
@@ -137,19 +137,21 @@ def _deployed(opened: Session, deploy: Callable[[Session, dict[str, Any]], deplo
 def report(outcomes: Sequence[Outcome]) -> None:
     """Print a line for each host, and each error."""
     output.print()
-    width = max(len(each.host) for each in outcomes)
-    for each in outcomes:
-        output.print(marked("  [bold]{}[/]  {}", each.host.ljust(width), _line(each)))
-    deploying.notes(*(each.facts for each in outcomes))
-    for each in outcomes:
-        if each.fault:
-            kind = f" [{each.fault.refusal}]" if isinstance(each.fault, Refused) else ""
-            errors.print(marked("[bold red]error{}[/] on {}: {}", kind, each.host, each.fault))
+    width = max(len(outcome.host) for outcome in outcomes)
+    for outcome in outcomes:
+        output.print(marked("  [bold]{}[/]  {}", outcome.host.ljust(width), _line(outcome)))
+    deploying.notes(*(outcome.facts for outcome in outcomes))
+    for outcome in outcomes:
+        if outcome.fault:
+            kind = f" [{outcome.fault.refusal}]" if isinstance(outcome.fault, Refused) else ""
+            errors.print(marked("[bold red]error{}[/] on {}: {}", kind, outcome.host, outcome.fault))
 
 
 def _line(outcome: Outcome) -> str:
     if outcome.fault:
         return f"failed, exit code {exit_code_of(outcome.fault)}"
     assert outcome.done is not None  # noqa: S101 - a host without a fault was deployed
-    found, result = outcome.done.found, outcome.done.result
-    return f"{result.summary()}, {result.seconds:.1f} s; generation {found.generation}, {found.model} on {found.url}/v1"
+    served, result = outcome.done.served, outcome.done.result
+    return (
+        f"{result.summary()}, {result.seconds:.1f} s; generation {served.generation}, {served.model} on {served.url}/v1"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from zorac_deploy import chat
-from zorac_deploy.cli.common import host_options, json_option, output, print_result, reached, session, words
+from zorac_deploy.cli.common import collect_options, host_options, json_option, output, print_result, reached, session
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import SmokeFailed
 
@@ -24,10 +24,10 @@ def smoke(as_json: bool, **host: object) -> None:
       zorac-deploy smoke tower --json
     """
     show = (lambda _: None) if as_json else _show
-    with session(words(host)) as opened, reached(opened) as (found, endpoint):
+    with session(collect_options(host)) as opened, reached(opened) as (served, endpoint):
         outcome = chat.smoke(endpoint, show)
     if as_json:
-        print_result({"host": found.host, "model": found.model, **outcome.summary()})
+        print_result({"host": served.host, "model": served.model, **outcome.summary()})
     elif outcome.measures:
         measures = outcome.measures
         output.print(
@@ -36,7 +36,7 @@ def smoke(as_json: bool, **host: object) -> None:
         )
     if not outcome.passed:
         count = f"{len(outcome.failed)} of {len(outcome.checks)} smoke checks failed"
-        raise SmokeFailed(f"{count} on {found.host}: {', '.join(outcome.failed)}", outcome.failed)
+        raise SmokeFailed(f"{count} on {served.host}: {', '.join(outcome.failed)}", outcome.failed)
 
 
 def _show(check: chat.Check) -> None:

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from zorac_deploy import deployment
-from zorac_deploy.cli.common import host_options, json_option, output, print_result, session, words
+from zorac_deploy.cli.common import collect_options, host_options, json_option, output, print_result, session
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import SmokeFailed
 
@@ -41,45 +41,47 @@ def status(as_json: bool, **host: object) -> None:
     Example:
       zorac-deploy status tower --json
     """
-    with session(words(host), check=False) as opened:
-        found = deployment.read(opened.connection)
+    with session(collect_options(host), check=False) as opened:
+        deployed = deployment.read(opened.connection)
     if as_json:
-        print_result(found.summary())
+        print_result(deployed.summary())
     else:
-        _show(found)
-    if not found.healthy:
+        _show(deployed)
+    if not deployed.healthy:
         sys.exit(SmokeFailed.exit_code)
 
 
-def _show(found: deployment.Deployment) -> None:
-    since = f" since {time.strftime('%Y-%m-%d %H:%M:%S %Z', time.localtime(found.since))}" if found.since else ""
-    health = "[green]healthy[/]" if found.healthy else "[red]not healthy[/]"
+def _show(deployed: deployment.Deployment) -> None:
+    since = f" since {time.strftime('%Y-%m-%d %H:%M:%S %Z', time.localtime(deployed.since))}" if deployed.since else ""
+    health = "[green]healthy[/]" if deployed.healthy else "[red]not healthy[/]"
     output.print(
-        marked("[bold]{}[/]: " + health + ", {}{}, {} restarts", found.host, found.state, since, found.restarts)
+        marked(
+            "[bold]{}[/]: " + health + ", {}{}, {} restarts", deployed.host, deployed.state, since, deployed.restarts
+        )
     )
     rows = {
-        "profile": found.profile,
-        "generation": str(found.generation),
-        "model": f"{found.model} ({found.model_path})",
-        "context": f"{found.max_model_len} tokens" if found.max_model_len else "the model's limit",
-        "engine": found.engine,
-        "endpoint": f"{found.url}/v1",
-        "at boot": "starts" if found.enabled else "does not start",
+        "profile": deployed.profile,
+        "generation": str(deployed.generation),
+        "model": f"{deployed.model} ({deployed.model_path})",
+        "context": f"{deployed.max_model_len} tokens" if deployed.max_model_len else "the model's limit",
+        "engine": deployed.engine,
+        "endpoint": f"{deployed.url}/v1",
+        "at boot": "starts" if deployed.enabled else "does not start",
     }
-    if found.logged.get("kernels"):
-        rows["kernel"] = ", ".join(found.logged["kernels"])
-    if found.logged.get("offloaded_layers"):
-        there, everything = found.logged["offloaded_layers"]
-        rows["layers"] = f"{there} of {everything} on the GPU"
-    if found.logged.get("attention_backend"):
-        rows["attention"] = found.logged["attention_backend"]
-    if found.activating:
-        rows["activating"] = found.activating
-    if found.watchdog:
-        rows["watchdog"] = found.watchdog
+    if deployed.logged.get("kernels"):
+        rows["kernel"] = ", ".join(deployed.logged["kernels"])
+    if deployed.logged.get("offloaded_layers"):
+        on_gpu, everything = deployed.logged["offloaded_layers"]
+        rows["layers"] = f"{on_gpu} of {everything} on the GPU"
+    if deployed.logged.get("attention_backend"):
+        rows["attention"] = deployed.logged["attention_backend"]
+    if deployed.activating:
+        rows["activating"] = deployed.activating
+    if deployed.watchdog:
+        rows["watchdog"] = deployed.watchdog
     for name, value in rows.items():
         output.print_row(marked("  {:<11} ", name), value)
-    table = _memory(found.plan.get("predicted") or {}, found.logged)
+    table = _memory(deployed.plan.get("predicted") or {}, deployed.logged)
     if table.row_count:
         output.print()
         output.print(Padding(table, (0, 0, 0, 2), expand=False))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from zorac_deploy import deployment
-from zorac_deploy.cli.common import host_options, output, session, words
+from zorac_deploy.cli.common import collect_options, host_options, output, session
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.doctor import bundle, rules
 from zorac_deploy.doctor import host as hosts
@@ -30,9 +30,9 @@ def support_bundle(path: Path | None, **host: object) -> None:
       zorac-deploy doctor --bundle support-bundle-20261128-130500.tar.gz
     """
     path = path or Path(f"support-bundle-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
-    with session(words(host), check=False) as opened:
+    with session(collect_options(host), check=False) as opened:
         known = [rule.rule() for rule in rules.all_rules()]
-        facts, found = hosts.look(opened.connection, known, opened.name)
+        facts, troubles = hosts.look(opened.connection, known, opened.name)
         secrets = []
         if (facts.get("about") or {}).get("number"):
             try:
@@ -40,5 +40,5 @@ def support_bundle(path: Path | None, **host: object) -> None:
             except ZoracDeployError as error:
                 # Without the key, it cannot be looked for in the logs.
                 raise ZoracDeployError(f"the host's key cannot be read, and has to be taken out: {error}") from None
-        bundle.write(path, facts, found, bundle.redactor(opened.connection, facts, secrets))
-    output.print(marked("{}: {} findings. Read it before you give it away.", path, len(found)))
+        bundle.write(path, facts, troubles, bundle.redactor(opened.connection, facts, secrets))
+    output.print(marked("{}: {} findings. Read it before you give it away.", path, len(troubles)))

@@ -8,13 +8,13 @@ from zorac_deploy import client, deployment, host_program, inventory, scratch
 from zorac_deploy.cli import completing, deploying
 from zorac_deploy.cli.common import (
     Session,
+    collect_options,
     context_option,
     host_options,
     json_option,
     output,
     print_result,
     session,
-    words,
 )
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.cli.terminal import clean, marked
@@ -58,24 +58,24 @@ def switch(
         raise click.UsageError("Missing argument 'PROFILE'.")
     progress = Progress(output, verbose, quiet or as_json)
     with (
-        session(words(host), deploying.variables(None, context)) as opened,
+        session(collect_options(host), deploying.variables(None, context)) as opened,
         scratch.folder() as folder,
     ):
         host_program.require_not_newer(opened.connection)
         before = deployment.read(opened.connection)
         source = folder / "inventory.yml"
         source.write_text(inventory.switched(opened.inventory, opened.name, profile_name), encoding="utf-8")
-        wanted = Session(inventory.Inventory((source,), opened.inventory.targets), opened.connection)
+        target = Session(inventory.Inventory((source,), opened.inventory.targets), opened.connection)
         if (check or not (yes or as_json)) and not _agreed(
-            wanted, before.profile, profile_name, check, as_json, progress
+            target, before.profile, profile_name, check, as_json, progress
         ):
             return
         with progress.shown("Switch"):
             with opened.connection.lock(f"zorac-deploy switch {profile_name}"):
-                result = deploying.deploy(wanted, progress, f"switch-{profile_name}")
-            done = deploying.proved(wanted, progress, result)
-        fitting = client.settings(opened.connection, done.found, deployment.api_key(opened.connection))
-        seconds = deployment.generation(opened.connection, done.found.generation).seconds if result.changed else {}
+                result = deploying.deploy(target, progress, f"switch-{profile_name}")
+            done = deploying.proved(target, progress, result)
+        fitting = client.settings(opened.connection, done.served, deployment.api_key(opened.connection))
+        seconds = deployment.generation(opened.connection, done.served.generation).seconds if result.changed else {}
     zorac = client.write(fitting)
     if as_json:
         shown = {name: value for name, value in fitting.items() if name != "VLLM_API_KEY"}
@@ -85,25 +85,27 @@ def switch(
     done.require()
 
 
-def _agreed(wanted: Session, now: str, profile: str, check: bool, as_json: bool, progress: Progress) -> bool:
+def _agreed(target: Session, current: str, profile: str, check: bool, as_json: bool, progress: Progress) -> bool:
     """Print what would change, and ask whether to deploy it."""
     with progress.shown("Check what would change"):
-        changes = deploying.changes(wanted, progress)
+        changes = deploying.changes(target, progress)
     if as_json:
-        print_result(changes.summary(wanted.name))
+        print_result(changes.summary(target.name))
         return False
     if not changes.tasks:
-        output.print(marked("[bold]{}[/] already serves {}: nothing to do.", wanted.name, profile))
+        output.print(marked("[bold]{}[/] already serves {}: nothing to do.", target.name, profile))
         return False
     deploying.show(changes)
     output.print(
-        marked("\n[bold]{}[/]: {} → {}, {} tasks would change something", wanted.name, now, profile, len(changes.tasks))
+        marked(
+            "\n[bold]{}[/]: {} → {}, {} tasks would change something", target.name, current, profile, len(changes.tasks)
+        )
     )
     if check:
         output.print("Nothing was changed.")
         return False
     return click.confirm(
-        clean(f"Switch {wanted.name} to {profile}? The endpoint is down while the engine starts."), abort=True
+        clean(f"Switch {target.name} to {profile}? The endpoint is down while the engine starts."), abort=True
     )
 
 
@@ -114,14 +116,14 @@ def _report(
     fitting: dict[str, str],
     zorac: str,
 ) -> None:
-    found = done.found
-    if found.generation == before.generation:
-        output.print(marked("[bold]{}[/] already serves {}: nothing to do.", found.host, found.profile))
+    served = done.served
+    if served.generation == before.generation:
+        output.print(marked("[bold]{}[/] already serves {}: nothing to do.", served.host, served.profile))
         return
     rows = {
-        "host": f"{found.host}, generation {before.generation} → {found.generation} ({done.result.seconds:.0f} s)",
-        "profile": f"{before.profile} → {found.profile}",
-        "context": f"{before.max_model_len} → {found.max_model_len} tokens",
+        "host": f"{served.host}, generation {before.generation} → {served.generation} ({done.result.seconds:.0f} s)",
+        "profile": f"{before.profile} → {served.profile}",
+        "context": f"{before.max_model_len} → {served.max_model_len} tokens",
         **deploying.downtime(seconds),
         "Zorac": ", ".join(f"{name} {value}" for name, value in fitting.items() if name.startswith("MAX_")),
         "": zorac,

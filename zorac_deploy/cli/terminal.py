@@ -73,8 +73,8 @@ class Stream:
         if not self._console.is_terminal:
             self._print(piece)
             return
-        *whole, self._word = ["", *_WORD.findall(self._word + clean(piece))]
-        for part in whole:
+        *complete, self._word = ["", *_WORD.findall(self._word + clean(piece))]
+        for part in complete:
             self._put(part)
 
     def end(self) -> None:
@@ -120,6 +120,6 @@ def marked(template: str, *values: object) -> Text:
     """Parse our markup `template`, and insert `values`, which may be any text, for its braces."""
     letters: list[str] = []
     text = Text.from_markup(template.format(*(_Held(value, letters) for value in values)), emoji=False)
-    each = iter(letters)
-    text.plain = "".join(next(each) if letter == _Held.LETTER else letter for letter in text.plain)
+    held = iter(letters)
+    text.plain = "".join(next(held) if letter == _Held.LETTER else letter for letter in text.plain)
     return text

@@ -5,7 +5,7 @@ import time
 import click
 
 from zorac_deploy import deployment
-from zorac_deploy.cli.common import host_options, output, session, words
+from zorac_deploy.cli.common import collect_options, host_options, output, session
 from zorac_deploy.errors import HostUnreachable
 
 _LOOK_SECONDS = 2
@@ -25,15 +25,15 @@ def tunnel(port: int | None, **host: object) -> None:
       zorac-deploy tunnel tower
       zorac-deploy tunnel tower --port 9000
     """
-    with session(words(host)) as opened:
-        found = deployment.read(opened.connection)
-        with opened.connection.forward(found.port, found.listen, port or found.port) as here:
+    with session(collect_options(host)) as opened:
+        served = deployment.read(opened.connection)
+        with opened.connection.forward(served.port, served.listen, port or served.port) as here:
             if opened.connection.target.local:
-                output.print(f"{opened.name} is this machine and needs no tunnel: {found.url}/v1")
+                output.print(f"{opened.name} is this machine and needs no tunnel: {served.url}/v1")
                 return
             url = f"http://localhost:{here}/v1"
             try:
-                output.print(f"{url} forwards to {found.model} on {opened.name}. Ctrl-C closes the tunnel.")
+                output.print(f"{url} forwards to {served.model} on {opened.name}. Ctrl-C closes the tunnel.")
                 while opened.connection.connected():
                     time.sleep(_LOOK_SECONDS)
             except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from zorac_deploy import deployment, resume
 from zorac_deploy.cli import deploying, model_find, several
 from zorac_deploy.cli.common import (
     Session,
+    collect_options,
     context_option,
     json_option,
     model_option,
@@ -23,7 +24,6 @@ from zorac_deploy.cli.common import (
     session,
     sessions,
     several_hosts_options,
-    words,
 )
 from zorac_deploy.cli.progress import Progress
 from zorac_deploy.errors import Refused, exit_code_of
@@ -80,7 +80,7 @@ def up(
     if model and bundle:
         raise click.UsageError("--bundle contains a model. Remove --model.")
     names = tuple(dict.fromkeys(host_names))
-    named = replace(words(host), name=names[0] if names else None)
+    named = replace(collect_options(host), name=names[0] if names else None)
     if check and len(names) > 1:
         raise click.UsageError(f"--check takes one HOST, not {len(names)}.")
     progress = Progress(output, verbose, quiet or as_json)
@@ -146,29 +146,30 @@ def _resumed(opened: Session) -> Iterator[None]:
 
 
 def _show_changes(opened: Session, progress: Progress, as_json: bool, deep: bool) -> None:
-    found = deploying.would_change(opened, progress, {}, deep)
+    preview = deploying.would_change(opened, progress, {}, deep)
     if as_json:
-        print_result(found.summary(opened.name))
+        print_result(preview.summary(opened.name))
     else:
-        deploying.show(found)
+        deploying.show(preview)
         output.print()
-        deploying.count(opened, found)
+        deploying.count(opened, preview)
 
 
 def _report(done: deploying.Deployed) -> None:
-    found, result = done.found, done.result
+    served, result = done.served, done.result
+    context = f"{served.max_model_len} tokens" if served.max_model_len else "of the model"
     rows = {
-        "host": f"{found.host} ({result.summary()}, {result.seconds:.1f} s)",
-        "endpoint": f"{found.url}/v1 on the host",
-        "model": f"{found.model}, context {f'{found.max_model_len} tokens' if found.max_model_len else 'of the model'}",
-        "profile": f"{found.profile}, engine {found.engine}, generation {found.generation}",
+        "host": f"{served.host} ({result.summary()}, {result.seconds:.1f} s)",
+        "endpoint": f"{served.url}/v1 on the host",
+        "model": f"{served.model}, context {context}",
+        "profile": f"{served.profile}, engine {served.engine}, generation {served.generation}",
     }
-    if "kv_tokens" in found.logged:
-        predicted = (found.plan.get("predicted") or {}).get("kv_tokens")
+    if "kv_tokens" in served.logged:
+        predicted = (served.plan.get("predicted") or {}).get("kv_tokens")
         beside = f" ({predicted:,} planned)" if predicted else ""
-        rows["KV cache"] = f"{found.logged['kv_tokens']:,} tokens{beside}"
-    if found.logged.get("kernels"):
-        rows["kernel"] = ", ".join(found.logged["kernels"])
+        rows["KV cache"] = f"{served.logged['kv_tokens']:,} tokens{beside}"
+    if served.logged.get("kernels"):
+        rows["kernel"] = ", ".join(served.logged["kernels"])
     if done.reply:
         rows["reply"] = f"after {done.reply.seconds:.1f} s; requests without the key are refused"
     if done.smoke and done.smoke.measures:

@@ -42,7 +42,7 @@ def redactor(connection: Connection, facts: Mapping[str, Any], secrets: Sequence
     )
 
 
-def write(path: Path, facts: Mapping[str, Any], found: Sequence[Trouble], clean: Redactor) -> None:
+def write(path: Path, facts: Mapping[str, Any], troubles: Sequence[Trouble], clean: Redactor) -> None:
     """Write the archive to `path`, readable only by its owner.
 
     Raises:
@@ -54,7 +54,7 @@ def write(path: Path, facts: Mapping[str, Any], found: Sequence[Trouble], clean:
         "README.txt": _README,
         "about.json": json.dumps({"tool": __version__, "at": int(time.time())}),
         "facts.json": json.dumps(clean.data(rest), indent=1),
-        "findings.json": json.dumps([clean.data(trouble.summary()) for trouble in found], indent=1),
+        "findings.json": json.dumps([clean.data(trouble.summary()) for trouble in troubles], indent=1),
         **{f"{name}.txt": clean.text(text) for name, text in logs.items()},
     }
     try:

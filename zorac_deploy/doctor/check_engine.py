@@ -14,7 +14,7 @@ _OF_THE_UNIT = ("loaded", "state", "at boot", "daemon-reload", "unit file")
 
 def port(facts: Facts, _name: str) -> Iterator[Trouble]:
     """Whether another process is on the engine's port."""
-    about, own = part(facts, "about"), part(facts, "unit").get("Id")
+    settings, own = part(facts, "about"), part(facts, "unit").get("Id")
     for listener in rows(facts, "listeners"):
         if listener["unit"] != own:
             owner, process = listener["unit"], f"{listener['name']} (process {listener['pid']}"
@@ -22,8 +22,8 @@ def port(facts: Facts, _name: str) -> Iterator[Trouble]:
             yield Trouble(
                 "address_in_use",
                 "fault",
-                f"Another process is on port {about['port']}, which the engine wants.",
-                f"{process}{f' of {owner}' if owner else ''}) listens on port {about['port']}",
+                f"Another process is on port {settings['port']}, which the engine wants.",
+                f"{process}{f' of {owner}' if owner else ''}) listens on port {settings['port']}",
                 f"sudo {stop}\nsudo systemctl restart {own}",
                 "Do not end processes by name (pkill).",
             )
@@ -31,8 +31,8 @@ def port(facts: Facts, _name: str) -> Iterator[Trouble]:
 
 def drift(facts: Facts, name: str) -> Iterator[Trouble]:
     """The differences that the host's own verification finds."""
-    found = part(facts, "verification")
-    pending = found.get("pending")
+    verification = part(facts, "verification")
+    pending = verification.get("pending")
     if pending:
         yield Trouble(
             "activation_running",
@@ -41,18 +41,20 @@ def drift(facts: Facts, name: str) -> Iterator[Trouble]:
             "an activation is recorded",
             f"zorac-deploy status {name}   # on your machine, in a minute",
         )
-    unit_ = part(facts, "unit")
+    engine_unit = part(facts, "unit")
     differences = [
-        each
-        for each in found.get("differences", ())
+        difference
+        for difference in verification.get("differences", ())
         if not (
-            each.get("kind") == "unit" and each.get("part") == unit_.get("Id") and each.get("aspect") in _OF_THE_UNIT
+            difference.get("kind") == "unit"
+            and difference.get("part") == engine_unit.get("Id")
+            and difference.get("aspect") in _OF_THE_UNIT
         )
-        and not (each.get("kind") == "generation" and (pending or unit_.get("ActiveState") != "active"))
+        and not (difference.get("kind") == "generation" and (pending or engine_unit.get("ActiveState") != "active"))
     ]
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for each in differences:
-        groups.setdefault(_owner(each), []).append(each)
+    for difference in differences:
+        groups.setdefault(_owner(difference), []).append(difference)
     titles = {
         "engine_damaged": "The engine's files are not what was installed.",
         "model_damaged": "The model's files are not what was deployed.",
@@ -60,12 +62,12 @@ def drift(facts: Facts, name: str) -> Iterator[Trouble]:
     }
     for kind, parts in groups.items():
         shown = "; ".join(map(_shown, parts[:3]))
-        more = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
+        rest = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
         yield Trouble(
             kind,
             "fault" if kind != "drift" else "warning",
             titles[kind],
-            shown + more,
+            shown + rest,
             f"zorac-deploy up {name}   # on your machine: it restores what differs",
             "Do not repair the files by hand.",
         )
@@ -93,7 +95,7 @@ def _shown(difference: Mapping[str, Any]) -> str:
 
 def unit(facts: Facts, name: str) -> Iterator[Trouble]:
     """The engine's unit: masked, missing, failed, off, or changed without a reload."""
-    found = part(facts, "unit")
+    engine_unit = part(facts, "unit")
     units = rows(facts, "units")
     pending = part(facts, "status").get("pending")
     if facts.get("units") == [] and not pending:
@@ -104,22 +106,22 @@ def unit(facts: Facts, name: str) -> Iterator[Trouble]:
             "no unit of systemd runs vllm or llama-server",
             f"zorac-deploy up {name}   # on your machine",
         )
-    if not found or pending:
+    if not engine_unit or pending:
         return
-    own, deployed = found["Id"], bool(part(facts, "about").get("number"))
-    state, sub = found.get("ActiveState"), found.get("SubState")
-    if found.get("LoadState") == "masked" or any(
-        each.get("LoadState") == "masked" and each["Id"] == own for each in units
+    own, deployed = engine_unit["Id"], bool(part(facts, "about").get("number"))
+    state, sub = engine_unit.get("ActiveState"), engine_unit.get("SubState")
+    if engine_unit.get("LoadState") == "masked" or any(
+        other.get("LoadState") == "masked" and other["Id"] == own for other in units
     ):
         again = f"zorac-deploy up {name}   # on your machine" if deployed else f"sudo systemctl start {own}"
         yield Trouble(
             "unit_masked",
             "fault",
             f"{own} is masked: systemd may not start it.",
-            f"LoadState=masked, {found.get('FragmentPath') or '/dev/null'}",
+            f"LoadState=masked, {engine_unit.get('FragmentPath') or '/dev/null'}",
             f"sudo systemctl unmask {own}\n{again}",
         )
-    elif found.get("LoadState") == "not-found":
+    elif engine_unit.get("LoadState") == "not-found":
         yield Trouble(
             "unit_missing",
             "fault",
@@ -127,12 +129,12 @@ def unit(facts: Facts, name: str) -> Iterator[Trouble]:
             "LoadState=not-found",
             f"zorac-deploy up {name}   # on your machine",
         )
-    elif state == "failed" or (state == "activating" and int(found.get("NRestarts") or 0) > 0):
+    elif state == "failed" or (state == "activating" and int(engine_unit.get("NRestarts") or 0) > 0):
         yield Trouble(
             "unit_failed",
             "fault",
-            f"{own} does not stay up: {found.get('Result')}, exit status {found.get('ExecMainStatus')}.",
-            f"ActiveState={state}, SubState={sub}, NRestarts={found.get('NRestarts')}",
+            f"{own} does not stay up: {engine_unit.get('Result')}, exit status {engine_unit.get('ExecMainStatus')}.",
+            f"ActiveState={state}, SubState={sub}, NRestarts={engine_unit.get('NRestarts')}",
             f"journalctl -u {own} -b -n 50   # the cause, unless another finding names it\n"
             f"sudo systemctl reset-failed {own}\nsudo systemctl start {own}",
             confidence=0.65,
@@ -143,11 +145,11 @@ def unit(facts: Facts, name: str) -> Iterator[Trouble]:
             "unit_stopped",
             "fault",
             f"{own} is stopped.",
-            f"ActiveState=inactive, UnitFileState={found.get('UnitFileState')}",
+            f"ActiveState=inactive, UnitFileState={engine_unit.get('UnitFileState')}",
             f"sudo systemctl enable --now {own}",
             safe=(f"systemctl enable --now {own}",),
         )
-    elif found.get("UnitFileState") == "disabled":
+    elif engine_unit.get("UnitFileState") == "disabled":
         yield Trouble(
             "unit_disabled",
             "warning",
@@ -156,7 +158,7 @@ def unit(facts: Facts, name: str) -> Iterator[Trouble]:
             f"sudo systemctl enable {own}",
             safe=(f"systemctl enable {own}",),
         )
-    if found.get("NeedDaemonReload") == "yes":
+    if engine_unit.get("NeedDaemonReload") == "yes":
         yield Trouble(
             "daemon_reload_needed",
             "warning",
@@ -169,38 +171,38 @@ def unit(facts: Facts, name: str) -> Iterator[Trouble]:
 
 def endpoint(facts: Facts, name: str) -> Iterator[Trouble]:
     """The endpoint as a client sees it, and the engine's load."""
-    found, about, unit_ = part(facts, "endpoint"), part(facts, "about"), part(facts, "unit")
-    if not found or unit_.get("ActiveState") != "active":
+    answers, settings, engine_unit = part(facts, "endpoint"), part(facts, "about"), part(facts, "unit")
+    if not answers or engine_unit.get("ActiveState") != "active":
         return
-    if found["health"] != 200:
+    if answers["health"] != 200:
         yield Trouble(
             "endpoint_silent",
             "fault",
-            f"The engine's unit is active, and its port {about['port']} does not answer.",
-            f"GET /health: {found['health'] or 'no answer'}",
-            f"journalctl -u {unit_['Id']} -b -n 50\nsudo systemctl restart {unit_['Id']}",
+            f"The engine's unit is active, and its port {settings['port']} does not answer.",
+            f"GET /health: {answers['health'] or 'no answer'}",
+            f"journalctl -u {engine_unit['Id']} -b -n 50\nsudo systemctl restart {engine_unit['Id']}",
             confidence=0.8,
         )
         return
-    if about.get("number") and found["models"] == 401:
+    if settings.get("number") and answers["models"] == 401:
         yield Trouble(
             "api_key_401",
             "fault",
             "The engine does not take the key that is stored on the host.",
             "GET /v1/models with the key of /etc/zorac-deploy/api-key: 401",
-            f"sudo systemctl restart {unit_['Id']}",
+            f"sudo systemctl restart {engine_unit['Id']}",
             "Do not remove the key from the server.",
-            safe=(f"systemctl restart {unit_['Id']}",),
+            safe=(f"systemctl restart {engine_unit['Id']}",),
         )
-    if found["open"] == 200 and about.get("host") not in ("127.0.0.1", "::1", "localhost", None):
+    if answers["open"] == 200 and settings.get("host") not in ("127.0.0.1", "::1", "localhost", None):
         yield Trouble(
             "endpoint_open",
             "warning",
             "The endpoint answers on the network without a key.",
-            f"GET /v1/models without a key on {about['host']}:{about['port']}: 200",
+            f"GET /v1/models without a key on {settings['host']}:{settings['port']}: 200",
             f"zorac-deploy up {name}   # on your machine: it sets a key; or --api-key in the unit",
         )
-    numbers = found.get("metrics", {})
+    numbers = answers.get("metrics", {})
     running, waiting = numbers.get("num_requests_running", 0), numbers.get("num_requests_waiting", 0)
     if numbers.get("kv_cache_usage_perc", 0) >= _KV_FULL and waiting:
         yield Trouble(

@@ -13,10 +13,10 @@ _HELD_MIB = 500
 
 def driver(facts: Facts, name: str) -> Iterator[Trouble]:
     """The driver: loaded, on disk, its library; other processes using the GPU; Secure Boot; DKMS; the headers."""
-    found = part(facts, "gpus")
-    if not found:
+    gpus = part(facts, "gpus")
+    if not gpus:
         return
-    versions, kernel = found["driver"], found["kernel"]
+    versions, kernel = gpus["driver"], gpus["kernel"]
     loaded, disk, library = versions["loaded"], versions["installed"], versions["library"]
     shown = f"loaded {loaded or 'none'}, on the disk {disk or 'none'}, library {library or 'none'}"
     dkms = facts.get("dkms") if isinstance(facts.get("dkms"), str) else ""
@@ -38,8 +38,8 @@ def driver(facts: Facts, name: str) -> Iterator[Trouble]:
             "sudo update-initramfs -u\nsudo reboot",
             "Do not reinstall CUDA or vLLM. Do not run NVIDIA's .run installer over apt packages.",
         )
-    if found["cards"] and not loaded:
-        if found["nouveau_loaded"]:
+    if gpus["cards"] and not loaded:
+        if gpus["nouveau_loaded"]:
             yield Trouble(
                 "nouveau_loaded",
                 "fault",
@@ -51,7 +51,7 @@ def driver(facts: Facts, name: str) -> Iterator[Trouble]:
                 "sudo update-initramfs -u\nsudo reboot",
                 "Do not delete nouveau.ko. Do not forget update-initramfs.",
             )
-        elif disk and found["secure_boot"]:
+        elif disk and gpus["secure_boot"]:
             yield Trouble(
                 "secure_boot",
                 "fault",
@@ -63,7 +63,7 @@ def driver(facts: Facts, name: str) -> Iterator[Trouble]:
                 "Do not switch Secure Boot off as the first answer. Do not reboot without a way to the console.",
                 confidence=0.8,
             )
-        elif dkms and kernel not in dkms and not found["kernel_headers"]:
+        elif dkms and kernel not in dkms and not gpus["kernel_headers"]:
             yield Trouble(
                 "kernel_headers_missing",
                 "fault",
@@ -96,15 +96,15 @@ def driver(facts: Facts, name: str) -> Iterator[Trouble]:
                 "module_not_loaded",
                 "fault",
                 "The host has an NVIDIA GPU and no driver.",
-                f"{len(found['cards'])} GPU on the bus; {shown}",
+                f"{len(gpus['cards'])} GPU on the bus; {shown}",
                 f"zorac-deploy up {name}   # on your machine: it installs the driver",
             )
-    elif loaded and loaded == library and found["smi_error"]:
+    elif loaded and loaded == library and gpus["smi_error"]:
         yield Trouble(
             "no_devices_found",
             "fault",
             "The driver is loaded, and nvidia-smi fails.",
-            str(found["smi_error"]).splitlines()[0],
+            str(gpus["smi_error"]).splitlines()[0],
             "journalctl -k -b | grep NVRM   # act on that line\nsudo reboot",
             "Do not change the driver branch before a cold start.",
         )
@@ -171,10 +171,10 @@ def gpu_health(facts: Facts, _name: str) -> Iterator[Trouble]:
 
 def memory(facts: Facts, _name: str) -> Iterator[Trouble]:
     """Other processes using GPU memory while the engine does not run."""
-    found, own = part(facts, "gpus"), part(facts, "unit").get("Id")
+    gpus, own = part(facts, "gpus"), part(facts, "unit").get("Id")
     if answers(facts) or not own:
         return
-    for holder in found.get("holders", ()):
+    for holder in gpus.get("holders", ()):
         if holder["unit"] != own and (holder["used_mib"] or 0) > _HELD_MIB:
             owner = holder["unit"] or ""
             stop = f"sudo systemctl stop {owner}" if owner.endswith(".service") else f"sudo kill {holder['pid']}"

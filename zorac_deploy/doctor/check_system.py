@@ -49,8 +49,8 @@ def disks(facts: Facts, _name: str) -> Iterator[Trouble]:
 
 def packages(facts: Facts, _name: str) -> Iterator[Trouble]:
     """Half-installed packages, incompatible versions, and the process with the package lock."""
-    found = part(facts, "packages")
-    lock = found.get("lock")
+    answer = part(facts, "packages")
+    lock = answer.get("lock")
     if lock:
         yield Trouble(
             "dpkg_locked",
@@ -60,7 +60,7 @@ def packages(facts: Facts, _name: str) -> Iterator[Trouble]:
             "sudo apt-get -o DPkg::Lock::Timeout=600 update   # waits for it",
             "Never remove the lock files. Never kill dpkg or apt in the middle of a run.",
         )
-    unsettled = found.get("unsettled") or {}
+    unsettled = answer.get("unsettled") or {}
     if unsettled and not lock:
         names = ", ".join(f"{name} ({state})" for name, state in sorted(unsettled.items())[:5])
         yield Trouble(
@@ -72,7 +72,7 @@ def packages(facts: Facts, _name: str) -> Iterator[Trouble]:
             "Do not use dpkg --force-all. Do not edit /var/lib/dpkg/status.",
             safe=("DEBIAN_FRONTEND=noninteractive dpkg --configure -a",),
         )
-    problems = [line for line in str(found.get("apt", "")).splitlines() if "Depends:" in line or line.startswith("E:")]
+    problems = [line for line in str(answer.get("apt", "")).splitlines() if "Depends:" in line or line.startswith("E:")]
     if problems and not lock and not unsettled:
         yield Trouble(
             "apt_held_broken",

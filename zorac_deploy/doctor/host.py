@@ -46,15 +46,15 @@ def examine(connection: Connection) -> dict[str, Any]:
         ZoracDeployError: The host cannot be reached, or its Python cannot run the program.
     """
     command = ("/usr/bin/python3", "-I", "-c", zipapp.LOADER, "examine")
-    done = connection.run(*command, given=zipapp.build())
+    done = connection.run(*command, stdin=zipapp.build())
     if done.returncode != 0:
         connection.check()
-        name, said = connection.target.name, done.stderr.strip()
+        name, message = connection.target.name, done.stderr.strip()
         if done.returncode == 127:
             raise ZoracDeployError(
                 f"{name} has no /usr/bin/python3, and doctor needs one. Type there: sudo apt-get install python3"
             )
-        raise ZoracDeployError(f"the look at {name} failed: {said[-500:] or f'exit code {done.returncode}'}")
+        raise ZoracDeployError(f"the look at {name} failed: {message[-500:] or f'exit code {done.returncode}'}")
     facts: dict[str, Any] = json.loads(done.stdout)
     return facts
 
@@ -62,8 +62,8 @@ def examine(connection: Connection) -> dict[str, Any]:
 def look(connection: Connection, rules: Iterable[diagnosis.Rule], name: str) -> tuple[dict[str, Any], list[Trouble]]:
     """The results of the probes on the connection's host, and the findings, with those in Zorac's settings here."""
     facts = examine(connection)
-    found = [*diagnose(facts, rules, name), *zorac.troubles(connection, facts, name)]
-    return facts, sorted(found, key=lambda trouble: trouble.rank)
+    troubles = [*diagnose(facts, rules, name), *zorac.troubles(connection, facts, name)]
+    return facts, sorted(troubles, key=lambda trouble: trouble.rank)
 
 
 def diagnose(facts: dict[str, Any], rules: Iterable[diagnosis.Rule], name: str) -> list[Trouble]:
@@ -74,12 +74,12 @@ def diagnose(facts: dict[str, Any], rules: Iterable[diagnosis.Rule], name: str) 
         rules: The rules for logs.
         name: The host's name on a command line.
     """
-    found = list(checks.all_of(facts, name))
-    known = {trouble.id for trouble in found}
+    troubles = list(checks.all_of(facts, name))
+    known = {trouble.id for trouble in troubles}
     system = str(facts.get("system", {}).get("id", "")) if isinstance(facts.get("system"), dict) else ""
     logged = of_logs(facts, rules, system)
-    found += [Trouble.of(each) for each in logged if each.id not in known and each.id not in _LOOKED_AT]
-    return sorted(found, key=lambda trouble: trouble.rank)
+    troubles += [Trouble.of(finding) for finding in logged if finding.id not in known and finding.id not in _LOOKED_AT]
+    return sorted(troubles, key=lambda trouble: trouble.rank)
 
 
 def of_logs(facts: dict[str, Any], rules: Iterable[diagnosis.Rule], system: str) -> list[diagnosis.Finding]:

@@ -44,32 +44,32 @@ def diagnose(path: str, rules: Iterable[diagnosis.Rule], system: str = "") -> li
     Raises:
         Refused: It cannot be read, is empty, or is not text.
     """
-    found = diagnosis.Diagnosis(rules, Linear(), system)
+    matcher = diagnosis.Diagnosis(rules, Linear(), system)
     if path == "-":
-        _read(sys.stdin.buffer, "standard input", found)
+        _read(sys.stdin.buffer, "standard input", matcher)
     else:
         try:
             kind = Path(path).stat().st_mode
             if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)):
                 raise _refusal(path, "a folder" if stat.S_ISDIR(kind) else "no file but a device or a socket", "a log")
             with Path(path).open("rb") as file:
-                _read(file, path, found)
+                _read(file, path, matcher)
         except OSError as error:
             raise _refusal(path, f"unreadable: {error.strerror}", "a log that you may read") from None
-    return found.findings()
+    return matcher.findings()
 
 
-def _read(file: BinaryIO, name: str, found: diagnosis.Diagnosis) -> None:
-    """Feed every line to `found`."""
+def _read(file: BinaryIO, name: str, matcher: diagnosis.Diagnosis) -> None:
+    """Feed every line to `matcher`."""
     first = _full(file)
     if not first.strip(b"\0 \t\r\n"):
         raise _refusal(name, "empty" if not first.strip() else "no text but zeros", "a log")
     encoding = _encoding(first, name)
     width, joined = _NARROW, ""
     for line in _lines(_texts(file, first, encoding)):
-        known = found.feed(line)
+        known = matcher.feed(line)
         if 0 < len(joined) < _JOINED_LIMIT and not known:
-            found.feed(joined + line)
+            matcher.feed(joined + line)
         # Lines copied from a terminal may be wrapped: then the continued lines are as long as the longest. A log with
         # many endless lines has lines of one length for another reason.
         width = max(width, len(line))
@@ -94,9 +94,9 @@ def _encoding(first: bytes, name: str) -> str:
     Raises:
         Refused: It is not text.
     """
-    for magic, (what, tool) in _KNOWN_BINARY.items():
+    for magic, (kind, tool) in _KNOWN_BINARY.items():
         if first.startswith(magic):
-            raise _refusal(name, what, f"plain text: {tool} FILE | zorac-deploy doctor --log -")
+            raise _refusal(name, kind, f"plain text: {tool} FILE | zorac-deploy doctor --log -")
     for mark, encoding in _MARKS.items():
         if first.startswith(mark):
             return encoding
@@ -146,5 +146,5 @@ def _pieces(line: str) -> Iterator[str]:
         yield line[start : start + _LINE_LIMIT]
 
 
-def _refusal(name: str, found: str, needed: str) -> Refused:
-    return Refused(f"{name} is {found}, and doctor needs {needed}.", "log-unreadable")
+def _refusal(name: str, state: str, needed: str) -> Refused:
+    return Refused(f"{name} is {state}, and doctor needs {needed}.", "log-unreadable")

@@ -236,19 +236,19 @@ def require_fixtures(rule: RuleData, path: Path) -> None:
     Raises:
         Refused: It does not; the message has the fixture.
     """
-    for wanted, fixtures in ((True, rule.fixtures.match), (False, rule.fixtures.no_match)):
+    for expected, fixtures in ((True, rule.fixtures.match), (False, rule.fixtures.no_match)):
         for text in fixtures:
-            found = diagnosis.Diagnosis([rule.rule()], Linear())
+            matcher = diagnosis.Diagnosis([rule.rule()], Linear())
             for line in text.splitlines():
-                found.feed(line)
-            if bool(found.findings()) is not wanted:
-                verb = "does not match" if wanted else "matches, and should not,"
+                matcher.feed(line)
+            if bool(matcher.findings()) is not expected:
+                verb = "does not match" if expected else "matches, and should not,"
                 raise _refusal(path, f"its own patterns: it {verb} the fixture {text[:80]!r}")
 
 
 def _complaints(error: ValidationError) -> Iterator[str]:
-    for each in error.errors()[:3]:
-        yield f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg'].removeprefix('Value error, ')}"
+    for detail in error.errors()[:3]:
+        yield f"{'.'.join(map(str, detail['loc'])) or 'the file'}: {detail['msg'].removeprefix('Value error, ')}"
 
 
 def _refusal(path: Path, reason: str) -> Refused:

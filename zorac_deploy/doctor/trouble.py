@@ -59,11 +59,11 @@ def answers(facts: Facts) -> bool:
 
 def part(facts: Facts, name: str) -> Mapping[str, Any]:
     """The result of a probe if it is a mapping; empty if it failed."""
-    found = facts.get(name)
-    return found if isinstance(found, dict) and "failed" not in found else {}
+    result = facts.get(name)
+    return result if isinstance(result, dict) and "failed" not in result else {}
 
 
 def rows(facts: Facts, name: str) -> list[Mapping[str, Any]]:
     """The rows of a probe; empty if it failed."""
-    found = facts.get(name)
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    result = facts.get(name)
+    return [row for row in result if isinstance(row, dict)] if isinstance(result, list) else []

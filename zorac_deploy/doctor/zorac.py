@@ -19,9 +19,9 @@ def troubles(connection: Connection, facts: Mapping[str, Any], name: str) -> Ite
         facts: The results of its probes.
         name: The host's name on a command line.
     """
-    about, endpoint = facts.get("about") or {}, facts.get("endpoint") or {}
+    settings, endpoint = facts.get("about") or {}, facts.get("endpoint") or {}
     held = _settings()
-    if not held or not about.get("port") or not _same_server(connection, held, about):
+    if not held or not settings.get("port") or not _same_server(connection, held, settings):
         return
     cure = f"zorac-deploy client-config {name} --write   # on your machine"
     served = endpoint.get("served") or []
@@ -45,7 +45,7 @@ def troubles(connection: Connection, facts: Mapping[str, Any], name: str) -> Ite
             "Do not remove the key from the server.",
         )
     tokens = [str(held.get(key, "")) for key in ("MAX_INPUT_TOKENS", "MAX_OUTPUT_TOKENS")]
-    context = about.get("max_model_len")
+    context = settings.get("max_model_len")
     if context and all(value.isdecimal() for value in tokens) and sum(map(int, tokens)) > context:
         yield Trouble(
             "context_overflow",
@@ -64,11 +64,11 @@ def _settings() -> Mapping[str, Any]:
     return held if isinstance(held, dict) else {}
 
 
-def _same_server(connection: Connection, held: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
+def _same_server(connection: Connection, held: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether Zorac's address is the host's: its own address, or a tunnel on this machine."""
     try:
         address = urllib.parse.urlsplit(str(held.get("VLLM_BASE_URL", "http://localhost:8000/v1")))
         port = address.port or 80
     except ValueError:
         return False
-    return port == about["port"] and address.hostname in ("localhost", "127.0.0.1", "::1", connection.target.address)
+    return port == settings["port"] and address.hostname in ("localhost", "127.0.0.1", "::1", connection.target.address)

@@ -41,11 +41,11 @@ def needed(source: str, paths: Iterable[str], file: str, config: Mapping[str, An
     Raises:
         Refused: The repository has no model, several, or none that is safe to load.
     """
-    there = sorted(path for path in paths if not any(part[0] == "." for part in PurePosixPath(path).parts))
-    top = [path for path in there if "/" not in path]
+    visible = sorted(path for path in paths if not any(part[0] == "." for part in PurePosixPath(path).parts))
+    top = [path for path in visible if "/" not in path]
     weights = _own(top, "*.safetensors")
     if file or not weights:
-        files = [path for path in there if path.endswith(".gguf")]
+        files = [path for path in visible if path.endswith(".gguf")]
         if file or files:
             return _gguf(source, files, file)
     if not weights:
@@ -57,26 +57,26 @@ def needed(source: str, paths: Iterable[str], file: str, config: Mapping[str, An
 
 def _own(paths: list[str], *patterns: str) -> list[str]:
     """Those of `paths` with the model's weights; Mistral's own format only if there is no other."""
-    found = [path for path in _matching(paths, *patterns) if not fnmatch(path, "adapter_*")]
-    return [path for path in found if not any(fnmatch(path, other) for other in _OTHER_WEIGHTS)] or [
-        path for path in found if fnmatch(path, "consolidated*")
+    weights = [path for path in _matching(paths, *patterns) if not fnmatch(path, "adapter_*")]
+    return [path for path in weights if not any(fnmatch(path, other) for other in _OTHER_WEIGHTS)] or [
+        path for path in weights if fnmatch(path, "consolidated*")
     ]
 
 
 def _pickles(source: str, paths: list[str], allowed: bool) -> list[str]:
-    found = _own(paths, *_PICKLES)
-    if not found:
+    weights = _own(paths, *_PICKLES)
+    if not weights:
         raise Refused(
             f"{source} has no weights: no *.safetensors and no *.gguf. Name the repository of a model.",
             "model-incomplete",
         )
     if not allowed:
         raise Refused(
-            f"{source} has its weights only as pickles ({found[0]}), and loading a pickle runs code from it. Use a "
+            f"{source} has its weights only as pickles ({weights[0]}), and loading a pickle runs code from it. Use a "
             "model with *.safetensors files. If you trust its author, set model_weights_pickle_allowed: true.",
             "model-unsafe",
         )
-    return found
+    return weights
 
 
 def _gguf(source: str, files: list[str], file: str) -> list[str]:

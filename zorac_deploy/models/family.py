@@ -106,20 +106,20 @@ def served(model: Path) -> Served:
 
 def chat_template(folder: Path) -> str:
     """The concatenated chat templates of the model in `folder`; empty for none."""
-    found = [_text(path) for path in (folder / "chat_template.jinja", *folder.glob("*/chat_template*.jinja"))]
+    templates = [_text(path) for path in (folder / "chat_template.jinja", *folder.glob("*/chat_template*.jinja"))]
     for name in ("tokenizer_config.json", "chat_template.json"):
-        given = _json(folder / name).get("chat_template")
-        several = given if isinstance(given, list) else [given]
-        found += [str(one.get("template", "")) if isinstance(one, Mapping) else str(one or "") for one in several]
-    return "\n".join(text for text in found if text)
+        template = _json(folder / name).get("chat_template")
+        several = template if isinstance(template, list) else [template]
+        templates += [str(one.get("template", "")) if isinstance(one, Mapping) else str(one or "") for one in several]
+    return "\n".join(text for text in templates if text)
 
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(_text(path))
+        content = json.loads(_text(path))
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _text(path: Path) -> str:

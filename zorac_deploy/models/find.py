@@ -78,10 +78,10 @@ def variants(
         compute: The GPU's compute capability; None if unknown.
         judge: Reads a source's headers and plans it; raises Refused for what cannot be used.
     """
-    found = [(_format(info), info) for info in quantized] + [("smaller", info) for info in smaller]
-    found.sort(key=lambda each: -(each[1].downloads or 0))
+    candidates = [(_format(info), info) for info in quantized] + [("smaller", info) for info in smaller]
+    candidates.sort(key=lambda candidate: -(candidate[1].downloads or 0))
     for name in ORDER:
-        for info in [info for link, info in found if link == name][:_PER_FORMAT]:
+        for info in [info for link, info in candidates if link == name][:_PER_FORMAT]:
             yield _judged(info, name, compute, judge)
 
 
@@ -90,8 +90,8 @@ def _judged(info: ModelInfo, name: Format, compute: tuple[int, int] | None, judg
     file = _gguf_file(info) if name == "gguf" else ""
     begun = Variant(f"{source}/{file}" if file else source, name, info.downloads or 0)
     if name == "fp8" and compute is not None and compute < _FP8_COMPUTE:
-        found = ".".join(map(str, compute))
-        return replace(begun, trouble=f"FP8 needs compute capability 8.9, the GPU has {found}")
+        capability = ".".join(map(str, compute))
+        return replace(begun, trouble=f"FP8 needs compute capability 8.9, the GPU has {capability}")
     if name == "gguf" and not file:
         return replace(begun, trouble=f"it has no file of {', '.join(_GGUF_FILES)}")
     try:
@@ -107,9 +107,9 @@ def _format(info: ModelInfo) -> Format | None:
         return None
     if "gguf" in tags:
         return "gguf"
-    said: Mapping[str, Any] = (info.config or {}).get("quantization_config") or {}
-    words = f"{said.get('quant_method', '')} {' '.join(tags)} {name}"
-    return next((link for link in ("awq", "gptq", "fp8") if link in words), "awq" if "w4a16" in words else None)
+    settings: Mapping[str, Any] = (info.config or {}).get("quantization_config") or {}
+    text = f"{settings.get('quant_method', '')} {' '.join(tags)} {name}"
+    return next((link for link in ("awq", "gptq", "fp8") if link in text), "awq" if "w4a16" in text else None)
 
 
 def _gguf_file(info: ModelInfo) -> str:
@@ -142,4 +142,4 @@ def related(source: str) -> tuple[list[ModelInfo], list[ModelInfo]]:
             limit=_LISTED,
             expand=_EXPAND,
         )
-        return list(quantized), [each for each in smaller if size and each.id != base.repo]
+        return list(quantized), [model for model in smaller if size and model.id != base.repo]

@@ -78,7 +78,7 @@ class Removed:
 
 def listed(connection: Connection) -> list[Model]:
     """The models on the connection's host, including partial ones."""
-    return [Model(**each) for each in _ask(connection, "list")]
+    return [Model(**row) for row in _ask(connection, "list")]
 
 
 def verify(connection: Connection, name: str) -> list[Verified]:
@@ -87,7 +87,7 @@ def verify(connection: Connection, name: str) -> list[Verified]:
     Raises:
         Refused: The model does not exist.
     """
-    return [Verified(**each) for each in _ask(connection, "verify", *([name] if name else []))]
+    return [Verified(**row) for row in _ask(connection, "verify", *([name] if name else []))]
 
 
 def remove(connection: Connection, name: str, force: bool) -> Removed:
@@ -104,12 +104,12 @@ def clean(connection: Connection) -> Removed:
     return Removed(**_ask(connection, "clean"))
 
 
-def _ask(connection: Connection, *words: str) -> Any:
+def _ask(connection: Connection, *arguments: str) -> Any:
     program = inspect.getsource(model_store)
-    done = connection.run("python3", "-c", program, connection.target.models, *words)
+    done = connection.run("python3", "-c", program, connection.target.models, *arguments)
     if done.returncode == 0:
         return json.loads(done.stdout)
     connection.check()
-    said = done.stderr.strip()
-    message = f"cannot manage the models of {connection.target.name}: {said[-500:]}"
+    complaint = done.stderr.strip()
+    message = f"cannot manage the models of {connection.target.name}: {complaint[-500:]}"
     raise refused(done.stdout) or ZoracDeployError(message)

@@ -23,20 +23,20 @@ def listing(hub: Hub, endpoint: str, pickle: bool, token: str | None = None) -> 
             hub.repo, revision=hub.revision or None, files_metadata=True
         )
         pinned = Hub(hub.repo, str(info.sha), hub.file)
-        files = {each.rfilename: _file(each, pinned, endpoint) for each in info.siblings or ()}
+        files = {sibling.rfilename: _file(sibling, pinned, endpoint) for sibling in info.siblings or ()}
         config = _config(files, token, str(hub))
     chosen = needed(str(hub), files, hub.file, config, pickle)
     return Listing(str(pinned), pinned.revision, tuple(files[path] for path in chosen), token)
 
 
-def _file(told: RepoSibling, pinned: Hub, endpoint: str) -> File:
-    path = told.rfilename
+def _file(sibling: RepoSibling, pinned: Hub, endpoint: str) -> File:
+    path = sibling.rfilename
     url = hf_hub_url(pinned.repo, path, revision=pinned.revision, endpoint=endpoint)
     # A GGUF file is a model by itself, in any directory.
     name = PurePosixPath(path).name if path.endswith(".gguf") else path
-    if told.lfs:
-        return File(name, url, told.lfs.size, sha256=told.lfs.sha256)
-    return File(name, url, told.size or 0, blob=told.blob_id or "")
+    if sibling.lfs:
+        return File(name, url, sibling.lfs.size, sha256=sibling.lfs.sha256)
+    return File(name, url, sibling.size or 0, blob=sibling.blob_id or "")
 
 
 def _config(files: dict[str, File], token: str | None, source: str) -> dict[str, Any]:

@@ -92,12 +92,12 @@ def settings(content: bytes, source: str) -> dict[str, Any]:
         Refused: It is not valid.
     """
     try:
-        found = json.loads(content)
+        parsed = json.loads(content)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        parsed = None
+    if not isinstance(parsed, dict):
         raise Refused(f"config.json of {source} has no settings. Use another revision or model.", "model-damaged")
-    return found
+    return parsed
 
 
 @contextlib.contextmanager

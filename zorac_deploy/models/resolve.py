@@ -79,12 +79,12 @@ def resolve(
 
 def _local(path: Path, tekken: bool, pickle: bool) -> Resolved:
     try:
-        found = model_manifest.manifest(path, tekken, remember=True, pickle=pickle)
+        manifest = model_manifest.manifest(path, tekken, remember=True, pickle=pickle)
     except Refusal as fault:
         raise Refused(str(fault), fault.refusal) from None
     except OSError as fault:
         raise Refused(f"cannot read {path}: {fault}.", "model-damaged") from None
-    return Resolved(str(path), "copy", str(path), {"source": str(path), **found}, {})
+    return Resolved(str(path), "copy", str(path), {"source": str(path), **manifest}, {})
 
 
 def _remote(folder: Path, tekken: bool, pickle: bool) -> Resolved:
@@ -92,26 +92,26 @@ def _remote(folder: Path, tekken: bool, pickle: bool) -> Resolved:
     urls = {name: file.pop("url") for name, file in record["files"].items()}
     model = folder / min(urls) if all(name.endswith(".gguf") for name in urls) else folder
     try:
-        found = model_manifest.check(model, tekken, pickle)
+        model_format = model_manifest.check(model, tekken, pickle)
     except Refusal as fault:
         # the directory is ours; the user knows the source
         raise Refused(str(fault).replace(str(folder), record["source"]), fault.refusal) from None
     size = sum(file["size"] for file in record["files"].values())
-    whole = {**record, "format": found, "bytes": size, "digest": model_manifest.digest(record["files"])}
-    return Resolved(record["source"], "fetch", str(model), whole, urls)
+    manifest = {**record, "format": model_format, "bytes": size, "digest": model_manifest.digest(record["files"])}
+    return Resolved(record["source"], "fetch", str(model), manifest, urls)
 
 
 def _hub_outline(source: Hub, pickle: bool, refresh: bool, at: str, token: str) -> Path:
     """The metadata of the commit that `source` is pinned to, or that it means now."""
     key = f"{at} {source}"
     commit = source.revision if source.pinned else "" if refresh else pins.get(key)
-    wanted = replace(source, revision=commit or source.revision)
-    folder = _folder(f"{at} {wanted}", source.name)
+    pinned = replace(source, revision=commit or source.revision)
+    folder = _folder(f"{at} {pinned}", source.name)
     if commit and folder.is_dir():
         return folder
     from zorac_deploy.models import hub, outline  # here: the import is slow, and few runs need it
 
-    listed = hub.listing(wanted, at, pickle, token)
+    listed = hub.listing(pinned, at, pickle, token)
     folder = _folder(f"{at} {listed.source}", source.name)
     outline.make(listed, folder)
     if not source.pinned:

@@ -114,13 +114,13 @@ def _hub(text: str) -> Hub:
     from huggingface_hub.errors import HfUriError
 
     try:
-        found = parse_hf_uri(text)
+        uri = parse_hf_uri(text)
     except HfUriError as fault:
         raise Refused(f"{text} is not a model: {fault.msg} {_WRITE}", "settings-invalid") from None
-    if found.type != "model":
-        raise Refused(f"{text} is a {found.type}, not a model. {_WRITE}", "settings-invalid")
-    _require_file(text, found.path_in_repo)
-    return Hub(found.id, found.revision or "", found.path_in_repo)
+    if uri.type != "model":
+        raise Refused(f"{text} is a {uri.type}, not a model. {_WRITE}", "settings-invalid")
+    _require_file(text, uri.path_in_repo)
+    return Hub(uri.id, uri.revision or "", uri.path_in_repo)
 
 
 def _web(text: str) -> Web:

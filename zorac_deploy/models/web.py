@@ -30,7 +30,7 @@ def listing(web: Web, pickle: bool) -> Listing:
     with explained(str(web)):
         text = read(f"{web.url}manifest.json")
         try:
-            found = _Manifest.model_validate_json(text).files
+            files = _Manifest.model_validate_json(text).files
         except ValidationError as fault:
             first = fault.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -39,9 +39,9 @@ def listing(web: Web, pickle: bool) -> Listing:
                 '{"files": {"config.json": {"size": 123, "sha256": "…"}, …}}',
                 "model-damaged",
             ) from None
-        config = settings(read(f"{web.url}config.json"), str(web)) if "config.json" in found else {}
-    chosen = needed(str(web), found, web.file, config, pickle)
-    return Listing(str(web), "", tuple(_file(web, path, found[path]) for path in chosen))
+        config = settings(read(f"{web.url}config.json"), str(web)) if "config.json" in files else {}
+    chosen = needed(str(web), files, web.file, config, pickle)
+    return Listing(str(web), "", tuple(_file(web, path, files[path]) for path in chosen))
 
 
 def _file(web: Web, path: str, entry: _Entry) -> File:

@@ -91,13 +91,13 @@ def _state_bytes(model: Model, tensor_parallel_size: int) -> float:
 
 def blocks_per_request(cache: Cache, model: Model, engine: Engine, length: int, max_num_batched_tokens: int) -> int:
     """How many blocks a request of `length` tokens may hold at a time."""
-    whole = math.ceil(length / cache.block_tokens)
+    full = math.ceil(length / cache.block_tokens)
     # Since 0.26 the blocks of the previous batch are still held while the next one is computed.
     in_flight = max_num_batched_tokens * (2 if engine.version >= (0, 26) else 1)
     window = min((model.window or length) - 1 + in_flight, length)
-    seen = math.ceil(window / cache.block_tokens) + 1  # a window may begin within a block
+    in_window = math.ceil(window / cache.block_tokens) + 1  # a window may begin within a block
     states = _STATES[engine.version >= (0, 20)]
-    return cache.full_groups * whole + cache.sliding_groups * seen + cache.state_groups * states
+    return cache.full_groups * full + cache.sliding_groups * in_window + cache.state_groups * states
 
 
 def tokens(cache: Cache, engine: Engine, blocks: int, per_request: int, length: int) -> int:

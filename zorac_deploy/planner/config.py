@@ -28,8 +28,8 @@ class _Config:
 
     def size(self, name: str, default: int | None = None, least: int = 1) -> int:
         """The whole number `name`, at least `least`."""
-        found = self.get(name)
-        if found is None:
+        value = self.get(name)
+        if value is None:
             if default is None:
                 raise Refused(
                     f"config.json has no {name}, which the planner needs. Set vllm_max_model_len to a number.",
@@ -37,26 +37,26 @@ class _Config:
                 )
             return default
         # A list in place of a number (one entry per layer) is of an architecture that is planned otherwise.
-        if isinstance(found, bool) or not isinstance(found, int) or not least <= found <= 10**9:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10**9:
             raise Refused(
-                f"config.json has {name}: {found!r}, but needs a whole number of at least {least}. Download it again.",
+                f"config.json has {name}: {value!r}, but needs a whole number of at least {least}. Download it again.",
                 "model-damaged",
             )
-        return found
+        return value
 
     def number(self, name: str, default: float) -> float:
         """The number `name`; `default` if it is missing or invalid."""
-        found = self.get(name)
-        return float(found) if isinstance(found, (int, float)) and 0 < found <= 10**4 else default
+        value = self.get(name)
+        return float(value) if isinstance(value, (int, float)) and 0 < value <= 10**4 else default
 
     def flag(self, name: str, default: bool) -> bool:
         """Whether `name` is set."""
-        found = self.get(name)
-        return default if found is None else bool(found)
+        value = self.get(name)
+        return default if value is None else bool(value)
 
     def section(self, name: str) -> Mapping[str, Any] | None:
-        found = self.get(name)
-        return found if isinstance(found, Mapping) else None
+        value = self.get(name)
+        return value if isinstance(value, Mapping) else None
 
 
 def from_config(config: Mapping[str, Any], dtype: str = "auto") -> Model:
@@ -122,8 +122,8 @@ def from_config(config: Mapping[str, Any], dtype: str = "auto") -> Model:
 
 
 def _unknown(name: str) -> str:
-    said = f"the planner does not know the architecture {name}" if name else "config.json names no architecture"
-    return f"{said}: planned from its sizes alone, as a decoder with a gated MLP"
+    problem = f"the planner does not know the architecture {name}" if name else "config.json names no architecture"
+    return f"{problem}: planned from its sizes alone, as a decoder with a gated MLP"
 
 
 def _layers(read: _Config, architecture: Architecture) -> tuple[Layer, ...]:
@@ -234,11 +234,11 @@ def _max_model_len(read: _Config) -> int:
 
 def _rotary_numbers(read: _Config, max_model_len: int, head_dim: int, sees: bool) -> int:
     """Numbers in the tables of rotary position embeddings (vllm/model_executor/layers/rotary_embedding)."""
-    said = read.section("rope_scaling") or read.section("rope_parameters")
-    rope, rows = _Config(said or {}, {}), float(max_model_len)
+    scaling = read.section("rope_scaling") or read.section("rope_parameters")
+    rope, rows = _Config(scaling or {}, {}), float(max_model_len)
     if read.get("rope_local_base_freq") is not None:  # Gemma 3: a second table for the layers with sliding windows
         rows += max_model_len
-        if said is None and sees:  # all released vision models have scaled positions
+        if scaling is None and sees:  # all released vision models have scaled positions
             rope = _Config({"rope_type": "linear", "factor": 8.0}, {})
     if _scaling(rope) == "linear":
         rows += max_model_len * (rope.number("factor", 1.0) - 1)

@@ -52,8 +52,8 @@ class Card:
     @property
     def compute(self) -> tuple[int, int] | None:
         """The compute capability; None if unknown."""
-        found = capability(self.name)
-        return (int(found.split(".")[0]), int(found.split(".")[1])) if found else None
+        text = capability(self.name)
+        return (int(text.split(".")[0]), int(text.split(".")[1])) if text else None
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Engine:
         Raises:
             Refused: The planner does not know it.
         """
-        found = re.search(r"(\d+)\.(\d+)", text)
-        if not found or (version := (int(found[1]), int(found[2]))) < (0, 9):
+        match = re.search(r"(\d+)\.(\d+)", text)
+        if not match or (version := (int(match[1]), int(match[2]))) < (0, 9):
             raise Refused(f"the version of vLLM is {text!r}. Use 0.9 or newer, as in 0.26.0.", "settings-invalid")
         return cls(version, text)
 

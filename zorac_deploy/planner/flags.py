@@ -53,10 +53,10 @@ def check(card: Card, flags: Flags) -> None:
         ("tensor_parallel_size", flags.tensor_parallel_size, 0, 1024),
         ("the fixed KV cache in GiB", flags.kv_cache_memory_gib, 0, 10_000),
     )
-    for name, found, above, most in numbers:
-        if found is not None and not above < found <= most:
+    for name, value, above, most in numbers:
+        if value is not None and not above < value <= most:
             raise Refused(
-                f"{name} is {found}. Use a number above {max(above, 0):g}, up to {most:g}.", "settings-invalid"
+                f"{name} is {value}. Use a number above {max(above, 0):g}, up to {most:g}.", "settings-invalid"
             )
     if flags.kv_cache_dtype not in CACHE_BYTES:
         raise Refused(

@@ -42,8 +42,8 @@ def fit(folder: Path, setup: Setup) -> Plan:
         names = settings.unknown(setup.settings, llama_cpp=True)
         return _doubted(llama_cpp.fit(files, setup.card, setup.flags), names)
     card, engine, flags, config = setup.card, setup.engine, setup.flags, _config(folder)
-    asked, stored_as = setup.settings.get("quantization", ""), formats.quantized_by(config)
-    at_load = None if stored_as else _AT_LOAD.get(asked)
+    quantization, stored_as = setup.settings.get("quantization", ""), formats.quantized_by(config)
+    at_load = None if stored_as else _AT_LOAD.get(quantization)
     others = {name: value for name, value in setup.settings.items() if name != "quantization" or value != stored_as}
     unknown = settings.unknown({**others, "quantization": ""} if at_load else others)
     if at_load:
@@ -72,14 +72,14 @@ def fit(folder: Path, setup: Setup) -> Plan:
     return _doubted(plan(model, card, engine, flags, stored), unknown)
 
 
-def _doubted(found: Plan, unknown: Sequence[str]) -> Plan:
+def _doubted(planned: Plan, unknown: Sequence[str]) -> Plan:
     """The plan, marked as uncertain if the planner does not know settings of these names."""
     if not unknown:
-        return found
+        return planned
     doubt = f"the planner does not know how much memory {', '.join(unknown)} {'take' if unknown[1:] else 'takes'}"
-    if found.verdict == "fits":
-        return replace(found, verdict="borderline", reason=f"{doubt}. Without: {found.reason}")
-    return replace(found, notes=(*found.notes, doubt))
+    if planned.verdict == "fits":
+        return replace(planned, verdict="borderline", reason=f"{doubt}. Without: {planned.reason}")
+    return replace(planned, notes=(*planned.notes, doubt))
 
 
 def _gguf_files(model: Path) -> list[Path]:
@@ -96,12 +96,12 @@ def _config(folder: Path) -> Mapping[str, Any]:
     if not folder.is_dir():
         raise Refused(f"model directory not found: {folder}. Name one with a config.json.", "model-missing")
     try:
-        found = model_manifest.read_json(folder, "config.json")
+        content = model_manifest.read_json(folder, "config.json")
     except Refusal as fault:
         raise Refused(str(fault), fault.refusal) from None
-    if not isinstance(found, dict) or not found:
+    if not isinstance(content, dict) or not content:
         raise Refused(f"{folder}/config.json has no settings. Download it again.", "model-damaged")
-    return found
+    return content
 
 
 def _stored_gib(folder: Path, model: Model) -> float | None:

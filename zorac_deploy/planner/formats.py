@@ -105,36 +105,36 @@ def _forced(
     config: Mapping[str, Any], settings: Mapping[str, str], compute: Compute, engine: Engine
 ) -> list[tuple[str, str]]:
     """The settings that force a kernel, with the kernel."""
-    found = []
-    asked = settings.get("quantization", "")
-    if asked == quantized_by(config) and engine.version < _FORCED_UNTIL.get(asked, (0, 0)):
-        found.append((f"quantization: {asked} in vllm_service_extra_flags", asked))
+    forced = []
+    quantization = settings.get("quantization", "")
+    if quantization == quantized_by(config) and engine.version < _FORCED_UNTIL.get(quantization, (0, 0)):
+        forced.append((f"quantization: {quantization} in vllm_service_extra_flags", quantization))
     if not _four_bits(config):
-        return found
+        return forced
     backend = settings.get("linear_backend", "").lower()
     if backend in _BACKENDS:
-        found.append((f"linear_backend: {backend} in vllm_service_extra_flags", _BACKENDS[backend]))
+        forced.append((f"linear_backend: {backend} in vllm_service_extra_flags", _BACKENDS[backend]))
     disabled = settings.get("VLLM_DISABLED_KERNELS", "").split(",")
     # Machete is for Hopper only, and there as good as Marlin.
     if "MarlinLinearKernel" in disabled and (compute[0] != 9 or "MacheteLinearKernel" in disabled):
-        found.append(("VLLM_DISABLED_KERNELS in vllm_environment", "ExllamaLinearKernel"))
+        forced.append(("VLLM_DISABLED_KERNELS in vllm_environment", "ExllamaLinearKernel"))
     if settings.get("VLLM_BATCH_INVARIANT", "0") != "0" and quantized_by(config) == "awq":
-        found.append(("VLLM_BATCH_INVARIANT in vllm_environment", "awq"))
-    return found
+        forced.append(("VLLM_BATCH_INVARIANT in vllm_environment", "awq"))
+    return forced
 
 
 def quantized_by(config: Mapping[str, Any]) -> str:
     """The checkpoint's quantization method, in vLLM's terms; empty for none."""
-    given = config.get("quantization_config") or config.get("compression_config")
-    named = given.get("quant_method") or given.get("quantization_method") if isinstance(given, Mapping) else ""
+    settings = config.get("quantization_config") or config.get("compression_config")
+    named = settings.get("quant_method") or settings.get("quantization_method") if isinstance(settings, Mapping) else ""
     name = str(named or "").lower()
     return {"bnb": "bitsandbytes"}.get(name, "compressed-tensors" if name.startswith("compressed") else name)
 
 
 def _weights(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The first group's description of weights in compressed-tensors; empty for other methods."""
-    given = config.get("quantization_config") or {}
-    groups = given.get("config_groups") if isinstance(given, Mapping) else None
+    settings = config.get("quantization_config") or {}
+    groups = settings.get("config_groups") if isinstance(settings, Mapping) else None
     first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     weights = first.get("weights") if isinstance(first, Mapping) else None
     return weights if isinstance(weights, Mapping) else {}

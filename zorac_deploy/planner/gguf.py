@@ -86,7 +86,7 @@ def read(files: Sequence[Path]) -> Gguf:
             if not path.is_file():  # reading a pipe would block
                 raise ValueError("it is not a regular file")
             with path.open("rb") as file:
-                of_part = _Reader(file).whole()
+                of_part = _Reader(file).read()
         except (struct.error, OSError, ValueError, KeyError, OverflowError) as error:
             raise Refused(
                 f"{path} is not a readable GGUF file ({error}). Download it again.", "model-damaged"
@@ -114,7 +114,7 @@ class _Reader:
         self._file = file
         self._kinds: dict[int, Callable[[], Any]] = {_STRING: self._string, _ARRAY: self._array}
 
-    def whole(self) -> _Part:
+    def read(self) -> _Part:
         magic, version, tensor_count, setting_count = self._numbers("<4sIQQ")
         if magic != b"GGUF" or version not in (2, 3) or max(tensor_count, setting_count) > _LIMIT:
             raise ValueError("it does not begin as one of version 2 or 3")

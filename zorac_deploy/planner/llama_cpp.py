@@ -111,17 +111,17 @@ def _cache(model: gguf.Gguf, length: int, sequences: int, small: bool) -> float:
     numbers = sum(_number(model, f"attention.{part}_length", head) for part in ("key", "value"))
     kv_heads = _per_layer(model, "attention.head_count_kv", layers, heads)
     window = _number(model, "attention.sliding_window", 1)
-    seen = min(_padded(length), _padded(window * sequences + _BATCH))
-    cells = [seen if windowed else _padded(length) for windowed in _windowed(model, layers)]
+    in_window = min(_padded(length), _padded(window * sequences + _BATCH))
+    cells = [in_window if windowed else _padded(length) for windowed in _windowed(model, layers)]
     per_number = numbers * _CACHE_BYTES[small]
-    return float(sum(count * each * per_number for count, each in zip(kv_heads, cells, strict=False)))
+    return float(sum(count * tokens * per_number for count, tokens in zip(kv_heads, cells, strict=False)))
 
 
 def _windowed(model: gguf.Gguf, layers: int) -> list[bool]:
     """Which layers have sliding windows; none if unknown, which counts too much rather than too little."""
     pattern = model.setting("attention.sliding_window_pattern")
     if isinstance(pattern, list) and len(pattern) == layers:
-        return [bool(each) for each in pattern]
+        return [bool(flag) for flag in pattern]
     every = pattern if isinstance(pattern, int) else _WINDOWED.get(str(model.settings["general.architecture"]), 0)
     if not every or not model.setting("attention.sliding_window"):
         return [False] * layers
@@ -137,12 +137,12 @@ def _compute(model: gguf.Gguf, length: int) -> float:
 
 def _verdict(size: Size, budget: float, length: int, sure: int, on_card: bool) -> tuple[Verdict, str]:
     whose = "GPU" if on_card else "host"
-    words = f"{length} tokens need {size.value:.2f} GiB, and {budget:.2f} GiB of the {whose}'s memory may be used."
+    message = f"{length} tokens need {size.value:.2f} GiB, and {budget:.2f} GiB of the {whose}'s memory may be used."
     if size.low > budget:
-        return "refused", words + (f" The longest that fits: {sure}." if sure else "")
+        return "refused", message + (f" The longest that fits: {sure}." if sure else "")
     if size.high > budget:
-        return "borderline", f"{words} It may take up to {size.high:.2f} GiB."
-    return "fits", words
+        return "borderline", f"{message} It may take up to {size.high:.2f} GiB."
+    return "fits", message
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:
@@ -160,19 +160,19 @@ def _padded(length: int) -> int:
 
 
 def _per_layer(model: gguf.Gguf, name: str, layers: int, default: int) -> list[int]:
-    found = model.setting(name)
-    if isinstance(found, list) and all(isinstance(each, int) for each in found):
-        return [*found, *[default] * layers][: max(layers, len(found))]
-    return [found if isinstance(found, int) else default] * layers
+    value = model.setting(name)
+    if isinstance(value, list) and all(isinstance(item, int) for item in value):
+        return [*value, *[default] * layers][: max(layers, len(value))]
+    return [value if isinstance(value, int) else default] * layers
 
 
 def _number(model: gguf.Gguf, name: str, default: int = 0, most: int = 10**9) -> int:
     """The setting `name`, a number from 1 to `most`; `default`, if given, when the file does not have it."""
-    found = model.setting(name) or default
-    if isinstance(found, list):  # one number per layer
-        found = max((each for each in found if isinstance(each, int)), default=0)
-    if not isinstance(found, int) or not 1 <= found <= most:
+    value = model.setting(name) or default
+    if isinstance(value, list):  # one number per layer
+        value = max((item for item in value if isinstance(item, int)), default=0)
+    if not isinstance(value, int) or not 1 <= value <= most:
         architecture = model.settings.get("general.architecture", "of no architecture")
         message = f"the GGUF model ({architecture}) has no {name}, which the planner needs. Use another file."
         raise Refused(message, "model-unknown")
-    return found
+    return value

@@ -133,8 +133,8 @@ def _graphs_gib(model: Model, flags: Settings, engine: Engine) -> float:
     graphs = sizes(min(2 * flags.max_num_seqs, 512, flags.max_num_batched_tokens))
     if engine.version >= (0, 12):
         graphs += sizes(min(flags.max_num_seqs, 512))
-    more = 0 if not model.experts else 12 if model.quantization.experts_only else 6
-    return graphs * (0.2 * len(model.layers) + more) / 1024
+    extra = 0 if not model.experts else 12 if model.quantization.experts_only else 6
+    return graphs * (0.2 * len(model.layers) + extra) / 1024
 
 
 def _overhead(model: Model, card: Card, engine: Engine, flags: Settings) -> Size:
@@ -143,8 +143,8 @@ def _overhead(model: Model, card: Card, engine: Engine, flags: Settings) -> Size
     if flags.tensor_parallel_size > 1:
         # The NVLink communication buffers are large on Hopper and newer: 1.8 GiB in 0.19. Elsewhere they are small.
         fast = (card.compute or (0, 0)) >= (9, 0) and engine.version >= (0, 18)
-        more = Size(1.85, 1.7, 2.1) if fast else Size(0.05, 0.0, 0.5)
-        value = Size(value.value + more.value, value.low + more.low, value.high + more.high)
+        extra = Size(1.85, 1.7, 2.1) if fast else Size(0.05, 0.0, 0.5)
+        value = Size(value.value + extra.value, value.low + extra.low, value.high + extra.high)
     if engine.counts_everything_consumed:
         # The compilation's copy of the output head stays counted, except for a tied head, by the records.
         kept = 0.0 if model.tied else _compiled_gib(model, engine, flags)

@@ -80,21 +80,21 @@ class Plan:
         return {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()}
 
 
-def plan(model: Model | Refused, card: Card, engine: Engine, given: Flags, weights_gib: float | None = None) -> Plan:
+def plan(model: Model | Refused, card: Card, engine: Engine, chosen: Flags, weights_gib: float | None = None) -> Plan:
     """Plan `model` for vLLM on `card`.
 
     Args:
         model: The model; or the refusal that says why it is unknown, which is enough to detect too little free memory.
         card: The GPUs.
         engine: The version of vLLM.
-        given: Its flags.
+        chosen: Its flags.
         weights_gib: The size of the weights on all GPUs together, read from their files; by default computed.
 
     Raises:
         Refused: A flag or the GPU is invalid; or `model`, if it is a refusal.
     """
-    check(card, given)
-    flags, assumed = complete(given, card, engine, 0 if isinstance(model, Refused) else model.max_model_len)
+    check(card, chosen)
+    flags, assumed = complete(chosen, card, engine, 0 if isinstance(model, Refused) else model.max_model_len)
     if card.free_gib is None and flags.kv_cache_memory_gib is None:
         assumed["gpu_free_gib"] = round(max(card.total_gib - _CONTEXT_TYPICAL_GIB, 0), 2)
     requested = flags.gpu_memory_utilization * card.total_gib

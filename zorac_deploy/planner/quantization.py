@@ -52,24 +52,24 @@ def quantization(config: Mapping[str, Any]) -> Quantization:
     Raises:
         Refused: The planner does not know the format.
     """
-    given = config.get("quantization_config") or config.get("compression_config")
-    if not isinstance(given, Mapping):
+    settings = config.get("quantization_config") or config.get("compression_config")
+    if not isinstance(settings, Mapping):
         return Quantization()
-    scheme = given.get("kv_cache_scheme")
-    small = scheme.get("num_bits") == 8 if isinstance(scheme, Mapping) else given.get("kv_cache_quant_algo") == "FP8"
-    return replace(_weights(given), small_cache=small)
+    scheme = settings.get("kv_cache_scheme")
+    small = scheme.get("num_bits") == 8 if isinstance(scheme, Mapping) else settings.get("kv_cache_quant_algo") == "FP8"
+    return replace(_weights(settings), small_cache=small)
 
 
-def _weights(given: Mapping[str, Any]) -> Quantization:
+def _weights(settings: Mapping[str, Any]) -> Quantization:
     """How the weights are packed."""
-    method = str(given.get("quant_method") or given.get("quantization_method") or "").lower()
-    ignored = _names(given.get("ignore")) + _names(given.get("modules_to_not_convert"))
+    method = str(settings.get("quant_method") or settings.get("quantization_method") or "").lower()
+    ignored = _names(settings.get("ignore")) + _names(settings.get("modules_to_not_convert"))
     if method.startswith("compressed"):
-        return _compressed_tensors(given, ignored)
+        return _compressed_tensors(settings, ignored)
     if method.startswith(("awq", "gptq")):
-        return _grouped(given, method, ignored)
-    if method in ("fp8", "fbgemm_fp8", "modelopt") and "fp4" not in str(given.get("quant_algo", "")).lower():
-        blocks = given.get("weight_block_size")
+        return _grouped(settings, method, ignored)
+    if method in ("fp8", "fbgemm_fp8", "modelopt") and "fp4" not in str(settings.get("quant_algo", "")).lower():
+        blocks = settings.get("weight_block_size")
         sides = [side for side in blocks if isinstance(side, int) and side > 0] if isinstance(blocks, list) else []
         group = sides[0] * sides[1] if len(sides) == 2 else 0
         return Quantization(method, 8, group, 4, False, ("lm_head", *ignored))
@@ -79,7 +79,7 @@ def _weights(given: Mapping[str, Any]) -> Quantization:
         # gpt-oss: 32 weights share an exponent of one byte; the config may omit the ignored modules.
         return Quantization(method, 4, 32, 1, False, ("lm_head", *ignored), experts_only=True)
     if method in ("bitsandbytes", "bnb"):
-        four = bool(given.get("load_in_4bit", given.get("_load_in_4bit", not given.get("load_in_8bit"))))
+        four = bool(settings.get("load_in_4bit", settings.get("_load_in_4bit", not settings.get("load_in_8bit"))))
         # bitsandbytes stores one 32-bit scale per 64 weights (its default block); with 8 bits one per row.
         return Quantization(method, 4 if four else 8, 64 if four else 0, 4, False, ("lm_head", *ignored))
     raise Refused(
@@ -92,22 +92,22 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(str(name) for name in value) if isinstance(value, list) else ()
 
 
-def _number(given: Mapping[str, Any], name: str, default: int) -> int:
-    found = given.get(name)
-    if found is None:
+def _number(settings: Mapping[str, Any], name: str, default: int) -> int:
+    value = settings.get(name)
+    if value is None:
         return default
-    if isinstance(found, bool) or not isinstance(found, int) or not -1 <= found <= 2**20:
-        raise Refused(f"quantization_config has {name}: {found!r}, but a whole number is needed.", "model-damaged")
-    return found
+    if isinstance(value, bool) or not isinstance(value, int) or not -1 <= value <= 2**20:
+        raise Refused(f"quantization_config has {name}: {value!r}, but a whole number is needed.", "model-damaged")
+    return value
 
 
-def _compressed_tensors(given: Mapping[str, Any], ignored: tuple[str, ...]) -> Quantization:
+def _compressed_tensors(settings: Mapping[str, Any], ignored: tuple[str, ...]) -> Quantization:
     """The scheme of the first group for all quantized modules: llmcompressor writes one group."""
-    groups = given.get("config_groups")
+    groups = settings.get("config_groups")
     first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     weights = first.get("weights") if isinstance(first, Mapping) else None
-    scheme: Mapping[str, Any] = weights if isinstance(weights, Mapping) else given
-    named = str(given.get("format") or given.get("quant_method"))
+    scheme: Mapping[str, Any] = weights if isinstance(weights, Mapping) else settings
+    named = str(settings.get("format") or settings.get("quant_method"))
     bits = _bits(scheme, "num_bits", _bits(scheme, "bits", 8))
     group = max(_number(scheme, "group_size", 0), 0)
     fp4 = bits == 4 and (scheme.get("type") == "float" or "fp4" in named)
@@ -115,16 +115,16 @@ def _compressed_tensors(given: Mapping[str, Any], ignored: tuple[str, ...]) -> Q
     return Quantization("compressed-tensors", bits, group or (16 if fp4 else 0), 1 if fp4 else 2, zero_points, ignored)
 
 
-def _grouped(given: Mapping[str, Any], method: str, ignored: tuple[str, ...]) -> Quantization:
-    group = max(_number(given, "group_size", _number(given, "q_group_size", 128)), 0)
-    zero_points = bool(given.get("zero_point", method.startswith("awq") or not given.get("sym", True)))
-    bits = _bits(given, "bits", _bits(given, "w_bit", 4))
-    left = () if given.get("lm_head") is True else ("lm_head",)
+def _grouped(settings: Mapping[str, Any], method: str, ignored: tuple[str, ...]) -> Quantization:
+    group = max(_number(settings, "group_size", _number(settings, "q_group_size", 128)), 0)
+    zero_points = bool(settings.get("zero_point", method.startswith("awq") or not settings.get("sym", True)))
+    bits = _bits(settings, "bits", _bits(settings, "w_bit", 4))
+    left = () if settings.get("lm_head") is True else ("lm_head",)
     return Quantization(method, bits, group, 2, zero_points, (*left, *ignored))
 
 
-def _bits(given: Mapping[str, Any], name: str, default: int) -> int:
-    found = _number(given, name, default)
-    if found not in (2, 3, 4, 8, 16):
-        raise Refused(f"quantization_config has {name}: {found}, but 2, 3, 4, 8 or 16 is needed.", "model-damaged")
-    return found
+def _bits(settings: Mapping[str, Any], name: str, default: int) -> int:
+    bits = _number(settings, name, default)
+    if bits not in (2, 3, 4, 8, 16):
+        raise Refused(f"quantization_config has {name}: {bits}, but 2, 3, 4, 8 or 16 is needed.", "model-damaged")
+    return bits

@@ -79,28 +79,28 @@ def prepare(
     Raises:
         Refused: It cannot work; nothing was changed.
     """
-    found = recipes.read(recipe, group_size)
+    parsed = recipes.read(recipe, group_size)
     model = resolve(source)
     folder = Path(model.folder)
     name = local_name(folder)
     # A hub's cache is not for outputs.
     beside = folder.parent if model.kind == "copy" and name == folder.name else Path()
-    output = local_path(output or beside / f"{name}-{found.name}")
+    output = local_path(output or beside / f"{name}-{parsed.name}")
     if output.exists():
         raise Refused(f"{output} exists. Remove it, or name another directory with --output.", "settings-invalid")
     if calibration and not calibration.startswith("hf://"):
         calibration = str(_text(local_path(calibration)))
     tensors = _read(model)
     layers = _layers(tensors)
-    recipes.check(found, layers)
+    recipes.check(parsed, layers)
     before = sum(map(_stored, tensors.values()))
-    saved = sum(_saved(layer, group) for layer in layers if (group := found.group_of(layer)))
+    saved = sum(_saved(layer, group) for layer in layers if (group := parsed.group_of(layer)))
     hidden = max(layer.inputs for layer in layers)
     memory = before / _GIB + _PROGRAM_GIB + samples * length * hidden * 2 * _COPIES / _GIB
     job = Job(
         model=model,
         output=output,
-        recipe=found,
+        recipe=parsed,
         calibration=calibration,
         samples=samples,
         length=length,
@@ -147,12 +147,12 @@ def _layers(tensors: Mapping[str, Mapping[str, Any]]) -> list[recipes.Layer]:
         if name.endswith(".weight") and len(tensor["shape"]) == 2
     }
     embeddings = {name: shape for name, shape in matrices.items() if "embed" in name or name.endswith(("wte", "wpe"))}
-    found = {name: shape for name, shape in matrices.items() if name not in embeddings}
-    if not found:
+    linear = {name: shape for name, shape in matrices.items() if name not in embeddings}
+    if not linear:
         raise Refused("the model has no linear layers to quantize.", "format-unsupported")
-    if not any(name.endswith("lm_head") for name in found) and embeddings:
-        found["lm_head"] = next(iter(embeddings.values()))
-    return [recipes.Layer(name, inputs=shape[1], outputs=shape[0]) for name, shape in found.items()]
+    if not any(name.endswith("lm_head") for name in linear) and embeddings:
+        linear["lm_head"] = next(iter(embeddings.values()))
+    return [recipes.Layer(name, inputs=shape[1], outputs=shape[0]) for name, shape in linear.items()]
 
 
 def _stored(tensor: Mapping[str, Any]) -> int:
@@ -191,7 +191,7 @@ def _require_room(job: Job) -> None:
 
 
 def _existing(folder: Path) -> Path:
-    return next(each for each in (folder, *folder.parents) if each.is_dir())
+    return next(candidate for candidate in (folder, *folder.parents) if candidate.is_dir())
 
 
 def _available_gib() -> float | None:
@@ -200,5 +200,5 @@ def _available_gib() -> float | None:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    found = dict(line.split(":", 1) for line in lines)
-    return int(found["MemAvailable"].split()[0]) * 1024 / _GIB
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024 / _GIB

@@ -59,13 +59,13 @@ class Made:
     card: dict[str, Any]
 
 
-def make(job: Job, log: Path, told: Callable[[Event], None]) -> Made:
+def make(job: Job, log: Path, on_event: Callable[[Event], None]) -> Made:
     """Do `job`. The output directory appears when it is complete; until then its name ends in ``.partial``.
 
     Args:
         job: The job.
         log: The file for the libraries' output.
-        told: Called with the progress.
+        on_event: Called with the progress.
 
     Raises:
         Refused: It failed, or another run does the same.
@@ -73,14 +73,14 @@ def make(job: Job, log: Path, told: Callable[[Event], None]) -> Made:
     """
     began = time.monotonic()
     with _partial(job.output) as partial:
-        source = fetched(job.model, lambda note: told(Event(f"download the model: {note}")))
+        source = fetched(job.model, lambda note: on_event(Event(f"download the model: {note}")))
         if not environments.is_there(*job.environment):
-            told(Event("install llmcompressor"))
+            on_event(Event("install llmcompressor"))
         python = environments.ensure(*job.environment)
-        found = _run(python, job, source, partial, log, told)
-        told(Event("complete the directory"))
+        results = _run(python, job, source, partial, log, on_event)
+        on_event(Event("complete the directory"))
         _complete(source, partial)
-        card = _card(job, found, partial, time.monotonic() - began)
+        card = _card(job, results, partial, time.monotonic() - began)
         (partial / "quantization.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(content.render("model-card.md.j2", **card), encoding="utf-8")
         _check(partial)
@@ -110,22 +110,22 @@ def _partial(output: Path) -> Iterator[Path]:
 
 
 def _empty(folder: Path) -> None:
-    for each in folder.iterdir():
-        if each.is_dir():
-            shutil.rmtree(each)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
         else:
-            each.unlink()
+            path.unlink()
 
 
 def _run(
-    python: Path, job: Job, source: Path, partial: Path, log: Path, told: Callable[[Event], None]
+    python: Path, job: Job, source: Path, partial: Path, log: Path, on_event: Callable[[Event], None]
 ) -> dict[str, Any]:
     """Run the program, and return its results."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     log.parent.mkdir(parents=True, exist_ok=True)
     with scratch.folder() as folder, log.open("w", encoding="utf-8") as errors:
         (folder / "recipe.yaml").write_text(job.recipe.text, encoding="utf-8")
-        words = {
+        settings = {
             "source": str(source),
             "output": str(partial),
             "recipe": f"{folder}/recipe.yaml",
@@ -134,7 +134,7 @@ def _run(
             "length": job.length,
             "device": job.device,
         }
-        (folder / "job.json").write_text(json.dumps(words), encoding="utf-8")
+        (folder / "job.json").write_text(json.dumps(settings), encoding="utf-8")
         ours, theirs = os.pipe()
         # A session of its own, so that Ctrl-C reaches only us; it ends with its standard input.
         process = subprocess.Popen(
@@ -150,26 +150,26 @@ def _run(
         with process, os.fdopen(ours, encoding="utf-8") as lines:
             try:
                 for line in lines:
-                    _take(json.loads(line), found, told)
+                    _take(json.loads(line), results, on_event)
             finally:
                 process.kill()
-    if "perplexity" not in found:
+    if "perplexity" not in results:
         raise Refused(
-            f"{_last_words(log)} All partial files were removed. Full output: {log}",
+            f"{_last_line(log)} All partial files were removed. Full output: {log}",
             "quantize-failed",
         )
-    return found
+    return results
 
 
-def _take(words: dict[str, Any], found: dict[str, Any], told: Callable[[Event], None]) -> None:
-    if "fault" in words:
-        raise Refused(words["fault"], words["id"] if words["id"] in REFUSALS else "quantize-failed")
-    if "doing" in words:
-        told(Event(words["doing"]))
-    elif "layer" in words:
-        told(Event("quantize", words["layer"], words["of"]))
+def _take(message: dict[str, Any], results: dict[str, Any], on_event: Callable[[Event], None]) -> None:
+    if "fault" in message:
+        raise Refused(message["fault"], message["id"] if message["id"] in REFUSALS else "quantize-failed")
+    if "doing" in message:
+        on_event(Event(message["doing"]))
+    elif "layer" in message:
+        on_event(Event("quantize", message["layer"], message["of"]))
     else:
-        found.update(words)
+        results.update(message)
 
 
 def _environment(job: Job) -> dict[str, str]:
@@ -179,7 +179,7 @@ def _environment(job: Job) -> dict[str, str]:
     return {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", **offline, **hidden}
 
 
-def _last_words(log: Path) -> str:
+def _last_line(log: Path) -> str:
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return f"llmcompressor failed: {lines[-1][-500:]}." if lines else "llmcompressor was killed. Check the free memory."
 
@@ -200,25 +200,25 @@ def _complete(source: Path, partial: Path) -> None:
         path.chmod(0o644)  # safetensors creates files with mode 0600
 
 
-def _card(job: Job, found: dict[str, Any], partial: Path, seconds: float) -> dict[str, Any]:
+def _card(job: Job, results: dict[str, Any], partial: Path, seconds: float) -> dict[str, Any]:
     """The model card: the source, the recipe, the results."""
     return {
-        "source": {"name": _told_source(job.model), "digest": job.model.manifest["digest"]},
+        "source": {"name": _source_of(job.model), "digest": job.model.manifest["digest"]},
         "recipe": {"name": job.recipe.name, "modifiers": list(job.recipe.modifiers), "text": job.recipe.text},
-        "calibration": found["calibration"],
-        "seed": found["seed"],
-        "perplexity": found["perplexity"],
+        "calibration": results["calibration"],
+        "seed": results["seed"],
+        "perplexity": results["perplexity"],
         "bytes": {
             "before": job.bytes_before,
             "after": sum(path.stat().st_size for path in partial.glob("*.safetensors")),
         },
         "device": job.device,
         "seconds": round(seconds),
-        "versions": {"zorac-deploy": __version__, **found["versions"]},
+        "versions": {"zorac-deploy": __version__, **results["versions"]},
     }
 
 
-def _told_source(model: Resolved) -> str:
+def _source_of(model: Resolved) -> str:
     """The model's public source: a local path is private."""
     return model.source if model.kind == "fetch" else local_name(Path(model.folder))
 

@@ -55,9 +55,9 @@ class Progress(Modifier):
             say(layer=self.done, of=self.layers)
 
 
-def say(**words):
+def say(**message):
     """Report to the parent."""
-    _out.write(json.dumps(words) + "\n")
+    _out.write(json.dumps(message) + "\n")
 
 
 def book():
@@ -69,9 +69,9 @@ def book():
 def held_out(tokenizer, length):
     """The tokens on which perplexity is measured: pieces of `length` from the end of the book."""
     text = book()
-    found = tokenizer(text[-int(len(text) * _HELD_OUT) :], add_special_tokens=False)["input_ids"]
-    length = min(length, len(found))
-    return [found[at : at + length] for at in range(0, min(len(found), _WINDOWS * length) - length + 1, length)]
+    token_ids = tokenizer(text[-int(len(text) * _HELD_OUT) :], add_special_tokens=False)["input_ids"]
+    length = min(length, len(token_ids))
+    return [token_ids[at : at + length] for at in range(0, min(len(token_ids), _WINDOWS * length) - length + 1, length)]
 
 
 def calibration(job, tokenizer):
@@ -92,19 +92,19 @@ def calibration(job, tokenizer):
 
 def pieces(tokenizer, text, samples, length):
     """`samples` pieces of `text`, spread evenly, as conversations: a third is the question, the rest the answer."""
-    found = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(found) < samples * length:
+    token_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(token_ids) < samples * length:
         raise Fault(
-            f"the text has {len(found)} tokens, but {samples} samples of {length} need {samples * length}. Use a "
-            f"longer text, or --samples {max(len(found) // length, 1)}.",
+            f"the text has {len(token_ids)} tokens, but {samples} samples of {length} need {samples * length}. Use a "
+            f"longer text, or --samples {max(len(token_ids) // length, 1)}.",
             "settings-invalid",
         )
-    step, cut = len(found) // samples, length // 3
+    step, cut = len(token_ids) // samples, length // 3
     starts = range(0, step * samples, step)
     return [
         [
-            {"role": "user", "content": tokenizer.decode(found[at : at + cut])},
-            {"role": "assistant", "content": tokenizer.decode(found[at + cut : at + length])},
+            {"role": "user", "content": tokenizer.decode(token_ids[at : at + cut])},
+            {"role": "assistant", "content": tokenizer.decode(token_ids[at + cut : at + length])},
         ]
         for at in starts
     ]
@@ -120,14 +120,14 @@ def conversations(source, samples):
     else:
         with Path(source).open(encoding="utf-8") as file:
             rows = [json.loads(line) for line in file if line.strip()]
-    found = []
+    chosen = []
     for row in rows:
-        if len(found) == samples:
+        if len(chosen) == samples:
             break
         if "messages" not in row and "text" not in row:
             raise Fault(f"a row of {source} has {', '.join(row)}, but neither messages nor text.", "settings-invalid")
-        found.append(row.get("messages") or [{"role": "user", "content": row["text"]}])
-    return found
+        chosen.append(row.get("messages") or [{"role": "user", "content": row["text"]}])
+    return chosen
 
 
 def tokens(tokenizer, messages):
@@ -229,8 +229,10 @@ def main():
     except Fault as fault:
         say(fault=fault.args[0], id=fault.args[1])
     except torch.OutOfMemoryError:
-        said = "the GPU has too little memory for one layer. Use --device cpu, fewer --samples, or a shorter --length."
-        say(fault=said, id="quantize-failed")
+        message = (
+            "the GPU has too little memory for one layer. Use --device cpu, fewer --samples, or a shorter --length."
+        )
+        say(fault=message, id="quantize-failed")
     sys.stderr.flush()
     os._exit(0)
 

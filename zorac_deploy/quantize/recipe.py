@@ -112,11 +112,11 @@ def read(name: str, group_size: int | None = None) -> Recipe:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise _invalid(f"{path} is not YAML: {error}") from None
     modifiers = _modifiers(content, path)
-    quantizing = {each: words for each, words in modifiers.items() if each in _QUANTIZING}
-    for each in quantizing.values():
-        for words in _config_groups(each).values():
-            _resize(words, group_size)
-    groups = tuple(group for words in quantizing.values() for group in _groups(words, path))
+    quantizing = {modifier: settings for modifier, settings in modifiers.items() if modifier in _QUANTIZING}
+    for settings in quantizing.values():
+        for group in _config_groups(settings).values():
+            _resize(group, group_size)
+    groups = tuple(group for settings in quantizing.values() for group in _groups(settings, path))
     if group_size and any(group.size not in (0, group_size) for group in groups):
         raise _invalid(
             f"{path.name} names a scheme, whose group size is fixed. Use config_groups instead, as "
@@ -135,12 +135,12 @@ def check(recipe: Recipe, layers: Sequence[Layer]) -> None:
         for name in (*group.targets, *group.ignore):
             if not any(_named(layer, (name,)) for layer in layers):
                 raise _invalid(f"{recipe.name} names {name}, but the model has no such layer. {_near(name, layers)}")
-    taken = [(layer, found) for layer in layers if (found := recipe.group_of(layer))]
+    taken = [(layer, own_group) for layer in layers if (own_group := recipe.group_of(layer))]
     if not taken:
         raise _invalid(f"{recipe.name} ignores every layer that it targets. Remove layers from ignore.")
     for layer, group in taken:
         if group.size and layer.inputs % group.size:
-            fitting = [size for size in GROUP_SIZES if all(each.inputs % size == 0 for each, _ in taken)]
+            fitting = [size for size in GROUP_SIZES if all(other.inputs % size == 0 for other, _ in taken)]
             cure = f"Add --group-size {fitting[0]}" if fitting else "Add the layer to ignore in your own recipe"
             also = f" ({' or '.join(map(str, fitting[1:]))} also works)" if fitting[1:] else ""
             raise _invalid(
@@ -159,49 +159,51 @@ def _modifiers(content: object, path: Path) -> dict[str, dict[str, Any]]:
         for key, kind in stage.items()
         if _ends(key, "_modifiers")
     ]
-    found = {name: words or {} for kind in kinds if isinstance(kind, dict) for name, words in kind.items()}
-    if not found or not all(isinstance(words, dict) for words in found.values()):
+    modifiers = {name: settings or {} for kind in kinds if isinstance(kind, dict) for name, settings in kind.items()}
+    if not modifiers or not all(isinstance(settings, dict) for settings in modifiers.values()):
         raise _invalid(
             f"{path} has no modifiers under quant_stage and quant_modifiers. See {_FOLDER / 'awq-w4a16.yaml'}."
         )
-    for name in found:
+    for name in modifiers:
         if name not in (*_QUANTIZING, *_PREPARING):
             near = difflib.get_close_matches(str(name), (*_QUANTIZING, *_PREPARING), 1)
             raise _invalid(
                 f"{path.name} has {name}, which is not a quantization modifier. "
                 f"{f'Did you mean {near[0]}?' if near else 'Known: ' + ', '.join((*_QUANTIZING, *_PREPARING)) + '.'}"
             )
-    if not any(name in _QUANTIZING for name in found):
+    if not any(name in _QUANTIZING for name in modifiers):
         raise _invalid(
-            f"{path.name} has only {' and '.join(found)}, which does not quantize. Add a "
+            f"{path.name} has only {' and '.join(modifiers)}, which does not quantize. Add a "
             "QuantizationModifier after it, and move targets, ignore and scheme there."
         )
-    return found
+    return modifiers
 
 
-def _groups(words: Mapping[str, Any], path: Path) -> list[Group]:
+def _groups(settings: Mapping[str, Any], path: Path) -> list[Group]:
     """The groups of one modifier."""
-    ignore = _names(words.get("ignore"))
-    found = []
-    for group in _config_groups(words).values():
+    ignore = _names(settings.get("ignore"))
+    groups = []
+    for group in _config_groups(settings).values():
         weights = group.get("weights") or {}
         bits, size = weights.get("num_bits"), weights.get("group_size") or 0
         if not isinstance(bits, int) or not isinstance(size, int):
             raise _invalid(f"{path.name} has a group without num_bits, or with a group_size that is not a number.")
-        found.append(Group(_names(group.get("targets")) or ("Linear",), ignore, bits, max(size, 0)))
-    scheme = words.get("scheme")
-    schemes = {scheme: words.get("targets")} if isinstance(scheme, str) else scheme if isinstance(scheme, dict) else {}
+        groups.append(Group(_names(group.get("targets")) or ("Linear",), ignore, bits, max(size, 0)))
+    scheme = settings.get("scheme")
+    schemes = (
+        {scheme: settings.get("targets")} if isinstance(scheme, str) else scheme if isinstance(scheme, dict) else {}
+    )
     for name, targets in schemes.items():
         if str(name).upper() not in _SCHEMES:
             raise _invalid(f"{path.name} has the unknown scheme {name}. Use one of {', '.join(_SCHEMES)}.")
-        found.append(Group(_names(targets) or ("Linear",), ignore, *_SCHEMES[str(name).upper()]))
-    if not found:
+        groups.append(Group(_names(targets) or ("Linear",), ignore, *_SCHEMES[str(name).upper()]))
+    if not groups:
         raise _invalid(f"{path.name} has a quantization modifier without config_groups or scheme. Add one of them.")
-    return found
+    return groups
 
 
-def _config_groups(words: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    groups = words.get("config_groups")
+def _config_groups(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    groups = settings.get("config_groups")
     return (
         {name: group for name, group in groups.items() if isinstance(group, dict)} if isinstance(groups, dict) else {}
     )
@@ -237,11 +239,11 @@ def _named(layer: Layer, names: Sequence[str]) -> bool:
 def _near(name: str, layers: Sequence[Layer]) -> str:
     """Suggestions for a misspelled `name`."""
     ends = sorted({layer.name.rpartition(".")[2] for layer in layers})
-    wanted = re.sub(r"^re:|[\\^$.*]", "", name).rpartition(".")[2]
-    near = difflib.get_close_matches(wanted or name, ["Linear", *ends], 3, cutoff=0.5)
-    whole = [layer.name for layer in layers if layer.name.endswith(f".{near[0]}")] if near else []
-    if whole:
-        return f"Similar: {', '.join(near)}. Full names look like {whole[0]}; re:.*{near[0]}$ means all of them."
+    plain = re.sub(r"^re:|[\\^$.*]", "", name).rpartition(".")[2]
+    near = difflib.get_close_matches(plain or name, ["Linear", *ends], 3, cutoff=0.5)
+    examples = [layer.name for layer in layers if layer.name.endswith(f".{near[0]}")] if near else []
+    if examples:
+        return f"Similar: {', '.join(near)}. Full names look like {examples[0]}; re:.*{near[0]}$ means all of them."
     return f"It has {', '.join(near or ends)}."
 
 
