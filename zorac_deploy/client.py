@@ -93,17 +93,17 @@ def write(fitting: Mapping[str, str], always: bool = False) -> str:
     elif not file.parent.is_dir():
         return "Zorac is not used on this machine: nothing written"
     try:
-        held = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     except (OSError, ValueError, RecursionError) as error:
         raise ZoracDeployError(f"{file} is not JSON: {error}. Repair or remove it, then re-run the command.") from None
-    if not isinstance(held, dict):
+    if not isinstance(stored, dict):
         raise ZoracDeployError(f"{file} is not a JSON object. Repair or remove it, then re-run the command.")
-    if not always and held.get("VLLM_BASE_URL", fitting["VLLM_BASE_URL"]) != fitting["VLLM_BASE_URL"]:
-        return f"{file} is for {held['VLLM_BASE_URL']}: not changed"
-    if {**held, **fitting} == held:
+    if not always and stored.get("VLLM_BASE_URL", fitting["VLLM_BASE_URL"]) != fitting["VLLM_BASE_URL"]:
+        return f"{file} is for {stored['VLLM_BASE_URL']}: not changed"
+    if {**stored, **fitting} == stored:
         return f"{file} is up to date"
     scratch = file.with_suffix(".partial")
     scratch.touch(mode=0o600)
-    scratch.write_text(json.dumps({**held, **fitting}, indent=2), encoding="utf-8")
+    scratch.write_text(json.dumps({**stored, **fitting}, indent=2), encoding="utf-8")
     scratch.replace(file)
     return f"written to {file}"

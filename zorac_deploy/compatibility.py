@@ -198,10 +198,10 @@ def check_memory(facts: Facts, selected: Sequence[Facts], utilization: float, un
     for card in selected:
         gpu = gpus.get(card["address"], {})
         holders = [holder for holder in facts["holders"] if holder["gpu"] == card["uuid"]]
-        own = [holder["used_mib"] for holder in holders if holder["unit"] in units]
-        if not gpu.get("total_mib") or gpu["used_mib"] is None or None in own:
+        used_by_engine = [holder["used_mib"] for holder in holders if holder["unit"] in units]
+        if not gpu.get("total_mib") or gpu["used_mib"] is None or None in used_by_engine:
             continue
-        others = max(gpu["used_mib"] - sum(own), 0)
+        others = max(gpu["used_mib"] - sum(used_by_engine), 0)
         fits = (gpu["total_mib"] - others) / gpu["total_mib"]
         if fits < utilization:
             named = ", ".join(

@@ -233,13 +233,13 @@ class Connection:
             process.wait()
 
     @contextlib.contextmanager
-    def forward(self, port: int, address: str = "127.0.0.1", here: int = 0) -> Iterator[int]:
+    def forward(self, port: int, address: str = "127.0.0.1", local_port: int = 0) -> Iterator[int]:
         """Forward `port` of the host to this machine within the context, and yield the local port.
 
         Args:
             port: The port on the host.
             address: The address on which the host listens.
-            here: The local port; 0 for any free port.
+            local_port: The local port; 0 for any free port.
 
         Raises:
             HostUnreachable: The tunnel failed.
@@ -249,18 +249,20 @@ class Connection:
             yield port
             return
         try:
-            with socket.create_server(("127.0.0.1", here)) as probe:
-                here = probe.getsockname()[1]
+            with socket.create_server(("127.0.0.1", local_port)) as probe:
+                local_port = probe.getsockname()[1]
         except OSError as fault:
-            message = f"port {here} on this machine is not available: {fault.strerror}. Choose another with --port N."
+            message = (
+                f"port {local_port} on this machine is not available: {fault.strerror}. Choose another with --port N."
+            )
             raise ZoracDeployError(message) from None
-        tunnel = f"127.0.0.1:{here}:{bracketed(address)}:{port}"
+        tunnel = f"127.0.0.1:{local_port}:{bracketed(address)}:{port}"
         self.check()  # opens the shared session, which carries the tunnel
         made = subprocess.run(self._ssh("-O", "forward", "-L", tunnel), capture_output=True, text=True, check=False)
         if made.returncode != 0:
             raise HostUnreachable(f"cannot open a tunnel to port {port} of {self.target.name}: {made.stderr.strip()}")
         try:
-            yield here
+            yield local_port
         finally:
             subprocess.run(self._ssh("-O", "cancel", "-L", tunnel), capture_output=True, check=False)
 
@@ -328,13 +330,13 @@ def _captured(command: list[str], stdin: bytes) -> subprocess.CompletedProcess[s
         assert process.stdin is not None  # noqa: S101 - pipes were asked for
         assert process.stdout is not None  # noqa: S101
         assert process.stderr is not None  # noqa: S101
-        beside = threading.Thread(target=read, args=("stderr", process.stderr), daemon=True)
-        beside.start()
+        thread = threading.Thread(target=read, args=("stderr", process.stderr), daemon=True)
+        thread.start()
         try:
             with contextlib.suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(stdin)
             read("stdout", process.stdout)
-            beside.join()
+            thread.join()
             code = process.wait()
         except BaseException:
             end()

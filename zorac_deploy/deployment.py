@@ -252,12 +252,12 @@ def _why_not(status: Status) -> str:
     return f" Generation {failed[-1].number} failed: {failed[-1].outcome.reason}." if failed else ""
 
 
-def _watchdog(kept: host_program.Watchdog) -> str:
-    if kept.gave_up:
-        return f"gave up: {kept.gave_up}"
-    if kept.doubt:
-        return f"last check failed: {kept.doubt}"
-    return f"restarted the engine {len(kept.helped)} times" if kept.helped else ""
+def _watchdog(watchdog: host_program.Watchdog) -> str:
+    if watchdog.gave_up:
+        return f"gave up: {watchdog.gave_up}"
+    if watchdog.doubt:
+        return f"last check failed: {watchdog.doubt}"
+    return f"restarted the engine {len(watchdog.helped)} times" if watchdog.helped else ""
 
 
 def _flat(manifest: Mapping[str, Any]) -> dict[str, object]:

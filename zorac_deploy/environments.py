@@ -23,8 +23,8 @@ def ensure(name: str, lock: Path) -> Path:
     """
     environment = path(name, lock)
     environment.parent.mkdir(parents=True, exist_ok=True)
-    with environment.with_name(f"{environment.name}.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # another run may be creating it
+    with environment.with_name(f"{environment.name}.lock").open("w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)  # another run may be creating it
         if not is_there(name, lock):
             make(environment, lock)
             (environment / _DONE).touch()

@@ -195,12 +195,12 @@ def environment() -> dict[str, str]:
 
     A callback plugin, a verbosity or Python's warnings would change the output that we parse.
     """
-    kept = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if name != "PYTHONWARNINGS" and (not name.startswith("ANSIBLE_") or name.startswith(_ANSIBLE_KEPT))
     }
-    return kept | {"ANSIBLE_CONFIG": str(content.ansible_config())}
+    return inherited | {"ANSIBLE_CONFIG": str(content.ansible_config())}
 
 
 def shipped_variables() -> list[Mapping[str, Any]]:
@@ -344,9 +344,9 @@ def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
     """The number of values in `node` with every alias replaced by its value; `known` caches the counts."""
     if id(node) not in known:
         known[id(node)] = 0  # an alias of its own parent
-        held = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else []
-        held += node.value if isinstance(node, yaml.SequenceNode) else []
-        known[id(node)] = 1 + sum(_size(part, known) for part in held)
+        children = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else []
+        children += node.value if isinstance(node, yaml.SequenceNode) else []
+        known[id(node)] = 1 + sum(_size(part, known) for part in children)
     return known[id(node)]
 
 

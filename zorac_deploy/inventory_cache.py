@@ -63,8 +63,8 @@ def listing(
 def _key(sources: Sequence[Path], options: Sequence[str], environment: Mapping[str, str]) -> str:
     """The digest of all inputs of the output; empty if they cannot be determined."""
     try:
-        here = Path.cwd()  # Ansible takes it for the playbook's directory
-        _require_no_plugins(here, environment)
+        folder = Path.cwd()  # Ansible takes it for the playbook's directory
+        _require_no_plugins(folder, environment)
         ansible = importlib.util.find_spec("ansible")
         if ansible is None or ansible.origin is None:
             raise _Unknown
@@ -73,17 +73,17 @@ def _key(sources: Sequence[Path], options: Sequence[str], environment: Mapping[s
             [_digest(Path(__file__)), _digest(content.ansible_config())],
             list(options),
             [[source.name, _static(source), _variables(source.absolute().parent)] for source in sources],
-            _variables(here),
+            _variables(folder),
         ]
     except (OSError, _Unknown):
         return ""
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
 
 
-def _require_no_plugins(here: Path, environment: Mapping[str, str]) -> None:
-    own = any(name.startswith("ANSIBLE_") and name != "ANSIBLE_CONFIG" for name in environment)
-    folders = [*(path.expanduser() for path in _SYSTEM_PLUGINS), *(here / name for name in _PLUGIN_FOLDERS)]
-    if own or any(folder.exists() for folder in folders):
+def _require_no_plugins(folder: Path, environment: Mapping[str, str]) -> None:
+    configured = any(name.startswith("ANSIBLE_") and name != "ANSIBLE_CONFIG" for name in environment)
+    folders = [*(path.expanduser() for path in _SYSTEM_PLUGINS), *(folder / name for name in _PLUGIN_FOLDERS)]
+    if configured or any(folder.exists() for folder in folders):
         raise _Unknown
 
 
@@ -116,10 +116,10 @@ def _static(path: Path) -> str:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o111 or status.st_size > _BYTES_LIMIT:
         raise _Unknown
-    held = path.read_bytes()
-    if held.startswith(b"#!") or _NOT_STATIC.search(held):
+    stored = path.read_bytes()
+    if stored.startswith(b"#!") or _NOT_STATIC.search(stored):
         raise _Unknown
-    return hashlib.sha256(held).hexdigest()
+    return hashlib.sha256(stored).hexdigest()
 
 
 def _digest(path: Path) -> str:

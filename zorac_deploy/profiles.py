@@ -43,12 +43,14 @@ def check(host: str, variables: Mapping[str, object]) -> None:
     roles = _role_variables()
     prefixes = ("vllm_", "model_", *{f"{role}_" for role in roles})
     known = {*Profile.model_fields, *(name for names in roles.values() for name in names)}
-    ours = {name: value for name, value in variables.items() if name.startswith(prefixes)}
-    for name in sorted(set(ours) - known):
+    settings = {name: value for name, value in variables.items() if name.startswith(prefixes)}
+    for name in sorted(set(settings) - known):
         near = difflib.get_close_matches(name, known, 1)
         meant = f" Did you mean {near[0]}?" if near else ""
         raise Refused(f"{host} sets {name}, which is not a setting.{meant}", "settings-invalid")
-    values = {name: value for name, value in ours.items() if name in Profile.model_fields and not _is_template(value)}
+    values = {
+        name: value for name, value in settings.items() if name in Profile.model_fields and not _is_template(value)
+    }
     try:
         Profile.model_validate(values)
     except ValidationError as fault:

@@ -32,7 +32,7 @@ def schedule(connection: Connection, command: Sequence[str]) -> None:
     Raises:
         ZoracDeployError: The unit could not be written.
     """
-    kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+    inherited = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
     unit = content.render(
         f"{UNIT}.j2",
         command=" ".join(map(_word, command)),
@@ -41,7 +41,7 @@ def schedule(connection: Connection, command: Sequence[str]) -> None:
         environment=_ENVIRONMENT,
         unit=UNIT,
     )
-    variables = "".join(f"{name}={_value(value)}\n" for name, value in kept.items())
+    variables = "".join(f"{name}={_value(value)}\n" for name, value in inherited.items())
     for arguments, stdin in (
         (["install", "--mode=0600", "/dev/stdin", str(_ENVIRONMENT)], variables),
         (["install", "--mode=0644", "/dev/stdin", str(_FOLDER / UNIT)], unit),

@@ -181,8 +181,8 @@ def _interrupted(connection: Connection) -> str:
 
 def _environment(connection: Connection, folder: Path) -> dict[str, str]:
     """Ansible's environment for this host, beside its configuration file."""
-    kept = {name: value for name, value in inventory.environment().items() if name not in _NOT_FOR_EVENTS}
-    return kept | {
+    inherited = {name: value for name, value in inventory.environment().items() if name not in _NOT_FOR_EVENTS}
+    return inherited | {
         "ANSIBLE_LOCAL_TEMP": str(folder),  # files on their way to the host, including tokens
         "ANSIBLE_SSH_ARGS": shlex.join(connection.ssh_options),
         "ANSIBLE_SSH_CONTROL_PATH": str(connection.control_path),
@@ -267,7 +267,7 @@ class _Events:
 
 
 def _named(step: tuple[str, str]) -> str:
-    return ": ".join(word for word in step if word)
+    return ": ".join(text for text in step if text)
 
 
 def _note(result: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ def folder() -> Iterator[Path]:
         with _locked(root):
             _sweep(root)
             made = Path(tempfile.mkdtemp(dir=root, prefix=""))
-            held = _lock(made)
+            descriptor = _lock(made)
     except OSError as fault:
         raise ZoracDeployError(
             f"cannot create a directory for temporary files: {fault}. Set XDG_RUNTIME_DIR to a directory of yours."
@@ -41,7 +41,7 @@ def folder() -> Iterator[Path]:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
-        os.close(held)
+        os.close(descriptor)
 
 
 def _root() -> Path:
@@ -69,11 +69,11 @@ def _sweep(root: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path, how: int = 0) -> Iterator[None]:
-    held = _lock(path, how)
+    descriptor = _lock(path, how)
     try:
         yield
     finally:
-        os.close(held)
+        os.close(descriptor)
 
 
 def _lock(path: Path, how: int = 0) -> int:

@@ -310,11 +310,11 @@ def _sure(pattern: Pattern) -> bool:
 
 def cure(fix: Mapping[str, str], system: str) -> str:
     """The cure for a system: the general one and its own. For an unknown system, all of them."""
-    own = {"debian": "Debian", "ubuntu": "Ubuntu"}
+    systems = {"debian": "Debian", "ubuntu": "Ubuntu"}
     parts = [fix["any"]] if fix.get("any") else []
-    if system in own:
+    if system in systems:
         return "\n".join([*([fix[system]] if fix.get(system) else []), *parts])
-    return "\n".join([*(f"{name}: {fix[key]}" for key, name in own.items() if fix.get(key)), *parts])
+    return "\n".join([*(f"{name}: {fix[key]}" for key, name in systems.items() if fix.get(key)), *parts])
 
 
 def _filled(text: str, values: Mapping[str, str], check: Callable[[str], str]) -> str:
@@ -349,10 +349,10 @@ def of_journal(text: str) -> list[Finding]:
 
     Python's own regular expressions take milliseconds per line, so the engine's information lines are skipped.
     """
-    loud = [line for line in text.splitlines() if not _QUIET.search(line)]
+    lines = [line for line in text.splitlines() if not _QUIET.search(line)]
     system = platform.freedesktop_os_release().get("ID", "")
     diagnosis = Diagnosis([rule for rule in packed() if rule.severity == "fault"], Plain(), system)
-    for line in list(dict.fromkeys(loud))[-_JOURNAL_LINES:]:
+    for line in list(dict.fromkeys(lines))[-_JOURNAL_LINES:]:
         diagnosis.feed(line[:_LINE_LIMIT])
     return diagnosis.findings()
 

@@ -167,9 +167,9 @@ def _unit(part: Part, properties: Mapping[str, str]) -> Iterator[Difference]:
     if properties.get("LoadState") != "loaded":
         yield differs(part, "loaded", "loaded", properties.get("LoadState", "unknown"))
         return
-    own = [path for path in properties.get("DropInPaths", "").split() if f"/{part['name']}.d/" in path]
-    if sorted(own) != sorted(part.get("drop_ins", [])):
-        yield differs(part, "drop-ins", _listed(part.get("drop_ins", [])), _listed(own), own)
+    drop_ins = [path for path in properties.get("DropInPaths", "").split() if f"/{part['name']}.d/" in path]
+    if sorted(drop_ins) != sorted(part.get("drop_ins", [])):
+        yield differs(part, "drop-ins", _listed(part.get("drop_ins", [])), _listed(drop_ins), drop_ins)
     if part.get("path") and properties.get("FragmentPath") != part["path"]:
         yield differs(part, "unit file", part["path"], properties.get("FragmentPath", ""))
     if properties.get("NeedDaemonReload") == "yes":

@@ -90,10 +90,10 @@ def _overlap(listener: str, address: str) -> bool:
     """Whether a socket on `listener`, as ss prints it, conflicts with one on `address`. ``*`` is all addresses."""
     if listener == "*":
         return True
-    one, other = _address(listener), _address(address)
-    if one == other or other == ipaddress.IPv6Address("::"):  # it accepts IPv4 too
+    listening, wanted_address = _address(listener), _address(address)
+    if listening == wanted_address or wanted_address == ipaddress.IPv6Address("::"):  # it accepts IPv4 too
         return True
-    return one.version == other.version and (one.is_unspecified or other.is_unspecified)
+    return listening.version == wanted_address.version and (listening.is_unspecified or wanted_address.is_unspecified)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

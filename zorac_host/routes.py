@@ -71,14 +71,14 @@ def _listed(schema: object) -> Iterator[Route]:
         raise ValueError(f"{LISTING} has no list of routes")
     for template, operations in paths.items():
         listed = operations if isinstance(operations, dict) else {"get": operations}
-        methods = {word: operation for word, operation in listed.items() if word in _METHODS}
+        methods = {verb: operation for verb, operation in listed.items() if verb in _METHODS}
         # Without the slash, what follows the port could be another server's address.
         path_is_one = template.startswith("/") and template.isprintable()
         if not path_is_one or not all(isinstance(operation, dict) for operation in methods.values()):
             raise ValueError(f"{LISTING} lists {template[:60]!r}, which is not a route")
         # A name in braces stands for any part of the path.
         path = "/".join("x" if "{" in part else part for part in template.split("/"))
-        for word, operation in methods.items():
-            method = word.upper() if "requestBody" in operation else "GET"
+        for verb, operation in methods.items():
+            method = verb.upper() if "requestBody" in operation else "GET"
             if (method, path) != _OPEN:
                 yield Route(method, path, listed=True)

@@ -174,9 +174,9 @@ def wait_for_memory(former: set[int]) -> None:
         Failure: They still hold it after a minute.
     """
     deadline = time.monotonic() + _MEMORY_LIMIT_SECONDS
-    while held := _holders() & former:
+    while remaining := _holders() & former:
         if time.monotonic() > deadline:
-            raise Failure(f"the old engine has stopped, but its processes {sorted(held)} still use GPU memory")
+            raise Failure(f"the old engine has stopped, but its processes {sorted(remaining)} still use GPU memory")
         time.sleep(_TICK_SECONDS)
 
 
@@ -251,12 +251,12 @@ def journal(unit: str, since: str) -> str:
 
 def decisive(journal: str) -> list[str]:
     """The lines that explain a failure: the last few errors, without duplicates."""
-    loud = ("error", "exception", "killed", "fatal", "no space", "traceback")
-    quiet = ("INFO", "WARNING", "For further information", "Traceback (most recent", "Failed with result", " raise ")
+    alarming = ("error", "exception", "killed", "fatal", "no space", "traceback")
+    harmless = ("INFO", "WARNING", "For further information", "Traceback (most recent", "Failed with result", " raise ")
     lines = [
         line.strip()
         for line in journal.splitlines()
-        if any(word in line.lower() for word in loud) and not any(word in line for word in quiet)
+        if any(word in line.lower() for word in alarming) and not any(word in line for word in harmless)
     ]
     return list(dict.fromkeys(lines))[-5:]
 

@@ -233,12 +233,12 @@ def packages(folder: Path, names: Iterable[str]) -> list[str]:
     """The Python packages in the environment `folder` that installed the files `names`; ``*`` for those of none."""
     unowned, owners = {_source(name) for name in names}, set()
     for record in folder.glob(_WHEELS):
-        site, own = record.parent.parent.relative_to(folder), f"{record.parent.relative_to(folder)}/"
-        brought = {name for name in unowned if name.startswith(own)}
-        brought |= unowned & {os.path.normpath(site / name) for name, _ in _lines(record)}
-        if brought:
+        site, dist_info = record.parent.parent.relative_to(folder), f"{record.parent.relative_to(folder)}/"
+        packaged = {name for name in unowned if name.startswith(dist_info)}
+        packaged |= unowned & {os.path.normpath(site / name) for name, _ in _lines(record)}
+        if packaged:
             owners.add(record.parent.name.removesuffix(".dist-info").rpartition("-")[0].lower().replace("_", "-"))
-            unowned -= brought
+            unowned -= packaged
     return sorted(owners | ({"*"} if unowned else set()))
 
 

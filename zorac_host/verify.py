@@ -148,8 +148,8 @@ def look(deep: bool, inputs: str = "", with_document: bool = False) -> dict[str,
     if with_document:
         answer["document"] = document
     # the request runs while files are compared
-    with ThreadPoolExecutor(1) as beside:
-        replied = beside.submit(_reply) if inputs and inputs == document.get("inputs") else None
+    with ThreadPoolExecutor(1) as pool:
+        replied = pool.submit(_reply) if inputs and inputs == document.get("inputs") else None
         with lock.held(shared=True):
             differing = differences(document["parts"], deep) + outdated(document)
         answer["differences"] = [difference.summary() for difference in differing]

@@ -35,32 +35,32 @@ def look(idle_seconds: float, stall_seconds: float, answer_seconds: float) -> st
     target = store.current()
     if target is None or store.pending():
         return "nothing to check"
-    kept, now = _kept(), time.monotonic()
+    state, now = _last_state(), time.monotonic()
     unit = service.shown(target.unit)
-    reason = _ended(kept, now, unit)
+    reason = _ended(state, now, unit)
     if not reason and unit.get("ActiveState") != "active":
-        store.set_watch(kept)
+        store.set_watch(state)
         return f"{target.unit} is {unit.get('ActiveState')}"
     if not reason:
         try:
-            message = _alive(target, kept, now, idle_seconds, stall_seconds, answer_seconds)
+            message = _alive(target, state, now, idle_seconds, stall_seconds, answer_seconds)
         except proof.KeyRefused as refused:  # the engine works, and the user decides about a restart
             doubt = f"{refused}. Restart it with: zorac-deploy up"
-            store.set_watch({**kept, "doubt": doubt})
+            store.set_watch({**state, "doubt": doubt})
             return f"check failed: {doubt}"
         except Failure as failure:
-            if not kept["doubt"]:  # the first failure may be chance
-                store.set_watch({**kept, "doubt": str(failure)})
+            if not state["doubt"]:  # the first failure may be chance
+                store.set_watch({**state, "doubt": str(failure)})
                 return f"check failed: {failure}"
             reason = str(failure)
     if reason:
-        return _help(target, kept, now, reason)
-    if kept["helped"] and now - kept["helped"][-1] > _FORGET_SECONDS:
-        kept["helped"] = []
+        return _help(target, state, now, reason)
+    if state["helped"] and now - state["helped"][-1] > _FORGET_SECONDS:
+        state["helped"] = []
     start = unit.get("InvocationID", "")
-    if start != kept.get("start"):  # started by systemd, a user or the boot: an activation reads the log itself
+    if start != state.get("start"):  # started by systemd, a user or the boot: an activation reads the log itself
         _keep_logged(target)
-    store.set_watch({**kept, "start": start, "doubt": "", "gave_up": ""})
+    store.set_watch({**state, "start": start, "doubt": "", "gave_up": ""})
     return message
 
 
@@ -71,13 +71,13 @@ def _keep_logged(target: Generation) -> None:
         store.add_to_outcome(target.number, {"engine": logged})
 
 
-def _kept() -> dict[str, Any]:
+def _last_state() -> dict[str, Any]:
     """The state of the last check; a new boot resets it, with the kernel's clock."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    kept = store.watch()
-    if kept.get("boot") != boot:
+    state = store.watch()
+    if state.get("boot") != boot:
         now = time.monotonic()
-        kept = {
+        state = {
             "boot": boot,
             "helped": [],
             "ends": [[now, 0]],
@@ -86,10 +86,10 @@ def _kept() -> dict[str, Any]:
             "doubt": "",
             "gave_up": "",
         }
-    return kept
+    return state
 
 
-def _ended(kept: dict[str, Any], now: float, unit: Mapping[str, str]) -> str:
+def _ended(state: dict[str, Any], now: float, unit: Mapping[str, str]) -> str:
     """Why an engine that keeps ending needs help; empty if it does not."""
     if unit.get("ActiveState") == "failed":
         return "the engine failed repeatedly, and systemd gave up"
@@ -99,15 +99,15 @@ def _ended(kept: dict[str, Any], now: float, unit: Mapping[str, str]) -> str:
     ):  # by hand: systemd still counts earlier restarts
         return ""
     ends = int(unit.get("NRestarts") or 0)  # since the last activation, or a user's start
-    recent = [end for end in kept["ends"] if now - end[0] < _ENDS_SECONDS and end[1] <= ends] or [[now, ends]]
-    kept["ends"] = recent if ends == recent[-1][1] else [*recent, [now, ends]]
+    recent = [end for end in state["ends"] if now - end[0] < _ENDS_SECONDS and end[1] <= ends] or [[now, ends]]
+    state["ends"] = recent if ends == recent[-1][1] else [*recent, [now, ends]]
     count = ends - recent[0][1]
     return f"the engine ended {count} times within an hour" if count >= _ENDS else ""
 
 
 def _alive(
     target: Generation,
-    kept: dict[str, Any],
+    state: dict[str, Any],
     now: float,
     idle_seconds: float,
     stall_seconds: float,
@@ -116,18 +116,18 @@ def _alive(
     """The sign of life of the engine. Raises Failure without one."""
     progress = proof.progress(target.manifest, answer_seconds)
     busy, tokens = progress if progress else (False, None)
-    if tokens is not None and tokens != kept["tokens"]:
-        kept.update(tokens=tokens, moved=now)
+    if tokens is not None and tokens != state["tokens"]:
+        state.update(tokens=tokens, moved=now)
         return "the engine generates tokens"
-    quiet = now - kept["moved"]
+    quiet = now - state["moved"]
     if busy:
         if quiet > stall_seconds:
             raise Failure(f"the engine has requests, but generated no token for {quiet:.0f} s")
         return "the engine has requests"
-    if quiet < idle_seconds and not kept["doubt"]:
+    if quiet < idle_seconds and not state["doubt"]:
         return "the engine is idle"
     proof.one_token(target.manifest, answer_seconds)
-    kept["moved"] = now
+    state["moved"] = now
     return "the engine is idle and answers"
 
 
@@ -137,18 +137,18 @@ def _explained(target: Generation, reason: str) -> str:
     return f"{reason}. Its journal shows: {'; '.join(shown)}" if shown else reason
 
 
-def _help(target: Generation, kept: dict[str, Any], now: float, reason: str) -> str:
+def _help(target: Generation, state: dict[str, Any], now: float, reason: str) -> str:
     """Restart the engine; if that does not help, or not for long, roll back to the last good generation."""
-    helped = kept["helped"]
+    helped = state["helped"]
     if len(helped) >= _LIMIT:
-        reason = kept["gave_up"] or _explained(target, reason)
-        store.set_watch({**kept, "gave_up": reason})
+        reason = state["gave_up"] or _explained(target, reason)
+        store.set_watch({**state, "gave_up": reason})
         return f"gave up after {_LIMIT} restarts: {reason}"
     wait = _BACK_OFF_SECONDS * 2 ** len(helped)
     if helped and now - helped[-1] < wait:
         return f"waits {wait:.0f} s after the last restart: {reason}"
     reason = _explained(target, reason)
-    store.set_watch({**kept, "helped": [*helped, now], "ends": [[now, 0]], "tokens": None, "moved": now, "doubt": ""})
+    store.set_watch({**state, "helped": [*helped, now], "ends": [[now, 0]], "tokens": None, "moved": now, "doubt": ""})
     good = store.last_good(target.number) if len(helped) >= _PATIENCE else None
     if good:
         activation.begin(good.number, activation.WATCHDOG)

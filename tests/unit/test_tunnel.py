@@ -83,7 +83,7 @@ def test_a_port_in_use_is_reported():
     connection = Connection(Target("tower", "headless", "192.0.2.7"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        tried = connection.forward(8000, here=port)
+        tried = connection.forward(8000, local_port=port)
         with pytest.raises(ZoracDeployError, match=f"port {port} on this machine .* --port N"):
             tried.__enter__()
 

@@ -112,13 +112,13 @@ def _named_by(argument: Callable[[_Command], _Command], command: _Command) -> _C
 class Tokens(click.ParamType[str | int]):
     """A number of tokens, or one keyword that stands for a value."""
 
-    def __init__(self, word: str, value: str | int) -> None:
-        self.name = f"{word}|N"
-        self._word, self._value = word, value
+    def __init__(self, keyword: str, value: str | int) -> None:
+        self.name = f"{keyword}|N"
+        self._keyword, self._value = keyword, value
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
         """The number, or the keyword's value."""
-        return self._value if value == self._word else int(click.IntRange(min=1).convert(value, param, ctx))
+        return self._value if value == self._keyword else int(click.IntRange(min=1).convert(value, param, ctx))
 
 
 context_option = click.option(
@@ -216,9 +216,9 @@ def sources_of(options: HostOptions, scratch: Path) -> list[Path]:
             raise InventoryError(
                 f"--host needs --profile. Choose one of: {choices}. For a server with an NVIDIA GPU: headless."
             )
-        one = scratch / "one-host.yml"
-        one.write_text(inventory.one_host(options.address, options.profile))
-        return [one]
+        inventory_file = scratch / "one-host.yml"
+        inventory_file.write_text(inventory.one_host(options.address, options.profile))
+        return [inventory_file]
     if options.profile:
         raise InventoryError("--profile works only with --host. A host in an inventory has the profile of its group.")
     if options.sources:

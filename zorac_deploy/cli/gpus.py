@@ -49,6 +49,6 @@ def _show(card: cards.Gpu) -> None:
         if value:
             output.print_row(marked("  {:<12} ", name), value)
     for holder in card.holders:
-        held = "?" if holder.used_mib is None else holder.used_mib
-        text = f"{held:>6} MiB  {holder.name}, process {holder.pid}" + (f", {holder.unit}" if holder.unit else "")
+        used = "?" if holder.used_mib is None else holder.used_mib
+        text = f"{used:>6} MiB  {holder.name}, process {holder.pid}" + (f", {holder.unit}" if holder.unit else "")
         output.print_row(marked("  {:<12} ", "used by"), text)

@@ -113,6 +113,6 @@ def _show_memory(facts: Mapping[str, Any]) -> None:
     output.print(f"\n{planned['card']['name']}", style="bold")
     picture.show(output, planned)
     for holder in _holders(facts):
-        held = "?" if holder["used_mib"] is None else holder["used_mib"]
-        whose = f" ({holder['unit']})" if holder["unit"] else ""
-        output.print(f"  in use: {held} MiB by {holder['name']}{whose}")
+        used = "?" if holder["used_mib"] is None else holder["used_mib"]
+        unit = f" ({holder['unit']})" if holder["unit"] else ""
+        output.print(f"  in use: {used} MiB by {holder['name']}{unit}")

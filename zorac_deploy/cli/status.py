@@ -95,14 +95,14 @@ def _memory(predicted: Mapping[str, Any], logged: Mapping[str, Any]) -> Table:
     for name in columns:
         table.add_column(name, justify="right")
     for part, in_plan, in_log in _PARTS:
-        values = [_value(in_plan if held is predicted else in_log, held) for held in columns.values()]
+        values = [_value(in_plan if column is predicted else in_log, column) for column in columns.values()]
         if any(values):
             table.add_row(part, *values)
     return table
 
 
-def _value(name: str, held: Mapping[str, Any]) -> str:
-    value = held.get(name)
+def _value(name: str, column: Mapping[str, Any]) -> str:
+    value = column.get(name)
     if value is None:
         return ""
     if name.endswith("_gib"):

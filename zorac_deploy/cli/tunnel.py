@@ -27,11 +27,11 @@ def tunnel(port: int | None, **host: object) -> None:
     """
     with session(collect_options(host)) as opened:
         served = deployment.read(opened.connection)
-        with opened.connection.forward(served.port, served.listen, port or served.port) as here:
+        with opened.connection.forward(served.port, served.listen, port or served.port) as local_port:
             if opened.connection.target.local:
                 output.print(f"{opened.name} is this machine and needs no tunnel: {served.url}/v1")
                 return
-            url = f"http://localhost:{here}/v1"
+            url = f"http://localhost:{local_port}/v1"
             try:
                 output.print(f"{url} forwards to {served.model} on {opened.name}. Ctrl-C closes the tunnel.")
                 while opened.connection.connected():

@@ -98,8 +98,8 @@ def up(
             return _deployed(opened, progress, facts, full, deep)
         except Refused as refused:
             source = model_find.offered(refused, facts, variant, ask=not (as_json or quiet))
-        one = replace(named, name=opened.name) if names else named
-        with session(one, variables | {"model_weights_source": source}) as other:
+        variant_options = replace(named, name=opened.name) if names else named
+        with session(variant_options, variables | {"model_weights_source": source}) as other:
             return _deployed(other, progress, facts, full, deep)
 
     with sessions(named, names or (None,), variables) as hosts:
@@ -166,8 +166,8 @@ def _report(done: deploying.Deployed) -> None:
     }
     if "kv_tokens" in served.logged:
         predicted = (served.plan.get("predicted") or {}).get("kv_tokens")
-        beside = f" ({predicted:,} planned)" if predicted else ""
-        rows["KV cache"] = f"{served.logged['kv_tokens']:,} tokens{beside}"
+        comparison = f" ({predicted:,} planned)" if predicted else ""
+        rows["KV cache"] = f"{served.logged['kv_tokens']:,} tokens{comparison}"
     if served.logged.get("kernels"):
         rows["kernel"] = ", ".join(served.logged["kernels"])
     if done.reply:

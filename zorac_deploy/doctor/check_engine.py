@@ -14,9 +14,9 @@ _OF_THE_UNIT = ("loaded", "state", "at boot", "daemon-reload", "unit file")
 
 def port(facts: Facts, _name: str) -> Iterator[Trouble]:
     """Whether another process is on the engine's port."""
-    settings, own = part(facts, "about"), part(facts, "unit").get("Id")
+    settings, unit_name = part(facts, "about"), part(facts, "unit").get("Id")
     for listener in rows(facts, "listeners"):
-        if listener["unit"] != own:
+        if listener["unit"] != unit_name:
             owner, process = listener["unit"], f"{listener['name']} (process {listener['pid']}"
             stop = f"systemctl stop {owner}" if str(owner).endswith(".service") else f"kill {listener['pid']}"
             yield Trouble(
@@ -24,7 +24,7 @@ def port(facts: Facts, _name: str) -> Iterator[Trouble]:
                 "fault",
                 f"Another process is on port {settings['port']}, which the engine wants.",
                 f"{process}{f' of {owner}' if owner else ''}) listens on port {settings['port']}",
-                f"sudo {stop}\nsudo systemctl restart {own}",
+                f"sudo {stop}\nsudo systemctl restart {unit_name}",
                 "Do not end processes by name (pkill).",
             )
 
@@ -108,24 +108,24 @@ def unit(facts: Facts, name: str) -> Iterator[Trouble]:
         )
     if not engine_unit or pending:
         return
-    own, deployed = engine_unit["Id"], bool(part(facts, "about").get("number"))
+    unit_name, deployed = engine_unit["Id"], bool(part(facts, "about").get("number"))
     state, sub = engine_unit.get("ActiveState"), engine_unit.get("SubState")
     if engine_unit.get("LoadState") == "masked" or any(
-        other.get("LoadState") == "masked" and other["Id"] == own for other in units
+        other.get("LoadState") == "masked" and other["Id"] == unit_name for other in units
     ):
-        again = f"zorac-deploy up {name}   # on your machine" if deployed else f"sudo systemctl start {own}"
+        again = f"zorac-deploy up {name}   # on your machine" if deployed else f"sudo systemctl start {unit_name}"
         yield Trouble(
             "unit_masked",
             "fault",
-            f"{own} is masked: systemd may not start it.",
+            f"{unit_name} is masked: systemd may not start it.",
             f"LoadState=masked, {engine_unit.get('FragmentPath') or '/dev/null'}",
-            f"sudo systemctl unmask {own}\n{again}",
+            f"sudo systemctl unmask {unit_name}\n{again}",
         )
     elif engine_unit.get("LoadState") == "not-found":
         yield Trouble(
             "unit_missing",
             "fault",
-            f"{own} has no unit file.",
+            f"{unit_name} has no unit file.",
             "LoadState=not-found",
             f"zorac-deploy up {name}   # on your machine",
         )
@@ -133,39 +133,40 @@ def unit(facts: Facts, name: str) -> Iterator[Trouble]:
         yield Trouble(
             "unit_failed",
             "fault",
-            f"{own} does not stay up: {engine_unit.get('Result')}, exit status {engine_unit.get('ExecMainStatus')}.",
+            f"{unit_name} does not stay up: {engine_unit.get('Result')}, "
+            f"exit status {engine_unit.get('ExecMainStatus')}.",
             f"ActiveState={state}, SubState={sub}, NRestarts={engine_unit.get('NRestarts')}",
-            f"journalctl -u {own} -b -n 50   # the cause, unless another finding names it\n"
-            f"sudo systemctl reset-failed {own}\nsudo systemctl start {own}",
+            f"journalctl -u {unit_name} -b -n 50   # the cause, unless another finding names it\n"
+            f"sudo systemctl reset-failed {unit_name}\nsudo systemctl start {unit_name}",
             confidence=0.65,
-            safe=(f"systemctl reset-failed {own} && systemctl start {own}",),
+            safe=(f"systemctl reset-failed {unit_name} && systemctl start {unit_name}",),
         )
     elif state == "inactive":
         yield Trouble(
             "unit_stopped",
             "fault",
-            f"{own} is stopped.",
+            f"{unit_name} is stopped.",
             f"ActiveState=inactive, UnitFileState={engine_unit.get('UnitFileState')}",
-            f"sudo systemctl enable --now {own}",
-            safe=(f"systemctl enable --now {own}",),
+            f"sudo systemctl enable --now {unit_name}",
+            safe=(f"systemctl enable --now {unit_name}",),
         )
     elif engine_unit.get("UnitFileState") == "disabled":
         yield Trouble(
             "unit_disabled",
             "warning",
-            f"{own} runs, and does not start at the next boot.",
+            f"{unit_name} runs, and does not start at the next boot.",
             "UnitFileState=disabled",
-            f"sudo systemctl enable {own}",
-            safe=(f"systemctl enable {own}",),
+            f"sudo systemctl enable {unit_name}",
+            safe=(f"systemctl enable {unit_name}",),
         )
     if engine_unit.get("NeedDaemonReload") == "yes":
         yield Trouble(
             "daemon_reload_needed",
             "warning",
-            f"The files of {own} were changed, and systemd does not know it yet.",
+            f"The files of {unit_name} were changed, and systemd does not know it yet.",
             "NeedDaemonReload=yes",
-            f"sudo systemctl daemon-reload\nsudo systemctl restart {own}",
-            safe=(f"systemctl daemon-reload && systemctl restart {own}",),
+            f"sudo systemctl daemon-reload\nsudo systemctl restart {unit_name}",
+            safe=(f"systemctl daemon-reload && systemctl restart {unit_name}",),
         )
 
 

@@ -171,11 +171,11 @@ def gpu_health(facts: Facts, _name: str) -> Iterator[Trouble]:
 
 def memory(facts: Facts, _name: str) -> Iterator[Trouble]:
     """Other processes using GPU memory while the engine does not run."""
-    gpus, own = part(facts, "gpus"), part(facts, "unit").get("Id")
-    if answers(facts) or not own:
+    gpus, unit_name = part(facts, "gpus"), part(facts, "unit").get("Id")
+    if answers(facts) or not unit_name:
         return
     for holder in gpus.get("holders", ()):
-        if holder["unit"] != own and (holder["used_mib"] or 0) > _HELD_MIB:
+        if holder["unit"] != unit_name and (holder["used_mib"] or 0) > _HELD_MIB:
             owner = holder["unit"] or ""
             stop = f"sudo systemctl stop {owner}" if owner.endswith(".service") else f"sudo kill {holder['pid']}"
             yield Trouble(
@@ -183,6 +183,6 @@ def memory(facts: Facts, _name: str) -> Iterator[Trouble]:
                 "fault",
                 "Another process holds the GPU's memory, and the engine does not run.",
                 f"{holder['name']} (process {holder['pid']}) {owner} holds {holder['used_mib']} MiB",
-                f"{stop}\nsudo systemctl restart {own}",
+                f"{stop}\nsudo systemctl restart {unit_name}",
                 "Do not raise gpu-memory-utilization. Do not kill processes that you do not know.",
             )

@@ -196,14 +196,14 @@ def all_rules() -> tuple[RuleData, ...]:
     """
     folder = user_folder()
     paths = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]) if folder.is_dir() else []
-    own = {}
+    by_id = {}
     for path in paths:
         rule = load(path)
         require_fixtures(rule, path)
-        if rule.id in own:
+        if rule.id in by_id:
             raise _refusal(path, f"the id {rule.id} is another rule's in the same directory")
-        own[rule.id] = rule
-    return tuple({**{rule.id: rule for rule in shipped()}, **own}.values())
+        by_id[rule.id] = rule
+    return tuple({**{rule.id: rule for rule in shipped()}, **by_id}.values())
 
 
 def load(path: Path) -> RuleData:

@@ -20,21 +20,21 @@ def troubles(connection: Connection, facts: Mapping[str, Any], name: str) -> Ite
         name: The host's name on a command line.
     """
     settings, endpoint = facts.get("about") or {}, facts.get("endpoint") or {}
-    held = _settings()
-    if not held or not settings.get("port") or not _same_server(connection, held, settings):
+    zorac_settings = _settings()
+    if not zorac_settings or not settings.get("port") or not _same_server(connection, zorac_settings, settings):
         return
     cure = f"zorac-deploy client-config {name} --write   # on your machine"
     served = endpoint.get("served") or []
-    if held.get("VLLM_MODEL") and served and held["VLLM_MODEL"] not in served:
+    if zorac_settings.get("VLLM_MODEL") and served and zorac_settings["VLLM_MODEL"] not in served:
         yield Trouble(
             "model_name_404",
             "fault",
             "Zorac asks for a model that the host does not serve.",
-            f"Zorac: {held['VLLM_MODEL']}; the host: {', '.join(served)}",
+            f"Zorac: {zorac_settings['VLLM_MODEL']}; the host: {', '.join(served)}",
             cure,
             "Do not load the model again.",
         )
-    digest = hashlib.sha256(str(held.get("VLLM_API_KEY", "EMPTY")).encode()).hexdigest()
+    digest = hashlib.sha256(str(zorac_settings.get("VLLM_API_KEY", "EMPTY")).encode()).hexdigest()
     if endpoint.get("key_sha256") and endpoint["key_sha256"] != digest:
         yield Trouble(
             "api_key_401",
@@ -44,7 +44,7 @@ def troubles(connection: Connection, facts: Mapping[str, Any], name: str) -> Ite
             cure,
             "Do not remove the key from the server.",
         )
-    tokens = [str(held.get(key, "")) for key in ("MAX_INPUT_TOKENS", "MAX_OUTPUT_TOKENS")]
+    tokens = [str(zorac_settings.get(key, "")) for key in ("MAX_INPUT_TOKENS", "MAX_OUTPUT_TOKENS")]
     context = settings.get("max_model_len")
     if context and all(value.isdecimal() for value in tokens) and sum(map(int, tokens)) > context:
         yield Trouble(
@@ -58,16 +58,16 @@ def troubles(connection: Connection, facts: Mapping[str, Any], name: str) -> Ite
 
 def _settings() -> Mapping[str, Any]:
     try:
-        held = json.loads(client.config_file().read_text(encoding="utf-8"))
+        content = json.loads(client.config_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return held if isinstance(held, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _same_server(connection: Connection, held: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+def _same_server(connection: Connection, zorac_settings: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether Zorac's address is the host's: its own address, or a tunnel on this machine."""
     try:
-        address = urllib.parse.urlsplit(str(held.get("VLLM_BASE_URL", "http://localhost:8000/v1")))
+        address = urllib.parse.urlsplit(str(zorac_settings.get("VLLM_BASE_URL", "http://localhost:8000/v1")))
         port = address.port or 80
     except ValueError:
         return False

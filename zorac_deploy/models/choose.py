@@ -83,18 +83,18 @@ def _gguf(source: str, files: list[str], file: str) -> list[str]:
     """The requested GGUF file with its other parts; by default the only one."""
     first = file or files[0]
     part = _PART.search(first)
-    own = [path for path in files if part and _PART.sub("", path) == _PART.sub("", first)] or [first]
+    parts = [path for path in files if part and _PART.sub("", path) == _PART.sub("", first)] or [first]
     if file and file not in files:
         raise Refused(f"{source}: file not found. Available: {', '.join(files) or 'no GGUF files'}.", "model-missing")
-    if not file and own != files:
+    if not file and parts != files:
         raise Refused(
             f"{source} has several GGUF models: {', '.join(files)}. Name one: {source}/FILE.", "model-incomplete"
         )
-    if part and len(own) != int(part[1]):
+    if part and len(parts) != int(part[1]):
         raise Refused(
-            f"{source} has {len(own)} of the {int(part[1])} parts of {first}. Name another model.", "model-incomplete"
+            f"{source} has {len(parts)} of the {int(part[1])} parts of {first}. Name another model.", "model-incomplete"
         )
-    return own
+    return parts
 
 
 def _matching(paths: list[str], *patterns: str) -> list[str]:

@@ -109,8 +109,13 @@ def chat_template(folder: Path) -> str:
     templates = [_text(path) for path in (folder / "chat_template.jinja", *folder.glob("*/chat_template*.jinja"))]
     for name in ("tokenizer_config.json", "chat_template.json"):
         template = _json(folder / name).get("chat_template")
-        several = template if isinstance(template, list) else [template]
-        templates += [str(one.get("template", "")) if isinstance(one, Mapping) else str(one or "") for one in several]
+        named_templates = template if isinstance(template, list) else [template]
+        templates += [
+            str(named_template.get("template", ""))
+            if isinstance(named_template, Mapping)
+            else str(named_template or "")
+            for named_template in named_templates
+        ]
     return "\n".join(text for text in templates if text)
 
 

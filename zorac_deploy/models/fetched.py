@@ -35,8 +35,8 @@ def fetched(model: Resolved, on_step: Callable[[str], None] = lambda _: None) ->
     root = platformdirs.user_cache_path("zorac-deploy") / "fetched"
     path = root / f"{name.removesuffix('.gguf')}-{model.manifest['digest'][:12]}"
     root.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # another run may be downloading it
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be downloading it
         if not path.is_dir():
             _fetch(model, path, on_step)
     return path / name if single else path

@@ -88,16 +88,16 @@ def variants(
 def _judged(info: ModelInfo, name: Format, compute: tuple[int, int] | None, judge: Callable[[str], Plan]) -> Variant:
     source = f"hf://{info.id}@{info.sha}" if info.sha else f"hf://{info.id}"
     file = _gguf_file(info) if name == "gguf" else ""
-    begun = Variant(f"{source}/{file}" if file else source, name, info.downloads or 0)
+    variant = Variant(f"{source}/{file}" if file else source, name, info.downloads or 0)
     if name == "fp8" and compute is not None and compute < _FP8_COMPUTE:
         capability = ".".join(map(str, compute))
-        return replace(begun, trouble=f"FP8 needs compute capability 8.9, the GPU has {capability}")
+        return replace(variant, trouble=f"FP8 needs compute capability 8.9, the GPU has {capability}")
     if name == "gguf" and not file:
-        return replace(begun, trouble=f"it has no file of {', '.join(_GGUF_FILES)}")
+        return replace(variant, trouble=f"it has no file of {', '.join(_GGUF_FILES)}")
     try:
-        return replace(begun, plan=judge(begun.source))
+        return replace(variant, plan=judge(variant.source))
     except Refused as refused:
-        return replace(begun, trouble=str(refused))
+        return replace(variant, trouble=str(refused))
 
 
 def _format(info: ModelInfo) -> Format | None:

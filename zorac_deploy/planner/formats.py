@@ -162,8 +162,8 @@ def _require_packages(engine: Engine) -> None:
     lock = content.role_file("engine", f"locks/{engine.name}.txt")
     if not lock.is_file():
         return
-    held = {line.partition("==")[0] for line in lock.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()}
-    missing = [name for name, since in _BNB_PACKAGES.items() if engine.version >= since and name not in held]
+    packages = {line.partition("==")[0] for line in lock.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()}
+    missing = [name for name, since in _BNB_PACKAGES.items() if engine.version >= since and name not in packages]
     if missing:
         raise _unsupported(
             f"the model is quantized by bitsandbytes, but {engine.name} comes without {' and '.join(missing)}."

@@ -100,8 +100,8 @@ def _activation_gib(model: Model, flags: Settings, sampler_bytes: float) -> floa
     sampling = sequences * model.vocabulary * (width + sampler_bytes) + tokens * model.hidden * width
     buffers = 0.0
     if model.experts and not model.quantization.experts_only:
-        half = model.experts.intermediate / size
-        buffers = tokens * model.experts.per_token * (max(2 * half, model.hidden) + half) * width
+        intermediate = model.experts.intermediate / size
+        buffers = tokens * model.experts.per_token * (max(2 * intermediate, model.hidden) + intermediate) * width
     pictures = tokens * model.hidden * width if model.vision else 0
     return (max(layers, sampling) + buffers + pictures) / GIB
 

@@ -98,15 +98,15 @@ def plan(model: Model | Refused, card: Card, engine: Engine, chosen: Flags, weig
     if card.free_gib is None and flags.kv_cache_memory_gib is None:
         assumed["gpu_free_gib"] = round(max(card.total_gib - _CONTEXT_TYPICAL_GIB, 0), 2)
     requested = flags.gpu_memory_utilization * card.total_gib
-    begun = Plan(card.total_gib, requested, flags.max_model_len, verdict="refused", reason="", assumed=assumed)
+    base = Plan(card.total_gib, requested, flags.max_model_len, verdict="refused", reason="", assumed=assumed)
     free = _free(card)
     if requested > free.high and flags.kv_cache_memory_gib is None:
-        return replace(begun, reason=_FREE.format(free=free.value, requested=requested, **vars(flags), **vars(card)))
+        return replace(base, reason=_FREE.format(free=free.value, requested=requested, **vars(flags), **vars(card)))
     if isinstance(model, Refused):
         raise model
-    begun = replace(begun, notes=model.notes)
+    base = replace(base, notes=model.notes)
     if reason := _unserved(model, card, flags):
-        return replace(begun, reason=reason)
+        return replace(base, reason=reason)
     taken = parts(model, card, engine, flags, weights_gib)
     fixed = flags.kv_cache_memory_gib
     left = Size(fixed, fixed, fixed) if fixed is not None else taken.kv(requested)
@@ -136,7 +136,7 @@ def plan(model: Model | Refused, card: Card, engine: Engine, chosen: Flags, weig
             f"({model.max_model_len}), the model's limit."
         )
     return replace(
-        begun,
+        base,
         max_model_len=length,
         weights_gib=taken.weights.value,
         activation_gib=None if fixed else taken.activation.value,
@@ -223,14 +223,14 @@ def _no_room_beside(taken: Parts, free: Size, flags: Settings, model: Model, tot
     requested = flags.gpu_memory_utilization * total_gib
     if requested > free.low:
         return f"{requested:.2f} GiB are requested, but between {free.low:.2f} and {free.high:.2f} GiB will be free."
-    beside, logits = free.value - requested, flags.max_num_seqs * model.vocabulary * 4 / GIB
+    outside, logits = free.value - requested, flags.max_num_seqs * model.vocabulary * 4 / GIB
     if taken.graphs_counted or not taken.graphs.value:
         return None
     needed = taken.graphs.high + logits + taken.spare + _MARGIN_GIB
-    if beside >= needed:
+    if outside >= needed:
         return None
     safer = max(math.floor((free.value - needed) / total_gib * 100), 1) / 100
     return (
-        f"{beside:.2f} GiB are left outside the budget, but CUDA graphs and the warm-up may take {needed:.2f} GiB. "
+        f"{outside:.2f} GiB are left outside the budget, but CUDA graphs and the warm-up may take {needed:.2f} GiB. "
         f"gpu_memory_utilization {safer} is safer."
     )

@@ -93,10 +93,10 @@ def _partial(output: Path) -> Iterator[Path]:
     """An empty directory beside `output`. One of an earlier run is removed; ours is removed on an error."""
     partial = output.with_name(f"{output.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    held = os.open(partial, os.O_RDONLY)
+    descriptor = os.open(partial, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refused(f"another run is creating {output}. Wait until it ends.", "settings-invalid") from None
         _empty(partial)
@@ -106,7 +106,7 @@ def _partial(output: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             raise
     finally:
-        os.close(held)
+        os.close(descriptor)
 
 
 def _empty(folder: Path) -> None:
@@ -135,19 +135,19 @@ def _run(
             "device": job.device,
         }
         (folder / "job.json").write_text(json.dumps(settings), encoding="utf-8")
-        ours, theirs = os.pipe()
+        read_end, write_end = os.pipe()
         # A session of its own, so that Ctrl-C reaches only us; it ends with its standard input.
         process = subprocess.Popen(
-            [str(python), str(_PROGRAM), f"{folder}/job.json", str(theirs)],
+            [str(python), str(_PROGRAM), f"{folder}/job.json", str(write_end)],
             stdin=subprocess.PIPE,
             stdout=errors,
             stderr=errors,
-            pass_fds=(theirs,),
+            pass_fds=(write_end,),
             env=_environment(job),
             start_new_session=True,
         )
-        os.close(theirs)
-        with process, os.fdopen(ours, encoding="utf-8") as lines:
+        os.close(write_end)
+        with process, os.fdopen(read_end, encoding="utf-8") as lines:
             try:
                 for line in lines:
                     _take(json.loads(line), results, on_event)
