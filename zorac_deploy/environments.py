@@ -59,19 +59,19 @@ def make(environment: Path, lock: Path, package: str = "") -> Path:
 
 def _python(lock: Path) -> str:
     """The running Python, unless the lock is for one version only, as those with torch for the CPU are."""
-    return "3.11" if _for_the_processor(lock) else sys.executable
+    return "3.11" if _is_for_cpu(lock) else sys.executable
 
 
 def _sources(lock: Path) -> list[str]:
     """The source of torch for the CPU: pip's own find-links directories if set, otherwise PyTorch's index."""
-    if not _for_the_processor(lock):
+    if not _is_for_cpu(lock):
         return []
     folders = os.environ.get("PIP_FIND_LINKS", "").split()
     options = [("--find-links", folder) for folder in folders] or [("--extra-index-url", _TORCH_INDEX)]
     return [word for option in options for word in option]
 
 
-def _for_the_processor(lock: Path) -> bool:
+def _is_for_cpu(lock: Path) -> bool:
     return "+cpu" in lock.read_text(encoding="utf-8")
 
 

@@ -198,13 +198,13 @@ def run() -> bool:
                 _try(lambda: record.update(engine=_logged(target, progress)))
         else:
             return _end(record, target, "proved", progress)
-    _say(f"generation {record['target']} failed: {record['failure']}")
+    _log(f"generation {record['target']} failed: {record['failure']}")
     _try(lambda: store.set_pending(record))
     went_back = False
     if key.is_ahead():
         _try(key.forget)
     if previous:
-        _say(f"rolling back to generation {previous.number}")
+        _log(f"rolling back to generation {previous.number}")
         try:
             _bring_up(previous, None, rollback, restart=False, back=True)
             progress.answers()
@@ -213,7 +213,7 @@ def run() -> bool:
         except Exception as failure:  # noqa: BLE001 - see above; no older generation is left
             service.stay_if_host_stops()
             record["back_failure"] = _reason(failure)
-            _say(f"generation {previous.number} failed too: {record['back_failure']}")
+            _log(f"generation {previous.number} failed too: {record['back_failure']}")
     elif target:
         _try(lambda: service.stop(target.unit, lambda: False))
         _try(lambda: service.enable(target.unit, False))
@@ -332,7 +332,7 @@ def _end(record: dict[str, Any], target: Generation, state: str, progress: _Prog
     _try(store.tidy)
     _try(store.KeyChange().forget)
     _end_record()
-    _say(f"generation {target.number} is {state}")
+    _log(f"generation {target.number} is {state}")
     return state == "proved"
 
 
@@ -392,7 +392,7 @@ def _try(action: Callable[[], object]) -> None:
     try:
         action()
     except Exception as error:  # noqa: BLE001 - see above
-        _say(_reason(error))
+        _log(_reason(error))
 
 
 def _reason(error: Exception) -> str:
@@ -403,5 +403,5 @@ def _reason(error: Exception) -> str:
     return f"the host program failed with {type(error).__name__}. See: journalctl --unit {UNIT}"
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

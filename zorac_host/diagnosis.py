@@ -227,7 +227,7 @@ class Diagnosis:
 
     def findings(self) -> list[Finding]:
         """The findings, the likeliest cause first."""
-        matches = [item for scope in _STARTS for item in self._of(scope)]
+        matches = [item for scope in _STARTS for item in self._matches(scope)]
         if any(_sure(pattern) for _, pattern, _ in matches):
             matches = [item for item in matches if item[1].confidence >= _WEAK]
         best: dict[str, tuple[tuple[Any, ...], Finding]] = {}
@@ -243,7 +243,7 @@ class Diagnosis:
                 )
                 best[rule.id] = rank, self._finding(rule, pattern, match)
         findings = [finding for _, finding in sorted(best.values(), key=lambda item: item[0])]
-        return findings + [finding for finding in self._also(matches) if finding.id not in best]
+        return findings + [finding for finding in self._alternatives(matches) if finding.id not in best]
 
     def _note(self, number: int, line: str) -> None:
         rule, pattern = self._patterns[number]
@@ -270,7 +270,7 @@ class Diagnosis:
             self._latest[scope] = _Segment()
         self._begun[scope] = number != 0
 
-    def _of(self, scope: str) -> Iterator[tuple[Rule, Pattern, _Match]]:
+    def _matches(self, scope: str) -> Iterator[tuple[Rule, Pattern, _Match]]:
         """The findings of the last failed start, and the warnings of the last one."""
         latest = self._latest[scope]
         segments = [latest] if latest.failed or scope not in self._failed else [self._failed[scope], latest]
@@ -280,7 +280,7 @@ class Diagnosis:
                 if not pattern.needs or number in segment.needs:
                     yield rule, pattern, match
 
-    def _also(self, matches: list[tuple[Rule, Pattern, _Match]]) -> list[Finding]:
+    def _alternatives(self, matches: list[tuple[Rule, Pattern, _Match]]) -> list[Finding]:
         """The other possible causes of the same lines. A line with a certain cause has no others."""
         sure = any(_sure(pattern) for _, pattern, _ in matches)
         rules = {rule.id: rule for rule in self._rules}

@@ -105,7 +105,7 @@ def test_each_line_of_a_file_is_a_question(model, monkeypatch):
 @pytest.mark.parametrize("cut", [True, False])
 def test_a_reply_that_was_cut_off_is_marked(model, capsys, cut):
     model.cut = cut
-    assert chatting._say(None, [{"role": "user", "content": "hi"}], 9) == "reply 1"
+    assert chatting._stream_reply(None, [{"role": "user", "content": "hi"}], 9) == "reply 1"
     shown = capsys.readouterr()
     assert shown.out == "reply 1\n"
     assert ("cut off after 9 tokens" in shown.err) is cut

@@ -147,7 +147,9 @@ def test_a_chat_shows_what_the_model_wrote(monkeypatch, capsys):
             return iter([HARM, *MARKUP])
 
     monkeypatch.setattr(chatting.talk, "Reply", FakeReply)
-    assert chatting._say(chat.Endpoint("http://x", "m", "k"), [], 9) == HARM + MARKUP  # the model gets it unchanged
+    assert (
+        chatting._stream_reply(chat.Endpoint("http://x", "m", "k"), [], 9) == HARM + MARKUP
+    )  # the model gets it unchanged
     shown = capsys.readouterr().out
     assert not harmful(shown)
     assert MARKUP in shown

@@ -41,7 +41,7 @@ def chat(message: str | None, max_tokens: int, **host: object) -> None:
     """
     with session(collect_options(host)) as opened, reached(opened) as (served, endpoint):
         if message is not None:
-            _say(endpoint, [{"role": "user", "content": message}], max_tokens)
+            _stream_reply(endpoint, [{"role": "user", "content": message}], max_tokens)
             return
         output.print(marked("[dim]{} on {}. /help lists the commands.[/]", served.model, served.host))
         _converse(endpoint, max_tokens)
@@ -68,7 +68,7 @@ def _converse(endpoint: talk.Endpoint, max_tokens: int) -> None:
             continue
         question = {"role": "user", "content": line}
         try:
-            reply = _say(endpoint, [*history, question], max_tokens)
+            reply = _stream_reply(endpoint, [*history, question], max_tokens)
         except EndpointFailed as error:
             errors.print(marked("[red]{}[/] Type /new to start a new conversation.", error))
         except KeyboardInterrupt:
@@ -94,7 +94,7 @@ def _asking() -> Callable[[], str]:
     return lambda: prompt.prompt([("bold ansicyan", "you> ")], prompt_continuation="...> ", reserve_space_for_menu=0)
 
 
-def _say(endpoint: talk.Endpoint, messages: list[talk.Message], max_tokens: int) -> str:
+def _stream_reply(endpoint: talk.Endpoint, messages: list[talk.Message], max_tokens: int) -> str:
     """Print the reply to `messages` as it arrives, and return it."""
     reply, pieces, stream = talk.Reply(endpoint, messages, max_tokens), list[str](), Stream(output)
     try:
@@ -107,10 +107,10 @@ def _say(endpoint: talk.Endpoint, messages: list[talk.Message], max_tokens: int)
         cut = marked("[yellow](cut off after {} tokens; --max-tokens allows more)[/]", max_tokens)
         errors.print(cut)
     if reply.measures and output.is_terminal:
-        output.print(_in_words(reply.measures), style="dim")
+        output.print(_measured(reply.measures), style="dim")
     return "".join(pieces)
 
 
-def _in_words(measures: talk.Measures) -> str:
+def _measured(measures: talk.Measures) -> str:
     first = f"time to first token {measures.first_token_seconds * 1000:.0f} ms"
     return f"{first}, {measures.tokens_per_second:.1f} tokens/s, {measures.completion_tokens} tokens"

@@ -35,5 +35,5 @@ def client_config(write: bool, **host: object) -> None:
     if tunnel:
         errors.print(
             f"{served.host} listens on its loopback address only. Keep a tunnel open while you use the client: "
-            f"zorac-deploy tunnel {named.again()}",
+            f"zorac-deploy tunnel {named.command_line()}",
         )

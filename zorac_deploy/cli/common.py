@@ -41,7 +41,7 @@ class HostOptions:
     profile: str | None
     ask_become_pass: bool
 
-    def again(self) -> str:
+    def command_line(self) -> str:
         """The same options for another command line."""
         options = [
             ("--host", self.address),

@@ -114,7 +114,7 @@ def _comparison(look: convergence.Look | None) -> dict[str, object]:
     }
 
 
-def who(verb: str) -> str:
+def requester(verb: str) -> str:
     """This run's user and command, for the holder line of the host's lock."""
     return f"{getpass.getuser()}@{socket.gethostname()}, zorac-deploy {verb}"
 
@@ -262,7 +262,7 @@ def deploy(
             opened.inventory.sources,
             opened.connection,
             log_file(verb, opened),
-            variables={"generations_by": who(verb), **(extra or {})},
+            variables={"generations_by": requester(verb), **(extra or {})},
             on_step=on_step,
         )
 

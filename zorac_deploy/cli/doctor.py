@@ -76,7 +76,7 @@ def _examine(options: HostOptions, fix: bool, as_json: bool) -> None:
 
     known = [rule.rule() for rule in rules.all_rules()]
     with session(options, check=False) as opened:
-        name = options.again() or opened.name
+        name = options.command_line() or opened.name
         _, troubles = hosts.look(opened.connection, known, name)
         checked = f"nothing is wrong with {opened.name}. Checked: {', '.join(hosts.CHECKED)}."
         _print([trouble.summary() for trouble in troubles], checked, as_json)

@@ -91,7 +91,7 @@ def rollback(number: str | None, as_json: bool, **host: object) -> None:
             progress.shown(f"Activate generation {target}"),
             opened.connection.lock(f"zorac-deploy rollback to {target}"),
         ):
-            done = deployment.activate(opened.connection, target, deploying.who("rollback"))
+            done = deployment.activate(opened.connection, target, deploying.requester("rollback"))
     if as_json:
         print_result({"host": opened.name, "from": before, **asdict(done)})
     elif not done.changed:

@@ -50,7 +50,7 @@ def find(base: str, as_json: bool, **options: Any) -> None:
       zorac-deploy model find hf://mistralai/Mistral-Small-24B-Instruct-2501 --gpu-name "RTX 4090" --gpu-total-gib 23.52
     """
     host = collect_options(options)
-    setup = _on_host(base, host) if host.again() else described(options)
+    setup = _on_host(base, host) if host.command_line() else described(options)
     with output.status(marked("Search the hub for variants of {}", base)):
         offers = variants(base, setup)
     if as_json:

@@ -117,7 +117,7 @@ def up(
     else:
         _report(done)
         deploying.notes(facts)
-        output.print(f"\n  Chat with it: zorac-deploy chat {named.again()}")
+        output.print(f"\n  Chat with it: zorac-deploy chat {named.command_line()}")
     done.require()
 
 

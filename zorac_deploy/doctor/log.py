@@ -61,7 +61,7 @@ def diagnose(path: str, rules: Iterable[diagnosis.Rule], system: str = "") -> li
 
 def _read(file: BinaryIO, name: str, matcher: diagnosis.Diagnosis) -> None:
     """Feed every line to `matcher`."""
-    first = _full(file)
+    first = _first_block(file)
     if not first.strip(b"\0 \t\r\n"):
         raise _refusal(name, "empty" if not first.strip() else "no text but zeros", "a log")
     encoding = _encoding(first, name)
@@ -79,7 +79,7 @@ def _read(file: BinaryIO, name: str, matcher: diagnosis.Diagnosis) -> None:
             joined += line
 
 
-def _full(file: BinaryIO) -> bytes:
+def _first_block(file: BinaryIO) -> bytes:
     """The first chunk, in full size if the file has as much: reading a pipe returns less at a time."""
     parts, size = [], 0
     while size < _CHUNK_BYTES and (part := file.read(_CHUNK_BYTES - size)):

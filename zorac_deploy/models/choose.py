@@ -43,7 +43,7 @@ def needed(source: str, paths: Iterable[str], file: str, config: Mapping[str, An
     """
     visible = sorted(path for path in paths if not any(part[0] == "." for part in PurePosixPath(path).parts))
     top = [path for path in visible if "/" not in path]
-    weights = _own(top, "*.safetensors")
+    weights = _own_weights(top, "*.safetensors")
     if file or not weights:
         files = [path for path in visible if path.endswith(".gguf")]
         if file or files:
@@ -55,7 +55,7 @@ def needed(source: str, paths: Iterable[str], file: str, config: Mapping[str, An
     return sorted({*weights, *small})
 
 
-def _own(paths: list[str], *patterns: str) -> list[str]:
+def _own_weights(paths: list[str], *patterns: str) -> list[str]:
     """Those of `paths` with the model's weights; Mistral's own format only if there is no other."""
     weights = [path for path in _matching(paths, *patterns) if not fnmatch(path, "adapter_*")]
     return [path for path in weights if not any(fnmatch(path, other) for other in _OTHER_WEIGHTS)] or [
@@ -64,7 +64,7 @@ def _own(paths: list[str], *patterns: str) -> list[str]:
 
 
 def _pickles(source: str, paths: list[str], allowed: bool) -> list[str]:
-    weights = _own(paths, *_PICKLES)
+    weights = _own_weights(paths, *_PICKLES)
     if not weights:
         raise Refused(
             f"{source} has no weights: no *.safetensors and no *.gguf. Name the repository of a model.",

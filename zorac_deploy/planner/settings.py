@@ -53,10 +53,10 @@ def unknown(settings: Mapping[str, str], *, llama_cpp: bool = False) -> list[str
     used = {flag: value for flag, value in flags.items() if value.lower() not in _OFF}
     if server == "vllm":
         engine_settings.check(used)
-    return sorted(flag for flag in used if _matters(flag, server))
+    return sorted(flag for flag in used if _changes_memory(flag, server))
 
 
-def _matters(flag: str, server: engine_settings.Server) -> bool:
+def _changes_memory(flag: str, server: engine_settings.Server) -> bool:
     if flag.isupper():
         return flag.startswith(_ENVIRONMENT_PREFIXES) and flag not in _ENVIRONMENT
     return not engine_settings.takes_no_memory(flag, server)
