@@ -123,13 +123,14 @@ class Unit(_Part):
 
 
 class User(_Part):
-    """A system user."""
+    """A system user; `groups` are those besides its own, and None if any are allowed."""
 
     kind: Literal["user"]
     name: str
     group: str
     home: str
     shell: str
+    groups: tuple[str, ...] | None = None
 
 
 class Kernel(_Part):

@@ -5,7 +5,6 @@ It does not know roles: the parts have the expected values.
 """
 
 import fnmatch
-import grp
 import os
 import pwd
 import re
@@ -16,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from zorac_host import nvidia_probe, service, store, tree
+from zorac_host import look, nvidia_probe, service, store, tree
 
 Part: TypeAlias = Mapping[str, Any]
 # If a directory changed as a whole, the first names suffice.
@@ -112,7 +111,7 @@ def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
             continue
         yield from _access(part, folder.lstat())
         if "fingerprint" not in part:
-            yield differs(part, "record", "made", "missing")
+            yield differs(part, "record", "made", "missing", packages=[tree.OTHERS])
             continue
         by_aspect: dict[str, list[tree.Change]] = {}
         for change in tree.changes(folder, part, deep):
@@ -125,7 +124,9 @@ def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
             expected, found = (first.expected, first.found) if len(changes) == 1 else ("", _listed(names))
             if len(changes) == 1 and first.name:
                 found = f"{first.name}: {first.found}"
-            yield differs(part, aspect, expected, found, names, tree.packages(folder, names))
+            # without a record, anything may be damaged
+            damaged = [tree.OTHERS] if aspect == "record" else tree.packages(folder, names)
+            yield differs(part, aspect, expected, found, names, damaged)
 
 
 def packages(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -184,23 +185,29 @@ def _unit(part: Part, properties: Mapping[str, str]) -> Iterator[Difference]:
             yield differs(part, "at boot", expected, found)
     if part.get("active") is not None and (properties.get("ActiveState") == "active") != part["active"]:
         yield differs(part, "state", "active" if part["active"] else "inactive", properties.get("ActiveState", ""))
+    # Drop-ins for several units, as in service.d, may be another program's: only their effect counts.
+    others = [path for path in properties.get("DropInPaths", "").split() if path not in drop_ins]
     for name, value in part.get("properties", {}).items():
         if properties.get(name) != value:
-            yield differs(part, name, value, properties.get(name, ""))
+            source = f" (look into {_listed(others)})" if others else ""
+            yield differs(part, name, value, f"{properties.get(name, '')}{source}")
 
 
 def users(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
-    """Users: their group, home and shell."""
+    """Users: their groups, home and shell."""
     for part in parts:
         try:
             user = pwd.getpwnam(part["name"])
         except KeyError:
             yield differs(part, "account", "present", "absent")
             continue
-        actual = {"group": _group(user.pw_gid), "home": user.pw_dir, "shell": user.pw_shell}
+        actual = {"group": look.group_name(user.pw_gid), "home": user.pw_dir, "shell": user.pw_shell}
         for aspect, found in actual.items():
             if aspect in part and part[aspect] != found:
                 yield differs(part, aspect, part[aspect], found)
+        groups = look.other_groups(user)
+        if "groups" in part and groups != sorted(part["groups"]):
+            yield differs(part, "groups", _listed(part["groups"]), _listed(groups))
 
 
 def kernel(parts: Sequence[Part], _deep: bool) -> Iterator[Difference]:
@@ -293,7 +300,7 @@ def _access(part: Part, status: os.stat_result) -> Iterator[Difference]:
     mode = f"{stat.S_IMODE(status.st_mode):04o}"
     if "mode" in part and mode != part["mode"]:
         yield differs(part, "mode", part["mode"], mode)
-    for aspect, found in (("user", _user(status.st_uid)), ("group", _group(status.st_gid))):
+    for aspect, found in (("user", _user(status.st_uid)), ("group", look.group_name(status.st_gid))):
         if aspect in part and part[aspect] != found:
             yield differs(part, aspect, part[aspect], found)
     if "mode" in part and "system.posix_acl_access" in os.listxattr(part["path"]):
@@ -317,13 +324,6 @@ def _type(status: os.stat_result | None) -> str:
 def _user(number: int) -> str:
     try:
         return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-def _group(number: int) -> str:
-    try:
-        return grp.getgrgid(number).gr_name
     except KeyError:
         return str(number)
 

@@ -84,8 +84,21 @@ def account(name: str, engines: Path) -> dict[str, Any]:
     # recorded, or, where an earlier version deployed, as that version created it
     ours = name in recorded or (as_made and any(path.exists() for path in (store.ETC, store.STATE, engines)))
     made = list(dict.fromkeys([*recorded, *([name] if ours else [])]))
-    ready = name in recorded and as_made
+    ready = name in recorded and as_made and user is not None and not other_groups(user)
     return {"found": description, "ours": ours, "ready": ready, "made": made, "serves": next(_serving(), "")}
+
+
+def other_groups(user: pwd.struct_passwd) -> list[str]:
+    """The names of the groups that `user` has besides its own."""
+    return sorted(group_name(group) for group in os.getgrouplist(user.pw_name, user.pw_gid) if group != user.pw_gid)
+
+
+def group_name(number: int) -> str:
+    """The name of a group, or its number if it has none."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 def api_key(file: Path) -> dict[str, Any]:

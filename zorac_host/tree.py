@@ -22,6 +22,8 @@ from zorac_host import store
 # Path relative to the directory -> kind, mode, user id, group id, size, time of change in ns, link's target.
 Entries: TypeAlias = dict[str, list[Any]]
 _ASPECTS = ("type", "mode", "owner", "group", "size", "time of change", "target")
+# Instead of a package, for files that no package installed.
+OTHERS = "*"
 _DESCRIBED = ("record_sha256", "fingerprint", "files", "bytes")
 _WHEELS = "lib/python3*/site-packages/*.dist-info/RECORD"
 
@@ -230,7 +232,7 @@ def sha256(path: Path) -> str:
 
 
 def packages(folder: Path, names: Iterable[str]) -> list[str]:
-    """The Python packages in the environment `folder` that installed the files `names`; ``*`` for those of none."""
+    """The Python packages in the environment `folder` that installed the files `names`; `OTHERS` for those of none."""
     unowned, owners = {_source(name) for name in names}, set()
     for record in folder.glob(_WHEELS):
         site, dist_info = record.parent.parent.relative_to(folder), f"{record.parent.relative_to(folder)}/"
@@ -239,7 +241,7 @@ def packages(folder: Path, names: Iterable[str]) -> list[str]:
         if packaged:
             owners.add(record.parent.name.removesuffix(".dist-info").rpartition("-")[0].lower().replace("_", "-"))
             unowned -= packaged
-    return sorted(owners | ({"*"} if unowned else set()))
+    return sorted(owners | ({OTHERS} if unowned else set()))
 
 
 def _source(name: str) -> str:

@@ -60,6 +60,14 @@ def test_a_user_is_ready_if_recorded_and_unchanged(deployed, monkeypatch, user, 
     assert look.account("vllm", deployed / "engines")["ready"] is ready
 
 
+def test_a_user_in_another_group_is_not_ready(deployed, monkeypatch):
+    users(monkeypatch, vllm=OURS)
+    (deployed / "state").mkdir()
+    (deployed / "state" / "users.txt").write_text("vllm\n")
+    monkeypatch.setattr(look.os, "getgrouplist", lambda *_: [OURS[0], 27])
+    assert not look.account("vllm", deployed / "engines")["ready"]
+
+
 @pytest.mark.parametrize(("mode", "ready"), [(0o600, os.getuid() == 0), (0o644, False)])
 def test_an_api_key_is_ready_if_only_root_can_read_it(tmp_path, mode, ready):
     key = tmp_path / "api-key"

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from zorac_host import tree
+from zorac_host import kinds, tree
 
 
 @pytest.fixture
@@ -136,3 +136,10 @@ def test_recompiled_byte_code_of_a_wheel_is_no_difference(folder, tmp_path):
     record = tmp_path / "records/engine.json.gz"
     part = {"path": str(folder), "record": str(record), **tree.describe(folder, record, create=True)}
     assert changed(folder, part, deep=True) == []
+
+
+def test_without_its_record_everything_may_be_damaged(folder, part):
+    tree.Path(part["record"]).unlink()
+    write(folder / SERVER)
+    [difference] = kinds.trees([{**part, "owner": "engine", "kind": "tree"}], False)
+    assert (difference.aspect, difference.packages) == ("record", [tree.OTHERS])

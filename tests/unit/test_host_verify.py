@@ -108,6 +108,15 @@ def test_a_user(recorded):
     assert found() == [("nobody", "shell"), ("no-such-user", "account")]
 
 
+@pytest.mark.parametrize(("others", "differences"), [([], []), ([0], [("nobody", "groups")])])
+def test_a_user_in_another_group(recorded, monkeypatch, others, differences):
+    user = pwd.getpwnam("nobody")
+    part = {"kind": "user", "name": "nobody", "group": kinds.look.group_name(user.pw_gid), "groups": []}
+    recorded({**part, "home": user.pw_dir, "shell": user.pw_shell})
+    monkeypatch.setattr(os, "getgrouplist", lambda *_: [user.pw_gid, *others])
+    assert found() == differences
+
+
 def shown(monkeypatch, **texts):
     """Make programs print these texts."""
     monkeypatch.setattr(kinds, "_output", lambda *command: texts[command[0].replace("-", "_")])
