@@ -18,7 +18,7 @@ _CHUNK_BYTES = 2**18
 # A longer line is read in overlapping pieces, so that no message is split.
 _LINE_LIMIT = 2**14
 _OVERLAP = 1000
-_NARROW, _JOINED_LIMIT = 40, 1000
+_NARROW, _JOINED_LIMIT = 30, 1000
 _COLOURS = re.compile(
     r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]|(?:#033|\^\[)\[[0-9;]*m"
 )
