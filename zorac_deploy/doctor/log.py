@@ -125,7 +125,7 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
     """The lines of `texts`, without colors. Text overwritten after a carriage return is a line, too."""
     rest = ""
     for text in texts:
-        *lines, rest = (rest + text).replace("\r", "\n").split("\n")
+        *lines, rest = (rest + text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
         for line in lines:
             yield from _pieces(_plain(line))
         if len(rest) > _LINE_LIMIT:
