@@ -136,7 +136,26 @@ def test_the_command_lists_the_rules():
     assert len(json.loads(CliRunner().invoke(cli, ["doctor", "--rules", "--json"]).output)["rules"]) == len(_RULES)
 
 
-@pytest.mark.parametrize("width", [60, 80, 100])
-def test_a_message_that_a_terminal_wrapped_is_found(diagnose, width):
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("width", [30, 60, 80, 100])
+def test_a_message_that_a_terminal_wrapped_is_found(diagnose, width, end):
     text = f"(EngineCore_DP0 pid=1094) ERROR 11-23 10:00:00 [core.py:708] {_PORT}"
-    assert diagnose("\n".join(text[at : at + width] for at in range(0, len(text), width))) == ["address_in_use"]
+    assert diagnose(end.join(text[at : at + width] for at in range(0, len(text), width))) == ["address_in_use"]
+
+
+@pytest.mark.parametrize(
+    "before", ["Nov 28 10:00:00 gpu1 vllm[7]: ", "engine-1  | ", "2026-11-28T10:00:00Z cuda-node info[7]: "]
+)
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("batch-runner: task was killed because the host ran out of memory", "oom_killer"),
+        (
+            "error: argument --quantization: invalid choice: 'q4' (see --help for more information)",
+            "quant_unrecognized",
+        ),
+        ("No devices were found", "no_devices_found"),
+    ],
+)
+def test_the_name_of_a_host_or_container_before_a_line_changes_nothing(diagnose, before, text, cause):
+    assert diagnose(before + text) == [cause]
