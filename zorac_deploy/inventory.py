@@ -322,6 +322,8 @@ def _require_readable(source: Path) -> None:
         exists = False
     if not exists:
         raise InventoryError(f"inventory not found: {source}. Name another with --inventory FILE.")
+    if not source.is_file() and not source.is_dir():
+        raise InventoryError(f"the inventory {source} is a pipe or a device. Name a file with --inventory FILE.")
     if source.suffix in (".yml", ".yaml"):
         try:
             # Not loaded: the values may have Ansible's own tags, such as !vault.

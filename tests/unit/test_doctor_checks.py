@@ -202,3 +202,14 @@ def test_what_a_real_h200_answers_is_understood():
     assert (held.id, failed.id) == ("free_memory_lt_util", "unit_failed")
     assert "python3 (process 519)" in held.evidence
     assert "sudo kill 519" in held.fix
+
+
+@pytest.mark.parametrize(("resolves", "cause"), [(False, "cannot resolve huggingface.co"), (True, "no way to")])
+def test_a_download_that_fails_is_explained_by_the_hosts_name_resolution(resolves, cause):
+    log = "curl: (6) Could not resolve host: huggingface.co"
+    facts = {"system": {"id": "debian", "resolves": resolves}, "engine_log": log}
+    [trouble] = host.diagnose(facts, _RULES, "tower")
+    assert trouble.id == "hf_connection"
+    assert cause in trouble.cause
+    assert bool(trouble.second_signal) is resolves
+    assert ("resolvectl status" in trouble.fix) is not resolves

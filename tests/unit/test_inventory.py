@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sysconfig
 from dataclasses import replace
@@ -85,6 +86,12 @@ def test_a_missing_inventory_is_refused(tmp_path):
         inventory.read([tmp_path / "none.yml"])
     with pytest.raises(InventoryError):
         inventory.read([tmp_path / ("x" * 5000)])
+
+
+def test_a_pipe_is_refused_instead_of_read_forever(tmp_path):
+    os.mkfifo(tmp_path / "inventory.yml")
+    with pytest.raises(InventoryError, match="is a pipe or a device"):
+        inventory.read([tmp_path / "inventory.yml"])
 
 
 def test_a_host_without_a_profile_is_refused(tmp_path):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from zorac_deploy import zipapp
 from zorac_deploy.connection import Connection
 from zorac_deploy.doctor import checks, zorac
 from zorac_deploy.doctor.rules import Linear
-from zorac_deploy.doctor.trouble import Trouble, answers
+from zorac_deploy.doctor.trouble import Facts, Trouble, answers, part
 from zorac_deploy.errors import ZoracDeployError
 from zorac_host import diagnosis
 
@@ -78,8 +79,22 @@ def diagnose(facts: dict[str, Any], rules: Iterable[diagnosis.Rule], name: str) 
     known = {trouble.id for trouble in troubles}
     system = str(facts.get("system", {}).get("id", "")) if isinstance(facts.get("system"), dict) else ""
     logged = of_logs(facts, rules, system)
-    troubles += [Trouble.of(finding) for finding in logged if finding.id not in known and finding.id not in _LOOKED_AT]
+    new = (finding for finding in logged if finding.id not in known and finding.id not in _LOOKED_AT)
+    troubles += [Trouble.of(_decided(finding, part(facts, "system"))) for finding in new]
     return sorted(troubles, key=lambda trouble: trouble.rank)
+
+
+def _decided(finding: diagnosis.Finding, system: Facts) -> diagnosis.Finding:
+    """The finding with its second signal as the host's probes read it, if they do."""
+    if finding.id != "hf_connection" or system.get("resolves") is not False:
+        return finding
+    return replace(
+        finding,
+        cause="The host cannot resolve huggingface.co: it has no network, or its name server does not answer.",
+        evidence=f"{finding.evidence}; getent hosts huggingface.co finds nothing",
+        fix=f"resolvectl status   # the name servers of the host\n{finding.fix}",
+        second_signal="",
+    )
 
 
 def of_logs(facts: dict[str, Any], rules: Iterable[diagnosis.Rule], system: str) -> list[diagnosis.Finding]:
