@@ -100,21 +100,20 @@ def test_what_is_no_file_is_refused(path):
     assert refused.value.refusal == "log-unreadable"
 
 
-def test_memory_stays_bounded_and_ten_megabytes_take_two_seconds(tmp_path):
+def test_memory_stays_bounded(tmp_path):
     path = tmp_path / "long.log"
     line = "INFO 11-23 18:00:00 [loggers.py:248] Engine 000: Avg prompt throughput: 812.4 tokens/s, Running: 2 reqs\n"
     path.write_text(line * (10_000_000 // len(line)) + "x" * 3_000_000 + _PORT)
     program = (
-        "import resource, sys; from zorac_deploy.doctor import log, rules\n"
+        "import re, sys; from pathlib import Path; from zorac_deploy.doctor import log, rules\n"
         "found = log.diagnose(sys.argv[1], [rule.rule() for rule in rules.shipped()])\n"
-        "print(found[0].id, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        # not ru_maxrss, which counts the process that started this one
+        "print(found[0].id, re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])"
     )
-    began = os.times().children_user
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
-    name, mebibytes = done.stdout.split()
+    name, kibibytes = done.stdout.split()
     assert name == "address_in_use"
-    assert int(mebibytes) < 200
-    assert os.times().children_user - began < 4  # of the CPU's time, and with the start of Python
+    assert int(kibibytes) < 200 * 1024
 
 
 def test_the_command_prints_a_list_and_ends_with_0():

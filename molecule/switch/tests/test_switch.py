@@ -80,7 +80,7 @@ def test_switch_and_rollback(run, host, endpoint, tmp_path):
     def begin():
         while not host.file("/var/lib/zorac-deploy/activation.json").exists:
             time.sleep(0.1)
-        long.append(ask(endpoint, 200))
+        long.append(ask(endpoint, 100))
 
     def knock():
         while not switching.is_set():
@@ -98,7 +98,7 @@ def test_switch_and_rollback(run, host, endpoint, tmp_path):
     for thread in threads:
         thread.join()
     assert switched.returncode == 0, switched.stderr
-    assert long == [200]
+    assert long == [100]
     assert refused  # at once, by an answer or a closed connection: none of them waited
 
     told = json.loads(switched.stdout)
