@@ -165,7 +165,8 @@ def check(facts: Facts, wanted: Wanted, host: str, audit: Sequence[str], console
             origin, cure = "it is from a .run file", "with: sudo nvidia-uninstall"
         raise Refused(
             f"the driver {versions} of {host} does not work: {facts['smi_error']}. No package owns it ({origin}), so "
-            f"packages cannot replace it. Remove it {cure}. Then reboot, and re-run the command.",
+            "packages cannot replace it. Reboot first: that suffices after an update, and for a GPU that fell off the "
+            f"bus. If it still does not work, remove it {cure}, reboot, and re-run the command.",
             "driver-foreign",
         )
     if audit:
