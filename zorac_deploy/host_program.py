@@ -16,7 +16,7 @@ from zorac_deploy.errors import HostProgramUnusable, NotDeployed, ZoracDeployErr
 
 PATH = "/usr/local/lib/zorac-deploy/zorac-host"
 # The protocol that this version of zorac-deploy speaks, see zorac_host/__init__.py.
-PROTOCOL = 1
+PROTOCOL = 2
 _ABSENT = f"sudo: {PATH}: command not found"
 
 _Answer = TypeVar("_Answer", bound=BaseModel)

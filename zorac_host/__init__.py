@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 # The version of the commands and answers. It changes when a caller has to call in another way.
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class Fault(Exception):

@@ -53,7 +53,7 @@ class FakeConnection:
 
     def run(self, *words):
         if words[1:] == ("version",):
-            return subprocess.CompletedProcess([], 0, '{"version": "0.1.0", "protocol": 1}', "")
+            return subprocess.CompletedProcess([], 0, '{"version": "0.1.0", "protocol": 2}', "")
         self.asked = words
         return self.done
 

@@ -39,7 +39,7 @@ def test_the_same_sources_give_the_same_bytes_with_any_times_and_modes(tmp_path)
 
 def test_the_program_runs_alone_and_prints_its_version(built):
     told = subprocess.run([built, "version"], cwd="/", env={}, capture_output=True, text=True, check=True).stdout
-    assert json.loads(told) == {"version": zorac_deploy.__version__, "protocol": 1}
+    assert json.loads(told) == {"version": zorac_deploy.__version__, "protocol": 2}
 
 
 def test_the_program_runs_from_memory():

@@ -26,7 +26,7 @@ class Host:
 
     target = Target
 
-    def __init__(self, answer, code=0, error="", version='{"version": "0.1.0", "protocol": 1}'):
+    def __init__(self, answer, code=0, error="", version='{"version": "0.1.0", "protocol": 2}'):
         self.answers = {"version": (0, version, ""), None: (code, answer, error)}
 
     def run(self, _path, *words):
@@ -218,9 +218,9 @@ def test_a_host_that_a_newer_version_deployed_is_not_downgraded_by_the_way():
 @pytest.mark.parametrize("tool", ["", "0.0.1", __version__, "not a version"])
 def test_an_older_or_the_same_version_is_no_obstacle(tool):
     assert look(tool=tool).converged
-    host_program.require_not_newer(Host("{}", version=json.dumps({"version": tool, "protocol": 1})))
+    host_program.require_not_newer(Host("{}", version=json.dumps({"version": tool, "protocol": 2})))
 
 
 def test_switch_asks_for_the_version_before_anything():
     with pytest.raises(HostProgramUnusable, match=r"deployed by zorac-deploy 9\.0"):
-        host_program.require_not_newer(Host("{}", version='{"version": "9.0", "protocol": 1}'))
+        host_program.require_not_newer(Host("{}", version='{"version": "9.0", "protocol": 2}'))
