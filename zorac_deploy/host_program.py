@@ -13,10 +13,9 @@ from zorac_deploy import __version__
 from zorac_deploy.connection import Connection
 from zorac_deploy.desired import Verification
 from zorac_deploy.errors import HostProgramUnusable, NotDeployed, ZoracDeployError, refused
+from zorac_host import PROTOCOL
 
 PATH = "/usr/local/lib/zorac-deploy/zorac-host"
-# The protocol that this version of zorac-deploy speaks, see zorac_host/__init__.py.
-PROTOCOL = 2
 _ABSENT = f"sudo: {PATH}: command not found"
 
 _Answer = TypeVar("_Answer", bound=BaseModel)

@@ -3,6 +3,7 @@
 import json
 import shlex
 import subprocess
+import time
 
 import pytest
 
@@ -47,6 +48,37 @@ _READY = "timeout 30 sh -c 'until ss --no-header -ltn sport = :8123 | grep -q 81
 _SQUATTER = "systemd-run --quiet --unit=squatter python3 -m http.server --bind 127.0.0.1 8123"
 _HOLD = "import fcntl, time; f=open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(50)"
 _FILL = "mount -t tmpfs -o {0} small /boot"
+
+# A stand-in for a driver: the versions of its module on the disk, of its library, and of the module loaded at boot.
+_DRIVER = """
+cat > /usr/local/bin/modinfo <<'SHELL'
+#!/bin/sh
+cat /opt/driver
+SHELL
+cat > /usr/local/bin/nvidia-smi <<'SHELL'
+#!/bin/sh
+grep -qw "$(cat /opt/driver)" /proc/driver/nvidia/version && { echo '<nvidia_smi_log/>'; exit; }
+echo 'Failed to initialize NVML: Driver/library version mismatch'
+exit 18
+SHELL
+chmod +x /usr/local/bin/modinfo /usr/local/bin/nvidia-smi
+cat > /etc/systemd/system/driver.service <<'UNIT'
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=mkdir -p /run/driver/nvidia
+ExecStart=sh -c 'echo "NVRM version: NVIDIA UNIX x86_64 Kernel Module  $(cat /opt/driver)" > /run/driver/nvidia/version'
+ExecStart=mount --bind /run/driver /proc/driver
+[Install]
+WantedBy=multi-user.target
+UNIT
+systemctl enable --quiet driver.service
+"""
+_INSTALL = """
+rm -f /usr/lib/x86_64-linux-gnu/libcuda.so.*
+touch /usr/lib/x86_64-linux-gnu/libcuda.so.{0}
+echo {0} > /opt/driver
+"""
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +154,26 @@ def test_a_break_that_a_person_has_to_mend_is_named(doctor, handmade, broken, me
         assert doctor()[0]["id"] == name
     finally:
         _root(handmade, f"{mended}; systemctl reset-failed vllm; systemctl start vllm; {_READY}")
+    assert doctor() == []
+
+
+def test_an_upgraded_driver_is_named_and_the_printed_reboot_cures_it(doctor, handmade):
+    _root(handmade, f"{_DRIVER}{_INSTALL.format('580.65.06')}systemctl start driver.service")
+    assert doctor() == []
+    _root(handmade, _INSTALL.format("580.95.05"))
+    found = doctor()
+    assert [(finding["id"], finding["fix"]) for finding in found] == [("driver_library_mismatch", "sudo reboot")]
+    boot = "cat /proc/sys/kernel/random/boot_id"
+    before = _root(handmade, boot)
+    subprocess.run(host.ssh_command(handmade, *shlex.split(found[0]["fix"])), capture_output=True, check=False)
+    deadline = time.monotonic() + 60
+    while subprocess.run(host.ssh_command(handmade, boot), capture_output=True, text=True, check=False).stdout in (
+        before,
+        "",
+    ):
+        assert time.monotonic() < deadline, "the host did not come back"
+        time.sleep(0.5)
+    _root(handmade, _READY)
     assert doctor() == []
 
 
