@@ -14,7 +14,8 @@ from zorac_deploy.errors import EndpointFailed
 from zorac_host import routes
 
 _LIMIT_SECONDS = 300.0
-_SMOKE_TOKENS = 32
+# Long enough for a meaningful speed; and enough to see that a conversation of this shape is answered.
+_SMOKE_TOKENS, _SHORT_TOKENS = 32, 8
 _ANSWER_LIMIT_BYTES = 4 * 2**20
 # An event of the stream carries at least one token, in a few hundred bytes as a rule.
 _EVENT_LIMIT_BYTES = 8 * 2**10
@@ -258,13 +259,14 @@ def smoke(endpoint: Endpoint, on_check: Callable[[Check], None] = lambda _: None
     measures: list[Measures] = []
 
     def streamed() -> str:
-        return _stream(endpoint, [{"role": "user", "content": "Tell me in a few sentences about Paris."}], measures)
+        question = [{"role": "user", "content": "Tell me in a few sentences about Paris."}]
+        return _stream(endpoint, question, _SMOKE_TOKENS, measures)
 
     probes: dict[str, Callable[[], str]] = {
         "health": lambda: _health(endpoint),
         "models": lambda: _models(endpoint),
         "unauthorized": lambda: _unauthorized(endpoint),
-        "zorac-summary": lambda: _stream(endpoint, ZORAC_SUMMARY_SHAPE, []),
+        "zorac-summary": lambda: _stream(endpoint, ZORAC_SUMMARY_SHAPE, _SHORT_TOKENS, []),
         # Last, with a warm engine, and long enough for a meaningful speed.
         "completion": streamed,
     }
@@ -326,8 +328,8 @@ def _unauthorized(endpoint: Endpoint) -> str:
     return f"{len(guarded)} routes refuse a request without the key"
 
 
-def _stream(endpoint: Endpoint, messages: Sequence[Message], measures: list[Measures]) -> str:
-    reply = Reply(endpoint, messages, _SMOKE_TOKENS)
+def _stream(endpoint: Endpoint, messages: Sequence[Message], max_tokens: int, measures: list[Measures]) -> str:
+    reply = Reply(endpoint, messages, max_tokens)
     text = "".join(reply).strip()
     if not text:
         raise EndpointFailed("the reply is empty")

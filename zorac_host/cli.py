@@ -75,16 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("foreign", help="list the files of a unit that zorac-deploy did not create")
     command.add_argument("unit")
     command.add_argument("--require-none", action="store_true", help="refuse a unit that has such files")
+    command.add_argument("--listen", nargs=2, metavar=("ADDRESS", "PORT"), help="require that its engine can listen")
     command.set_defaults(do=_foreign)
 
     command = commands.add_parser("restore-units", help="restore the units that were replaced")
     command.set_defaults(do=_restore_units)
-
-    command = commands.add_parser("port", help="require that an engine can listen")
-    command.add_argument("host")
-    command.add_argument("port", type=int)
-    command.add_argument("unit", nargs="*", help="unit of an engine: its ports count as free")
-    command.set_defaults(do=_port)
 
     command = commands.add_parser("look", help="print this host's space, accounts and packages")
     command.add_argument(
@@ -100,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--packages", action="store_true", help="report the installed packages")
     command.add_argument("--versions", action="store_true", help="report the packages with versions and holds")
+    command.add_argument("--locks", action="store_true", help="report the processes with apt's locks")
     command.set_defaults(do=_look)
 
     command = commands.add_parser("space", help="require enough free space on each file system")
@@ -178,11 +174,15 @@ def _keep(arguments: argparse.Namespace) -> None:
 
 
 def _foreign(arguments: argparse.Namespace) -> None:
-    from zorac_host import foreign
+    from zorac_host import foreign, port, store
 
     files = foreign.look(arguments.unit)
     if files and arguments.require_none:
         raise foreign.refusal(arguments.unit, files)
+    if arguments.listen:
+        current = store.current()  # its engine is stopped first, like a unit that is replaced: their ports are free
+        address, number = arguments.listen
+        port.require(address, int(number), [arguments.unit, *([current.unit] if current else [])])
     print(json.dumps({"found": list(map(str, files))}))
 
 
@@ -190,14 +190,6 @@ def _restore_units(_: argparse.Namespace) -> None:
     from zorac_host import foreign
 
     print(json.dumps([unit for unit in foreign.stored() if foreign.restore(unit)]))
-
-
-def _port(arguments: argparse.Namespace) -> None:
-    from zorac_host import port, store
-
-    current = store.current()  # its engine is stopped first
-    port.require(arguments.host, arguments.port, [*arguments.unit, *([current.unit] if current else [])])
-    print(json.dumps({}))
 
 
 def _look(arguments: argparse.Namespace) -> None:
@@ -212,6 +204,7 @@ def _look(arguments: argparse.Namespace) -> None:
     answer |= {"key": look.api_key(arguments.key)} if arguments.key else {}
     answer |= {"packages": look.packages()} if arguments.packages else {}
     answer |= look.versions() if arguments.versions else {}
+    answer |= {"locks": look.apt_locks()} if arguments.locks else {}
     print(json.dumps(answer))
 
 

@@ -4,7 +4,6 @@ It runs from memory, also on a host that was never deployed. The probes return d
 interprets.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +11,6 @@ import pwd
 import re
 import shlex
 import shutil
-import struct
 import subprocess
 import time
 import urllib.error
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from zorac_host import nvidia_probe, port, status, store, verify
+from zorac_host.look import lock_holder
 
 _LIMIT_SECONDS = 4
 _NAME_LIMIT_SECONDS = 1
@@ -158,22 +157,8 @@ def _packages() -> dict[str, Any]:
     return {
         "unsettled": {name: state for _, name, state in rows if state not in settled},
         "apt": _output("apt-get", *options, "check", errors=True) if shutil.which("apt-get") else "",
-        "lock": _lock_holder(Path("/var/lib/dpkg/lock-frontend")),
+        "lock": lock_holder(Path("/var/lib/dpkg/lock-frontend")),
     }
-
-
-def _lock_holder(path: Path) -> dict[str, Any] | None:
-    """The process with the lock `path`; the lock is not taken."""
-    ask = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    try:
-        with path.open("rb") as file:
-            kind, _, _, _, pid = struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, ask))
-    except OSError:
-        return None
-    if kind == fcntl.F_UNLCK:
-        return None
-    name = Path(f"/proc/{pid}/comm")
-    return {"pid": pid, "name": name.read_text().strip() if name.exists() else "unknown"}
 
 
 def _gpu_health() -> list[dict[str, str]]:

@@ -1,5 +1,6 @@
 """The state of this host before a deployment: disk space, accounts, packages, the Python version."""
 
+import fcntl
 import grp
 import hashlib
 import os
@@ -7,6 +8,7 @@ import platform
 import pwd
 import shutil
 import stat
+import struct
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +19,8 @@ from zorac_host.refusal import Refusal
 
 _SYSTEM_UIDS = 1000
 _HOME, _SHELL = "/nonexistent", "/usr/sbin/nologin"
+# apt holds the first while it installs, and the second while it updates its lists.
+_APT_LOCKS = (Path("/var/lib/dpkg/lock-frontend"), Path("/var/lib/apt/lists/lock"))
 
 
 def python() -> str:
@@ -60,6 +64,26 @@ def _dpkg(shown: str) -> Iterator[tuple[str, str]]:
     for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
         state, _, text = line.partition("|")
         yield state, text
+
+
+def apt_locks() -> list[str]:
+    """The processes that install packages or update the lists of packages."""
+    holders = filter(None, map(lock_holder, _APT_LOCKS))
+    return list(dict.fromkeys(f"{holder['name']}, process {holder['pid']}" for holder in holders))
+
+
+def lock_holder(path: Path) -> dict[str, Any] | None:
+    """The process with the lock `path`; the lock is not taken."""
+    ask = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        with path.open("rb") as file:
+            kind, _, _, _, pid = struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, ask))
+    except OSError:
+        return None
+    if kind == fcntl.F_UNLCK:
+        return None
+    name = Path(f"/proc/{pid}/comm")
+    return {"pid": pid, "name": name.read_text().strip() if name.exists() else "unknown"}
 
 
 def account(name: str, engines: Path) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _reply(manifest: Mapping[str, Any], key: str, deadline: float) -> None:
     body = {
         "model": manifest["model"],
         "messages": _MESSAGES,
-        "max_tokens": 24,
+        "max_tokens": 8,
         "temperature": 0.1,
         "stream": True,
         "stream_options": {"include_usage": True},
