@@ -5,7 +5,9 @@ import hashlib
 import json
 import os
 import pwd
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -180,3 +182,21 @@ def test_a_full_disk_is_a_refusal_of_any_command(capsys, monkeypatch, kind, code
         cli.main()
     assert str(code) in str(ended.value.code)
     assert ('"disk-full"' in capsys.readouterr().out) == (code == 4)
+
+
+def test_a_process_with_both_of_apts_locks_is_named_once(tmp_path, monkeypatch):
+    locks = [tmp_path / "frontend", tmp_path / "lists", tmp_path / "missing"]
+    monkeypatch.setattr(look, "_APT_LOCKS", locks)
+    for lock in locks[:2]:
+        lock.touch()
+    assert look.apt_locks() == []
+    code = (
+        "import fcntl, sys; held = [open(p, 'w') for p in sys.argv[1:]]; [fcntl.lockf(f, fcntl.LOCK_EX) for f in held]"
+    )
+    command = [sys.executable, "-c", f"{code}; print('held', flush=True); sys.stdin.read()", *map(str, locks[:2])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        name = Path(f"/proc/{holder.pid}/comm").read_text().strip()
+        assert look.apt_locks() == [f"{name}, process {holder.pid}"]
+        holder.communicate("")
+    assert look.apt_locks() == []
