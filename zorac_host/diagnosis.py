@@ -212,7 +212,10 @@ class Diagnosis:
     def feed(self, line: str) -> bool:
         """Read the next line; return whether it matches anything."""
         self._place += 1
-        jobs = [self._jobs[number] for number in self._match(line)]
+        numbers = self._match(line)
+        if not numbers:
+            return False
+        jobs = [self._jobs[number] for number in numbers]
         # A line may end an earlier start or fault, and show the next one.
         for kind, number in sorted(jobs, key=lambda job: job[0] not in _STARTS):
             if kind in _STARTS:

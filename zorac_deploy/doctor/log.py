@@ -136,7 +136,7 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _plain(line: str) -> str:
-    if "\x1b" in line or "[" in line:
+    if "\x1b" in line or "#033[" in line or "^[[" in line:
         line = _COLOURS.sub("", line)
     return line.replace("\0", "") if "\0" in line else line
 

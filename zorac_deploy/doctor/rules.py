@@ -16,6 +16,8 @@ from zorac_deploy.errors import Refused
 from zorac_host import diagnosis
 
 FOLDER = Path(__file__).parent / "rules"
+# In C, if PyYAML was built with libyaml: ten times as fast.
+_Loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FILE_LIMIT_BYTES = 256 * 2**10
 _PATTERN_LIMIT = 1000
 # The compiled pattern's limit; nested counted repetitions exceed it.
@@ -217,7 +219,7 @@ def load(path: Path) -> RuleData:
             text = file.read(_FILE_LIMIT_BYTES + 1)
         if len(text) > _FILE_LIMIT_BYTES:
             raise _refusal(path, f"it is larger than {_FILE_LIMIT_BYTES >> 10} KiB")
-        data = yaml.safe_load(text.decode())
+        data = yaml.load(text.decode(), Loader=_Loader)  # noqa: S506 - a safe loader
     except OSError as error:
         raise _refusal(path, error.strerror or str(error)) from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
