@@ -8,12 +8,12 @@ import json
 import pkgutil
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 # Returns the numbers of the patterns that match a line.
-Matcher = Callable[[str], Iterable[int]]
+Matcher = Callable[[str], Sequence[int]]
 
 
 class Match(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -72,7 +72,7 @@ def _automaton(texts: tuple[str, ...]) -> diagnosis.Matcher:
     match: Any = automaton.Match
     exact = {number: _compiled(text) for number, text in enumerate(texts) if _COUNTED.search(text)}
 
-    def matching(line: str) -> Iterable[int]:
+    def matching(line: str) -> Sequence[int]:
         numbers = match(line)
         return [n for n in numbers if n not in exact or exact[n].search(line)] if numbers else ()
 
