@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo test lint unit host molecule test-vm lock clean
+.PHONY: help demo test lint unit integration host molecule test-vm lock clean
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
@@ -18,8 +18,11 @@ test: setup ## Run everything that CI runs
 lint: setup ## Run ansible-lint (production), yamllint, ruff, mypy (strict) and the prose check
 	@scripts/test lint
 
-unit: setup ## Run the tests that need no host
+unit: setup ## Run the tests that start neither Ansible nor downloads
 	@scripts/test unit
+
+integration: setup ## Run the tests that start Ansible or downloads, without a host
+	@scripts/test integration
 
 host: setup ## Run the tests on sandbox hosts
 	@scripts/test host

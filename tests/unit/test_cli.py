@@ -204,6 +204,17 @@ def test_completion_knows_every_option(name):
         assert imported & HEAVY <= {"rich"}
 
 
+@pytest.fixture(scope="module")
+def inventories(tmp_path_factory):
+    """A directory with inventories, whose cache the tests share."""
+    folder = tmp_path_factory.mktemp("inventories")
+    (folder / "inventory.yml").write_text(
+        "gpu_servers: {children: {night: }}\nnight: {}\nheadless: {hosts: {tower: }}\ndisplay: {hosts: {attic: }}\n"
+    )
+    (folder / "other.yml").write_text("cpu: {hosts: {rack: }}\n")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("complete", "offered"),
     [
@@ -217,12 +228,9 @@ def test_completion_knows_every_option(name):
         (["quantize", "m", "--recipe", "fp8-"], ["fp8-dynamic"]),
     ],
 )
-def test_completion_knows_hosts_profiles_and_recipes(complete, offered, tmp_path, monkeypatch):
-    (tmp_path / "inventory.yml").write_text(
-        "gpu_servers: {children: {night: }}\nnight: {}\nheadless: {hosts: {tower: }}\ndisplay: {hosts: {attic: }}\n"
-    )
-    (tmp_path / "other.yml").write_text("cpu: {hosts: {rack: }}\n")
-    monkeypatch.chdir(tmp_path)
+def test_completion_knows_hosts_profiles_and_recipes(complete, offered, inventories, monkeypatch):
+    monkeypatch.chdir(inventories)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(inventories / "cache"))
     said, _ = started(complete=complete)
     assert [line.partition(",")[2] for line in said.split()] == offered
 

@@ -1,4 +1,4 @@
-"""zorac_deploy/scratch.py: directories for the duration of a run. test_runner.py has those of killed runs."""
+"""zorac_deploy/scratch.py: directories for the duration of a run. Those of killed runs: integration/test_runner.py."""
 
 import os
 from pathlib import Path
