@@ -59,6 +59,7 @@ class Pattern:
         match: The regular expression, for one line, ignoring case.
         unless: If this matches the same line, the pattern does not.
         needs: The pattern counts only if another line of the same start matches this.
+        lacks: The pattern counts only if no line of the same start matches this.
         confidence: From 0 to 1.
         consequence: Whether the line only reports a failure, so that any other finding precedes it.
         also: Other rules that the same line may belong to, with their confidence.
@@ -71,6 +72,7 @@ class Pattern:
     match: str
     unless: str = ""
     needs: str = ""
+    lacks: str = ""
     confidence: float = 0.9
     consequence: bool = False
     also: Mapping[str, float] = field(default_factory=dict)
@@ -147,10 +149,11 @@ class _Match:
 
 @dataclass
 class _Segment:
-    """The matches in one start, and the lines that patterns need."""
+    """The matches in one start, and the patterns whose `needs` or `lacks` matched."""
 
     matches: dict[int, _Match] = field(default_factory=dict)
     needs: set[int] = field(default_factory=set)
+    lacks: set[int] = field(default_factory=set)
     failed: bool = False
 
 
@@ -191,9 +194,10 @@ class Diagnosis:
         for number, (_, pattern) in enumerate(self._patterns):
             texts.append(pattern.match)
             self._jobs.append(("match", number))
-            if pattern.needs:
-                texts.append(pattern.needs)
-                self._jobs.append(("needs", number))
+            for kind, text in (("needs", pattern.needs), ("lacks", pattern.lacks)):
+                if text:
+                    texts.append(text)
+                    self._jobs.append((kind, number))
         for number, rule in enumerate(self._rules):
             if rule.ended_by:
                 texts.append(rule.ended_by)
@@ -224,9 +228,11 @@ class Diagnosis:
                 self._note(number, line)
             elif kind == "needs":
                 self._latest[self._patterns[number][0].scope].needs.add(number)
+            elif kind == "lacks":
+                self._latest[self._patterns[number][0].scope].lacks.add(number)
             else:
                 self._end(self._rules[number])
-        return any(kind != "needs" for kind, _ in jobs)
+        return any(kind not in ("needs", "lacks") for kind, _ in jobs)
 
     def findings(self) -> list[Finding]:
         """The findings, the likeliest cause first."""
@@ -280,7 +286,7 @@ class Diagnosis:
         for segment in segments:
             for number, match in segment.matches.items():
                 rule, pattern = self._patterns[number]
-                if not pattern.needs or number in segment.needs:
+                if (not pattern.needs or number in segment.needs) and number not in segment.lacks:
                     yield rule, pattern, match
 
     def _alternatives(self, matches: list[tuple[Rule, Pattern, _Match]]) -> list[Finding]:

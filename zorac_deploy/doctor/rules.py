@@ -133,6 +133,7 @@ class PatternData(_Data):
     match: _Regular
     unless: _Regular | None = None
     needs: _Regular | None = None
+    lacks: _Regular | None = None
     confidence: _Confidence = 0.9
     consequence: bool = False
     also: dict[str, _Confidence] = {}
