@@ -24,5 +24,5 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible ships no types
             done = self._low_level_execute_command(shlex.join([program, *arguments]))
         else:
             command = ["/usr/bin/python3", "-I", "-c", zipapp.LOADER, *arguments]
-            done = self._low_level_execute_command(shlex.join(command), in_data=zipapp.build())
+            done = self._low_level_execute_command(shlex.join(command), in_data=zipapp.packed())
         return {**result, **actions.host_answer(done, str((task_vars or {}).get("inventory_hostname", "the host")))}

@@ -47,7 +47,7 @@ def examine(connection: Connection) -> dict[str, Any]:
         ZoracDeployError: The host cannot be reached, or its Python cannot run the program.
     """
     command = ("/usr/bin/python3", "-I", "-c", zipapp.LOADER, "examine")
-    done = connection.run(*command, stdin=zipapp.build())
+    done = connection.run(*command, stdin=zipapp.packed())
     if done.returncode != 0:
         connection.check()
         name, message = connection.target.name, done.stderr.strip()
