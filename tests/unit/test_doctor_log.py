@@ -158,3 +158,24 @@ def test_a_message_that_a_terminal_wrapped_is_found(diagnose, width, end):
 )
 def test_the_name_of_a_host_or_container_before_a_line_changes_nothing(diagnose, before, text, cause):
     assert diagnose(before + text) == [cause]
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        (["killed"], []),
+        (["killed", "of the shell"], ["ours"]),
+        (["of the shell", "killed", "a traceback"], []),
+        (["a traceback", _START, "of the shell", "killed"], ["ours"]),  # of an earlier start
+    ],
+)
+def test_a_pattern_can_need_a_line_of_the_same_start_and_lack_another(tmp_path, lines, found):
+    rule = tmp_path / "ours.yaml"
+    rule.write_text(
+        "{id: ours, title: T, scope: engine, cause: C, fix: F, not_to_advise: N, second_signal: S, probe: unit_log, "
+        "versions: V, sources: [https://example.org], patterns: [{match: ^killed$, needs: shell, lacks: traceback}], "
+        'fixtures: {match: ["killed\\nshell"], no_match: [killed]}}'
+    )
+    path = tmp_path / "engine.log"
+    path.write_text("\n".join(lines))
+    assert [finding.id for finding in log.diagnose(str(path), [rules.load(rule).rule()])] == found
