@@ -75,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("foreign", help="list the files of a unit that zorac-deploy did not create")
     command.add_argument("unit")
     command.add_argument("--require-none", action="store_true", help="refuse a unit that has such files")
-    command.add_argument("--listen", nargs=2, metavar=("ADDRESS", "PORT"), help="require that its engine can listen")
+    command.add_argument("--listen", metavar="ADDRESS", help="require that its engine can listen on it, at --port")
+    command.add_argument("--port", type=int, default=0, help="port for --listen")
     command.set_defaults(do=_foreign)
 
     command = commands.add_parser("restore-units", help="restore the units that were replaced")
@@ -181,8 +182,7 @@ def _foreign(arguments: argparse.Namespace) -> None:
         raise foreign.refusal(arguments.unit, files)
     if arguments.listen:
         current = store.current()  # its engine is stopped first, like a unit that is replaced: their ports are free
-        address, number = arguments.listen
-        port.require(address, int(number), [arguments.unit, *([current.unit] if current else [])])
+        port.require(arguments.listen, arguments.port, [arguments.unit, *([current.unit] if current else [])])
     print(json.dumps({"found": list(map(str, files))}))
 
 

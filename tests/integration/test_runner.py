@@ -150,7 +150,7 @@ AnsibleModule({}).fail_json(msg="it is full", refusal={"id": "disk-full", "messa
         ({"refuse": {"id": "port-taken", "message": "{{ item }}"}, "loop": [1, 2], "when": "item == 2"}, 29, "^2$"),
         ({"full_disk": {}}, 34, "^it is full$"),
         (
-            {"ask_host": {"argv": ["foreign", "x.service", "--listen", "192.0.2.7", 8000]}},
+            {"ask_host": {"argv": ["foreign", "x.service", "--listen", "192.0.2.7", "--port", 8000]}},
             39,
             "^box: vllm_host is '192.0.2.7'",
         ),

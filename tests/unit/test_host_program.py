@@ -43,7 +43,8 @@ def test_the_program_runs_alone_and_prints_its_version(built):
 
 
 def test_the_program_runs_from_memory():
-    command = [sys.executable, "-I", "-c", zipapp.LOADER, "foreign", "none.service", "--listen", "192.0.2.7", "8000"]
+    words = ["foreign", "none.service", "--listen", "192.0.2.7", "--port", "8000"]
+    command = [sys.executable, "-I", "-c", zipapp.LOADER, *words]
     done = subprocess.run(command, cwd="/", env={}, input=zipapp.packed(), capture_output=True, check=False)
     refusal = errors.refused(done.stdout.decode())
     assert (done.returncode, refusal.refusal) == (4, "settings-invalid")
