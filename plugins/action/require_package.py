@@ -4,9 +4,12 @@ import sys
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import filter_loader, test_loader
 
-# Ansible loads an action in the process from which it forks a worker for each task. An import here saves each later
-# task 0.15 s.
+# Ansible loads an action in the process from which it forks a worker for each task. What is loaded here is not loaded
+# again by each later task: 0.15 s for the imports, 0.04 s for the filters and tests of templates.
+filter_loader.get("default")
+test_loader.get("match")
 try:
     import zorac_deploy.actions
     import zorac_deploy.zipapp
