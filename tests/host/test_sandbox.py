@@ -47,6 +47,16 @@ def test_a_reset_boots_the_same_host(inside):
     host.down("test-reset")
 
 
+def test_a_kept_layer_is_under_a_new_host_without_what_is_a_hosts_own(inside, tmp_path):
+    inside(host.up("test-kept", network="isolated"), "sudo touch /opt/kept && sudo rm /etc/issue && touch mine")
+    host.keep("test-kept", tmp_path / "layer")
+    assert "test-kept" not in [made.name for made in host.listed()]
+    made = host.up("test-layered", network="isolated", layer=tmp_path / "layer")
+    look = "hostname; ls /opt /home/admin; ls /etc/issue || echo removed; sudo journalctl --list-boots --quiet | wc -l"
+    assert inside(made, look).split() == ["test-layered", "/home/admin:", "/opt:", "kept", "removed", "1"]
+    host.down("test-layered")
+
+
 def test_down_leaves_nothing_behind():
     made = host.up("test-brief", network="isolated")
     assert host._processes_of("test-brief")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 from dataclasses import asdict
@@ -40,3 +41,18 @@ def test_a_record_that_was_cut_off_hides_no_other_host(tmp_path, monkeypatch, te
         (tmp_path / name).mkdir()
         (tmp_path / name / "sandbox.json").write_text(record)
     assert host.listed() == [sandbox(1)]
+
+
+def test_two_runs_create_one_after_the_other(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from zorac_deploy.sandbox import paths\n"
+        "with paths.locked(Path(sys.argv[1])): print('has it', flush=True); input()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "images")]
+    runs = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    ready = select.select([run.stdout for run in runs], [], [], 30)[0]
+    assert len(ready) == 1
+    assert not select.select([run.stdout for run in runs if run.stdout is not ready[0]], [], [], 0.5)[0]
+    first, second = sorted(runs, key=lambda run: run.stdout is not ready[0])
+    assert first.communicate("\n", timeout=30)[0] == "has it\n"
+    assert second.communicate("\n", timeout=30)[0] == "has it\n"

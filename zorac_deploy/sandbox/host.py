@@ -111,8 +111,21 @@ def find(name: str) -> Sandbox:
     raise SandboxError(f"no sandbox named {name}. Existing: {there}. Boot it with: zorac-deploy sandbox up {name}")
 
 
-def up(name: str, distribution: str = "debian12", network: Network = "shared", mirror: str | None = None) -> Sandbox:
+def up(
+    name: str,
+    distribution: str = "debian12",
+    network: Network = "shared",
+    mirror: str | None = None,
+    layer: Path | None = None,
+) -> Sandbox:
     """Create the host `name` and wait until it answers over SSH; a running host is returned as it is.
+
+    Args:
+        name: The host's name.
+        distribution: A key of `image.RELEASES`.
+        network: See `Sandbox`.
+        mirror: The Debian archive to build the image from.
+        layer: What `keep` left of another host, to begin with.
 
     Raises:
         SandboxError: A tool is missing, this user is not root, or the host did not come up.
@@ -130,18 +143,20 @@ def up(name: str, distribution: str = "debian12", network: Network = "shared", m
     merged = folder / "merged"
     for part in ("upper", "work", "merged"):
         (folder / part).mkdir(parents=True)
-    layers = f"lowerdir={base},upperdir={folder / 'upper'},workdir={folder / 'work'}"
+    lower = f"{layer}:{base}" if layer else base
+    layers = f"lowerdir={lower},upperdir={folder / 'upper'},workdir={folder / 'work'}"
     _run("mount", "-t", "overlay", "overlay", "-o", layers, str(merged))
     try:
-        index = 1 + max((sandbox.index for sandbox in listed()), default=0)
-        address, port = ("127.0.0.1", _free_port()) if network == "shared" else (f"10.231.{index}.2", 22)
-        _furnish(merged, name, port)
-        _make_keys(folder, merged, address, port)
-        if network == "isolated":
-            _make_network(name, index)
-        pid = _boot(name, merged, network)
-        sandbox = Sandbox(name, distribution, network, address, port, index, pid)
-        (folder / "sandbox.json").write_text(json.dumps(asdict(sandbox)))
+        with paths.locked(paths.hosts()):  # otherwise two hosts may get the same index
+            index = 1 + max((sandbox.index for sandbox in listed()), default=0)
+            address, port = ("127.0.0.1", _free_port()) if network == "shared" else (f"10.231.{index}.2", 22)
+            _furnish(merged, name, port)
+            _make_keys(folder, merged, address, port)
+            if network == "isolated":
+                _make_network(name, index)
+            pid = _boot(name, merged, network)
+            sandbox = Sandbox(name, distribution, network, address, port, index, pid)
+            (folder / "sandbox.json").write_text(json.dumps(asdict(sandbox)))
         _write_inventory(sandbox)
         _wait_for_ssh(sandbox, _BOOTED)
     except BaseException:
@@ -190,6 +205,24 @@ def down(name: str) -> bool:
                 Path(sub).rmdir()
     shutil.rmtree(folder, ignore_errors=True)
     return existed
+
+
+def keep(name: str, layer: Path) -> None:
+    """Remove the host `name`, and keep what was changed on it as `layer`, without what is a host's own.
+
+    Raises:
+        SandboxError: It does not exist, or its files cannot be moved.
+    """
+    folder = find(name).folder
+    merged = folder / "merged"
+    _cut_off(name)
+    _run("chroot", str(merged), "userdel", "--remove", USER)
+    for key in (merged / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    shutil.rmtree(merged / "var/log/journal", ignore_errors=True)
+    _run("umount", str(merged))
+    _run("mv", str(folder / "upper"), str(layer))
+    down(name)
 
 
 def ssh_command(sandbox: Sandbox, *command: str) -> list[str]:

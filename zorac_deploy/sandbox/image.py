@@ -54,8 +54,14 @@ def ensure(distribution: str, mirror: str | None = None) -> Path:
         return image
     if shutil.which("mmdebstrap") is None:
         raise SandboxError("mmdebstrap is not installed. Type: apt-get install mmdebstrap systemd-container")
+    with paths.locked(image.parent):
+        if not image.is_dir():
+            _build(image, distribution, mirror or _own_mirror())
+    return image
+
+
+def _build(image: Path, distribution: str, mirror: str) -> None:
     partial = image.with_name(f"{image.name}.{os.getpid()}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         build = subprocess.run(
             [
@@ -67,7 +73,7 @@ def ensure(distribution: str, mirror: str | None = None) -> Path:
                 f"--include={','.join(_PACKAGES)}",
                 RELEASES[distribution],
                 str(partial),
-                mirror or _own_mirror(),
+                mirror,
             ],
             capture_output=True,
             text=True,
@@ -81,7 +87,6 @@ def ensure(distribution: str, mirror: str | None = None) -> Path:
         partial.rename(image)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return image
 
 
 def _glob(base: Path, pattern: str) -> list[str]:

@@ -35,8 +35,13 @@ def ensure(kind: Format = "safetensors") -> Path:
         ZoracDeployError: A download or the conversion failed.
     """
     model = path(kind)
-    if model.is_dir():
-        return model
+    with paths.locked(model.parent):
+        if not model.is_dir():
+            _make(model, kind)
+    return model
+
+
+def _make(model: Path, kind: Format) -> None:
     environment, lock = paths.cache() / "model-maker", _HERE / "model-maker.txt"
     partial = model.with_name(f"{model.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -53,7 +58,6 @@ def ensure(kind: Format = "safetensors") -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(environment, ignore_errors=True)
-    return model
 
 
 def _convert(python: Path, output: Path) -> None:
