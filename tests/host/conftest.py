@@ -18,10 +18,11 @@ def run(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def offline():
+def offline(worker_id):
     """A host with systemd that reaches only this machine: enough for facts and refusals."""
-    yield host.up("test-offline", network="isolated")
-    host.down("test-offline")
+    made = host.up(f"test-offline-{worker_id}", network="isolated")
+    yield made
+    host.down(made.name)
 
 
 @pytest.fixture

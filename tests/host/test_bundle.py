@@ -81,9 +81,9 @@ _RIGHT = wheels.engine("cpu-0.32.0").model_dump()
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"system": "debian13"}, "is for debian13, but test-offline runs debian12"),
-        ({"packages": ["libnuma1"]}, "test-offline lacks the packages python3-venv, .* with: --package python3-venv"),
-        ({"engine": {**_RIGHT, "lock": "cuda-0.26.0"}}, "has the engine cuda-0.26.0, but test-offline needs cpu"),
+        ({"system": "debian13"}, "is for debian13, but HOST runs debian12"),
+        ({"packages": ["libnuma1"]}, "HOST lacks the packages python3-venv, .* with: --package python3-venv"),
+        ({"engine": {**_RIGHT, "lock": "cuda-0.26.0"}}, "has the engine cuda-0.26.0, but HOST needs cpu"),
         ({"engine": {**_RIGHT, "lock_sha256": "0" * 64}}, "whose lock of cpu-0.32.0 differs"),
     ],
 )
@@ -93,5 +93,5 @@ def test_a_bundle_for_another_system_is_refused(run, offline, inside, model_fold
     folder = bundle(tmp_path / "bundle", files, **right | changes)
     outcome = run("up", "--bundle", folder, "--inventory", offline.inventory)
     assert outcome.returncode == 87, outcome.stdout + outcome.stderr
-    assert re.search(says, outcome.stderr.replace("\n", " ")), outcome.stderr
+    assert re.search(says.replace("HOST", offline.name), outcome.stderr.replace("\n", " ")), outcome.stderr
     assert inside(offline, "ls -d /opt/zorac-deploy /var/lib/zorac-deploy 2>/dev/null; true") == ""

@@ -159,12 +159,11 @@ def test_check_shows_what_would_change_and_changes_nothing(run, inventory, offli
     assert inside(offline, "ls -d /etc/zorac-deploy /opt/zorac-deploy 2>/dev/null; id vllm 2>/dev/null; true") == ""
 
 
-def test_nothing_deployed_is_reported(run, inventory):
+def test_nothing_deployed_is_reported(run, inventory, offline):
     source = inventory()
+    says = f"nothing is deployed on {offline.name}. Deploy it with: zorac-deploy up"
     for verb in ("status", "smoke", "chat"):
-        refused(
-            run(verb, "--inventory", source), 42, "nothing is deployed on test-offline. Deploy it with: zorac-deploy up"
-        )
+        refused(run(verb, "--inventory", source), 42, says)
     outcome = run("down", "--yes", "--inventory", source)
     assert outcome.returncode == 0
     assert "nothing to remove" in outcome.stdout
