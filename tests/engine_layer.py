@@ -39,7 +39,9 @@ def _make(layer):
         inventories = ["--inventory", str(content.profiles()), "--inventory", str(made.inventory)]
         environment = os.environ | {"ANSIBLE_CONFIG": str(content.ansible_config())}
         subprocess.run(["ansible-playbook", *inventories, str(_PLAYBOOK)], check=True, env=environment)
-        host.keep(_BUILDER, layer)
+        partial = layer.with_name(f"{layer.name}.partial")  # between two file systems, it is copied
+        host.keep(_BUILDER, partial)
+        partial.rename(layer)
     finally:
         host.down(_BUILDER)
 
