@@ -42,13 +42,11 @@ class Host:
         return dict(json.loads(done.stdout))
 
     def require_healed(self, cases: Sequence[dict[str, str]]) -> None:
-        """Break all `cases` at once: `up` reports and restores each, and a full run changes nothing more.
+        """Break all `cases` at once: `up` reports and restores each.
 
         Args:
             cases: Each with its ``name``, the shell lines ``break`` and ``healed``, and ``named``, which `up` reports.
         """
-        self.up()  # whatever was deployed before
-        assert self.up()["log"] is None, "a converged host needs no role"
         for case in cases:
             assert self.run(case["break"]) == 0, case["name"]
             assert self.run(case["healed"]) != 0, f"{case['name']}: not broken"
@@ -57,4 +55,9 @@ class Host:
         assert [case["name"] for case in cases if case["named"] not in named] == [], named
         assert answer["changed"]
         assert [case["name"] for case in cases if self.run(case["healed"])] == []
-        assert self.up("--full")["changed"] == []
+
+    def require_converged(self) -> None:
+        """`up` needs no role, and one that reads every file and runs every role changes nothing."""
+        assert self.up()["log"] is None
+        thorough = self.up("--deep", "--full")
+        assert (thorough["differences"], thorough["changed"]) == ([], [])

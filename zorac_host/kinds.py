@@ -36,7 +36,7 @@ class Difference:
         expected: The desired value.
         found: The host's value.
         names: The files concerned, if the part is a directory.
-        packages: The Python packages that installed these files.
+        packages: The Python packages that installed these files, see `tree.packages`.
     """
 
     owner: str
@@ -111,7 +111,7 @@ def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
             continue
         yield from _access(part, folder.lstat())
         if "fingerprint" not in part:
-            yield differs(part, "record", "made", "missing", packages=[tree.OTHERS])
+            yield differs(part, "record", "made", "missing", packages=[tree.EVERY])
             continue
         by_aspect: dict[str, list[tree.Change]] = {}
         for change in tree.changes(folder, part, deep):
@@ -125,7 +125,7 @@ def trees(parts: Sequence[Part], deep: bool) -> Iterator[Difference]:
             if len(changes) == 1 and first.name:
                 found = f"{first.name}: {first.found}"
             # without a record, anything may be damaged
-            damaged = [tree.OTHERS] if aspect == "record" else tree.packages(folder, names)
+            damaged = [tree.EVERY] if aspect == "record" else tree.packages(folder, names)
             yield differs(part, aspect, expected, found, names, damaged)
 
 

@@ -22,8 +22,9 @@ from zorac_host import store
 # Path relative to the directory -> kind, mode, user id, group id, size, time of change in ns, link's target.
 Entries: TypeAlias = dict[str, list[Any]]
 _ASPECTS = ("type", "mode", "owner", "group", "size", "time of change", "target")
-# Instead of a package, for files that no package installed.
-OTHERS = "*"
+# Instead of a package: all of them. A file that is in no library and of no package is named, after ./.
+EVERY = "*"
+_LIBRARIES = ("lib/", "lib64/")
 _DESCRIBED = ("record_sha256", "fingerprint", "files", "bytes")
 _WHEELS = "lib/python3*/site-packages/*.dist-info/RECORD"
 
@@ -232,19 +233,27 @@ def sha256(path: Path) -> str:
 
 
 def packages(folder: Path, names: Iterable[str]) -> list[str]:
-    """The Python packages in the environment `folder` that installed the files `names`; `OTHERS` for those of none."""
+    """The Python packages in the environment `folder` that installed `names`, files and directories.
+
+    A name of no package is the environment's own: ``./pyvenv.cfg``. If it is in a library, its package is gone or
+    unknown: `EVERY`.
+    """
     unowned, owners = {_source(name) for name in names}, set()
     for record in folder.glob(_WHEELS):
         site, dist_info = record.parent.parent.relative_to(folder), f"{record.parent.relative_to(folder)}/"
-        packaged = {name for name in unowned if name.startswith(dist_info)}
-        packaged |= unowned & {os.path.normpath(site / name) for name, _ in _lines(record)}
+        listed = {os.path.normpath(site / name) for name, _ in _lines(record)}
+        folders = {Path(name.rpartition("/")[0]) for name in listed}
+        listed |= {str(path) for leaf in folders for path in (leaf, *leaf.parents)}
+        packaged = (unowned & listed) | {name for name in unowned if name.startswith(dist_info)}
         if packaged:
             owners.add(record.parent.name.removesuffix(".dist-info").rpartition("-")[0].lower().replace("_", "-"))
             unowned -= packaged
-    return sorted(owners | ({OTHERS} if unowned else set()))
+    return sorted(owners | {EVERY if name.startswith(_LIBRARIES) else f"./{name}" for name in unowned})
 
 
 def _source(name: str) -> str:
-    """The source of byte code; any other file itself."""
-    folder, _, file = name.rpartition("__pycache__/")
-    return f"{folder}{file.partition('.')[0]}.py" if file.endswith(".pyc") and folder else name
+    """The source of byte code, the directory of a directory for it; any other file itself."""
+    folder, _, file = f"{name}/".rpartition("__pycache__/")
+    if not folder:
+        return name
+    return f"{folder}{file.partition('.')[0]}.py" if file.endswith(".pyc/") else folder.rstrip("/")

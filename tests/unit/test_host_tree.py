@@ -122,9 +122,19 @@ def test_the_package_of_a_file(folder):
     assert tree.packages(folder, [SERVER]) == ["vllm"]
     assert tree.packages(folder, ["bin/vllm"]) == ["vllm"]
     assert tree.packages(folder, ["lib/python3.11/site-packages/vllm-0.32.0.dist-info/METADATA"]) == ["vllm"]
-    assert tree.packages(folder, ["bin/python", SERVER]) == ["*", "vllm"]
+
+
+def test_a_missing_directory_belongs_to_the_packages_of_its_files(folder):
+    assert tree.packages(folder, [SERVER.rpartition("/")[0]]) == ["vllm"]
+    assert tree.packages(folder, ["lib/python3.11/site-packages/vllm/__pycache__"]) == ["vllm"]
+    byte_code = "lib/python3.11/site-packages/vllm/__pycache__/server.cpython-311.pyc"
+    assert tree.packages(folder, [byte_code]) == ["vllm"]
+
+
+def test_a_file_of_no_package_is_named_and_in_a_library_any_package_may_be_damaged(folder):
+    assert tree.packages(folder, ["bin/python", "pyvenv.cfg", SERVER]) == ["./bin/python", "./pyvenv.cfg", "vllm"]
     byte_code = "lib/python3.11/site-packages/vllm/entrypoints/__pycache__/api.cpython-311.pyc"
-    assert tree.packages(folder, [byte_code]) == ["*"]
+    assert tree.packages(folder, [byte_code, "bin/vllm"]) == ["*", "vllm"]
 
 
 def test_recompiled_byte_code_of_a_wheel_is_no_difference(folder, tmp_path):
@@ -142,4 +152,4 @@ def test_without_its_record_everything_may_be_damaged(folder, part):
     tree.Path(part["record"]).unlink()
     write(folder / SERVER)
     [difference] = kinds.trees([{**part, "owner": "engine", "kind": "tree"}], False)
-    assert (difference.aspect, difference.packages) == ("record", [tree.OTHERS])
+    assert (difference.aspect, difference.packages) == ("record", [tree.EVERY])
