@@ -24,7 +24,6 @@ Entries: TypeAlias = dict[str, list[Any]]
 _ASPECTS = ("type", "mode", "owner", "group", "size", "time of change", "target")
 # Instead of a package: all of them. A file that is in no library and of no package is named, after ./.
 EVERY = "*"
-_LIBRARIES = ("lib/", "lib64/")
 _DESCRIBED = ("record_sha256", "fingerprint", "files", "bytes")
 _WHEELS = "lib/python3*/site-packages/*.dist-info/RECORD"
 
@@ -248,7 +247,7 @@ def packages(folder: Path, names: Iterable[str]) -> list[str]:
         if packaged:
             owners.add(record.parent.name.removesuffix(".dist-info").rpartition("-")[0].lower().replace("_", "-"))
             unowned -= packaged
-    return sorted(owners | {EVERY if name.startswith(_LIBRARIES) else f"./{name}" for name in unowned})
+    return sorted(owners | {EVERY if name.startswith("lib/") else f"./{name}" for name in unowned})
 
 
 def _source(name: str) -> str:
