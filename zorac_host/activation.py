@@ -246,7 +246,8 @@ def _bring_up(target: Generation, previous: Generation | None, progress: _Progre
         and service.running(target.unit) == target.number
     )
     serving = serving and service.in_place(target)
-    if restart or not serving or (key.is_made() if back else key.is_ahead()):
+    own_start = restart or not serving or (key.is_made() if back else key.is_ahead())
+    if own_start:
         if files := foreign.look(target.unit):
             raise Failure(str(foreign.refusal(target.unit, files)))
         flip = store.Flip(target)
@@ -279,7 +280,8 @@ def _bring_up(target: Generation, previous: Generation | None, progress: _Progre
         progress.cursor = service.cursor()
         service.start(target.unit)
     last = time.monotonic()
-    service.wait_until_serving(target.unit, float(manifest["start_timeout_seconds"]), back)
+    # An engine that systemd already restarts, for example after the kernel killed it, is not a failure of this start.
+    service.wait_until_serving(target.unit, float(manifest["start_timeout_seconds"]), patient=back or not own_start)
     progress.seconds["start"], last = round(time.monotonic() - last, 3), time.monotonic()
     # What was verified before may serve again, even if an earlier zorac-deploy left routes of it open.
     proof.prove(manifest, float(manifest["proof_timeout_seconds"]), closed=not (back or restart))

@@ -97,7 +97,7 @@ def test_an_activation_killed_at_any_line_ends_correctly(host, disk, how, fault,
             activation.run()
         expected = target if begun and fault == "none" else known
         if expected:
-            host.wait_until_serving()  # if it was left to systemd
+            host.wait_until_serving(None, None, patient=True)  # if it was left to systemd
             assert serves(host, expected)
         else:
             assert (store.current(), host.runs, enabled(unit)) == (None, None, False)
@@ -122,7 +122,7 @@ def test_after_a_kill_at_any_line_the_engine_has_the_old_or_the_new_key(host, di
         how(host)
         while store.pending():
             activation.run()
-        host.wait_until_serving()
+        host.wait_until_serving(None, None, patient=True)
         if not begun:  # what was staged is not used by the next one
             activate(1, restart=True)
         done = begun and fault == "none"

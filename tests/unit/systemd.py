@@ -16,6 +16,7 @@ class FakeSystemd:
     def __init__(self):
         self.unit, self.state, self.runs, self.loaded = UNIT, "inactive", None, {}
         self.key = None  # a credential: read at the start
+        self.restarted = False  # by systemd, since the last start or reset
         self.broken, self.mute, self.open, self.stopped, self.lines = set(), set(), set(), 0, "ERROR out of memory\n"
 
     def systemctl(self, *words):
@@ -42,9 +43,11 @@ class FakeSystemd:
         if self.runs is None and unit in self.loaded:
             self.unit, self.state, self.runs = unit, "activating", int(Path(self.loaded[unit].strip()).name)
             self.key = store.KEY_FILE.read_text()
+            self.restarted = False
 
-    def wait_until_serving(self, *_):
-        if self.state == "inactive" or {self.runs, self.key} & self.broken:
+    def wait_until_serving(self, _unit, _limit, patient):
+        tried = self.restarted and not patient and self.state != "active"
+        if tried or self.state == "inactive" or {self.runs, self.key} & self.broken:
             self.state, self.runs = "failed", None
             raise Failure("the engine ended before it answered (exit-code)")
         self.state = "active"

@@ -48,6 +48,14 @@ def test_if_an_engine_of_another_kind_fails_the_first_serves_again(host, fault):
     assert serves(host, 1)
 
 
+def test_an_engine_that_systemd_restarts_is_waited_for(host):
+    activate(1)
+    host.state, host.restarted, stopped = "activating", True, host.stopped
+    assert activate(1)
+    assert serves(host, 1)
+    assert host.stopped == stopped
+
+
 @pytest.mark.parametrize("fault", ["broken", "mute"])
 def test_if_the_second_fails_the_first_serves_again(host, fault):
     activate(1)
