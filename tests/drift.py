@@ -41,20 +41,33 @@ class Host:
         assert done.returncode == 0, done.stdout + done.stderr
         return dict(json.loads(done.stdout))
 
+    def doctor(self) -> dict[str, str]:
+        """Ask the doctor; the printed fix of each finding."""
+        command = ["zorac-deploy", "doctor", self.name, "--json", "--inventory", self.inventory]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
+        return {finding["id"]: finding["fix"] for finding in json.loads(done.stdout)}
+
     def require_healed(self, cases: Sequence[dict[str, str]]) -> None:
         """Break all `cases` at once: `up` reports and restores each.
 
         Args:
             cases: Each with its ``name``, the shell lines ``break`` and ``healed``, and ``named``, which `up` reports.
+                Some with ``doctor``, the finding of the doctor, which prints the same `up` as its fix.
         """
         for case in cases:
             assert self.run(case["break"]) == 0, case["name"]
             assert self.run(case["healed"]) != 0, f"{case['name']}: not broken"
+        findings = {case["doctor"] for case in cases if "doctor" in case}
+        if findings:
+            fixes = self.doctor()
+            assert [name for name in findings if "zorac-deploy up" not in fixes.get(name, "")] == [], fixes
         answer = self.up()
         named = json.dumps(answer["differences"])
         assert [case["name"] for case in cases if case["named"] not in named] == [], named
         assert answer["changed"]
         assert [case["name"] for case in cases if self.run(case["healed"])] == []
+        if findings:
+            assert self.doctor() == {}
 
     def require_converged(self) -> None:
         """`up` needs no role, and one that reads every file and runs every role changes nothing."""

@@ -1,4 +1,4 @@
-"""One deployment with a real engine, as a user handles it: interrupt it, continue, use it, remove it."""
+"""A deployment to an offline host from a bundle, as a user handles it: interrupt it, continue, use it, remove it."""
 
 import json
 import os
@@ -18,13 +18,14 @@ from zorac_deploy.sandbox import host, model
 pytestmark = pytest.mark.host
 
 # The state of a host: every file with its owner and mode, every user, package and unit. Left out: what the host itself
-# writes continuously (logs, temporary files, apt's lists and caches, the linker's cache), and the shared uv cache.
+# writes continuously (logs, temporary files, apt's lists and caches, the linker's cache), and the packages' versions:
+# a package of the bundle may require an upgrade.
 _SNAPSHOT = """
 find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log \
-  -o -path /var/cache/apt -o -path /var/lib/apt -o -path /var/cache/ldconfig -o -path /var/lib/systemd \
-  -o -path /srv/uv-cache \\) -prune -o -printf '%p %y %m %u %g\\n' | sort
+  -o -path /var/cache/apt -o -path /var/lib/apt -o -path /var/cache/ldconfig -o -path /var/lib/systemd \\) \
+  -prune -o -printf '%p %y %m %u %g\\n' | sort
 cat /etc/passwd /etc/group | sort
-dpkg-query --show | sort
+dpkg --get-selections | sort
 systemctl list-unit-files --no-legend | grep --invert-match transient | sort
 """
 
@@ -32,8 +33,26 @@ systemctl list-unit-files --no-legend | grep --invert-match transient | sort
 @pytest.fixture(scope="module")
 def served():
     model.ensure()
-    yield host.up("test-served")
+    yield host.up("test-served", network="isolated")
     host.down("test-served")
+
+
+@pytest.fixture
+def cut_off(served, inventory, tmp_path):
+    """Start zorac-deploy in the network of the isolated host, with its own cache."""
+
+    def started(*arguments):
+        inside = ["ip", "netns", "exec", host._namespace(served.name)]
+        return subprocess.Popen(
+            [*inside, "zorac-deploy", *map(str, arguments), "--inventory", str(inventory)],
+            cwd=tmp_path,
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return started
 
 
 @pytest.fixture
@@ -76,9 +95,11 @@ def snapshot(served):
     return subprocess.run(command, input=_SNAPSHOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def test_a_deployment_from_up_to_down(run, inside, served, inventory, snapshot_folder, tmp_path):
+def test_a_deployment_from_a_bundle_to_down(run, cut_off, inside, served, inventory, snapshot_folder, tmp_path):
+    assert inside(served, "ls /srv") == ""  # neither wheels nor a cache of this machine
     inside(served, f"sudo sh -c {shlex.quote(_HAND_MADE)}")
     before = snapshot(served)
+    bundle = _bundle(run, snapshot_folder, tmp_path)
 
     # A foreign unit is not replaced without the option.
     refusal = run("plan", "--inventory", inventory)
@@ -86,13 +107,7 @@ def test_a_deployment_from_up_to_down(run, inside, served, inventory, snapshot_f
     assert "/etc/systemd/system/vllm.service.d/leaked.conf" in refusal.stderr.replace("\n", "")
 
     # Ctrl-C during the engine's installation.
-    process = subprocess.Popen(
-        ["zorac-deploy", "up", "--replace-unit", "--inventory", str(inventory)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = cut_off("up", "--replace-unit", "--bundle", bundle)
     for line in process.stdout:
         if "Ensure the engine's virtual environment exists" in line:
             break
@@ -105,26 +120,30 @@ def test_a_deployment_from_up_to_down(run, inside, served, inventory, snapshot_f
     )
 
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=60)[0]
+    rest = "".join(process.communicate(timeout=60))
     assert process.returncode == 130, rest
     assert "re-run the command to continue" in rest.replace("\n", " ")
 
     # The same command continues and converges; once more changes nothing, and says so.
-    first = run("up", "--replace-unit", "--inventory", inventory)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "tokens/s" in first.stdout
+    first = cut_off("up", "--replace-unit", "--bundle", bundle)
+    told, complaint = first.communicate()
+    assert first.returncode == 0, told + complaint
+    assert "tokens/s" in told
+    left = inside(served, "ls -A /opt/zorac-deploy /var/lib/zorac-deploy").split()
+    assert not {"wheels", "offline-packages"} & set(left)
     assert "LEAKED" not in inside(served, "systemctl show vllm --property=Environment")
     _repaired(run, inside, served, inventory, snapshot_folder)
-    again = run("up", "--json", "--inventory", inventory)
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["changed"] == []
+    again = cut_off("up", "--bundle", bundle, "--json")
+    told, complaint = again.communicate()
+    assert again.returncode == 0, complaint
+    assert json.loads(told)["changed"] == []
 
     plan = run("plan", "--inventory", inventory)
     assert "fits: a request of 4096 tokens" in plan.stdout, plan.stdout + plan.stderr
     assert "nothing would change" in plan.stdout
 
     _used(run, inside, served, inventory, tmp_path)
-    _diagnosed(run, inside, served, inventory, tmp_path)
+    _diagnosed(run, inventory, tmp_path)
 
     down = run("down", "--yes", "--purge", "--inventory", inventory)
     assert down.returncode == 0, down.stderr
@@ -132,6 +151,17 @@ def test_a_deployment_from_up_to_down(run, inside, served, inventory, snapshot_f
     assert [line for line in after if line not in set(before)] == []
     assert [line for line in before if line not in set(after)] == []
     assert inside(served, "systemctl is-active vllm; systemctl is-enabled vllm").split() == ["active", "enabled"]
+
+
+def _bundle(run, snapshot_folder, tmp_path):
+    """A bundle in parts for the host."""
+    folder = tmp_path / "bundle"
+    words = ["--engine", "cpu-0.32.0", "--system", "debian12", "--model", snapshot_folder, "--part-size", "200M"]
+    made = run("bundle", "create", *words, "--output", folder)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "not included" not in made.stdout
+    assert max(path.stat().st_size for path in folder.iterdir()) == 200 * 2**20
+    return folder
 
 
 def _repaired(run, inside, served, inventory, snapshot_folder):
@@ -168,17 +198,13 @@ def _tunnelled(inventory, tmp_path, key):
         assert process.wait(30) == 0
 
 
-def _diagnosed(run, inside, served, inventory, tmp_path):
-    """The doctor names what is wrong with a real deployment, and the command that it prints cures it."""
+def _diagnosed(run, inventory, tmp_path):
+    """The doctor names a key that the client does not know, and the command that it prints cures it."""
     environment = os.environ | {"ZORAC_DIR": str(tmp_path / "zorac")}
 
     def doctor():
         done = run("doctor", "--json", "--inventory", inventory, env=environment)
         return {finding["id"]: finding["fix"] for finding in json.loads(done.stdout)}
-
-    def cured(command):
-        subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, check=True)
-        return doctor() == {}
 
     run("client-config", "--write", "--inventory", inventory, env=environment)
     assert doctor() == {}
@@ -187,13 +213,8 @@ def _diagnosed(run, inside, served, inventory, tmp_path):
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"VLLM_API_KEY": "another"}))
     findings = doctor()
     assert list(findings) == ["api_key_401"]
-    assert cured(findings["api_key_401"])
-
-    inside(served, "sudo sh -c 'rm -r /opt/zorac-deploy/engines/*/lib/python3*/site-packages/vllm/entrypoints'")
-    inside(served, "sudo sh -c 'truncate --size=-1 /var/lib/zorac-deploy/models/*/model.safetensors'")
-    findings = doctor()
-    assert set(findings) == {"engine_damaged", "model_damaged"}
-    assert cured(findings["engine_damaged"])
+    subprocess.run(["sh", "-c", findings["api_key_401"]], cwd=tmp_path, env=environment, check=True)
+    assert doctor() == {}
 
 
 def _used(run, inside, served, inventory, tmp_path):
@@ -230,6 +251,11 @@ def _used(run, inside, served, inventory, tmp_path):
     assert broken.returncode == 41
     assert not json.loads(broken.stdout)["healthy"]
 
+    # Meanwhile, `up` waits for systemd's restart.
+    waited = run("up", "--json", "--inventory", inventory)
+    assert waited.returncode == 0, waited.stdout + waited.stderr
+    assert json.loads(run("status", "--json", "--inventory", inventory).stdout)["restarts"] == 1
+
     # An sshd that allows one session at a time, which the lock's holder uses: ssh warns and opens a new connection.
     inside(served, "echo MaxSessions 1 | sudo tee /etc/ssh/sshd_config.d/one.conf && sudo systemctl reload ssh")
     unknown = run("rollback", "99", "--inventory", inventory)
@@ -245,7 +271,7 @@ def _used(run, inside, served, inventory, tmp_path):
     # A setting that only vLLM refuses is reported with its message as soon as it is logged, and rolled back.
     source = tmp_path / "wrong.yml"
     flags = "vllm_service_extra_flags: {nonsense: 1}"
-    source.write_text(inventory.read_text().replace("vllm_port:", f"{flags}\n      vllm_port:"))
+    source.write_text(inventory.read_text().replace("model_weights_source:", f"{flags}\n      model_weights_source:"))
     wrong = run("up", "--inventory", source)
     assert wrong.returncode == 32, wrong.stdout + wrong.stderr
     assert "nonsense" in wrong.stderr
