@@ -1,6 +1,6 @@
 """Boot a sandbox host that has the engine: it is installed once, as `up` does it, and kept beside the image.
 
-What a host does with a new engine is tested by those that begins without: tests/host/test_deployment.
+What a host does with a new engine is tested by the one that begins without: tests/host/test_deployment.
 """
 
 import argparse
