@@ -8,6 +8,7 @@ import base64
 import csv
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -25,6 +26,8 @@ _ASPECTS = ("type", "mode", "owner", "group", "size", "time of change", "target"
 # Instead of a package: all of them. A file that is in no library and of no package is named, after ./.
 EVERY = "*"
 _DESCRIBED = ("record_sha256", "fingerprint", "files", "bytes")
+_SMALL_BYTES = 64 * 2**10
+_BATCH = 256  # files that a thread reads in one go
 _WHEELS = "lib/python3*/site-packages/*.dist-info/RECORD"
 
 
@@ -221,13 +224,20 @@ def _read_again(folder: Path, recorded: Mapping[str, Any], current: Entries) -> 
 
 def _digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     listed = list(names)
+    batches = [listed[start : start + _BATCH] for start in range(0, len(listed), _BATCH)]
     with ThreadPoolExecutor() as pool:
-        return dict(zip(listed, pool.map(lambda name: sha256(folder / name), listed), strict=True))
+        digests = pool.map(lambda batch: [sha256(folder / name) for name in batch], batches)
+    return dict(zip(listed, itertools.chain.from_iterable(digests), strict=True))
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of the file's content."""
     with path.open("rb") as file:
+        # An engine has tens of thousands of small files: for each, file_digest would allocate 256 KiB.
+        start = file.read(_SMALL_BYTES)
+        if len(start) < _SMALL_BYTES:
+            return hashlib.sha256(start).hexdigest()
+        file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

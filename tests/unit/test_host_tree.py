@@ -1,3 +1,4 @@
+import hashlib
 import os
 
 import pytest
@@ -153,3 +154,18 @@ def test_without_its_record_everything_may_be_damaged(folder, part):
     write(folder / SERVER)
     [difference] = kinds.trees([{**part, "owner": "engine", "kind": "tree"}], False)
     assert (difference.aspect, difference.packages) == ("record", [tree.EVERY])
+
+
+@pytest.mark.parametrize("size", [0, 1, tree._SMALL_BYTES - 1, tree._SMALL_BYTES, tree._SMALL_BYTES + 1])
+def test_a_file_of_any_size_has_the_digest_of_its_content(tmp_path, size):
+    content = bytes(position % 251 for position in range(size))
+    (tmp_path / "file").write_bytes(content)
+    assert tree.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_each_of_many_files_gets_its_own_digest(tmp_path):
+    names = [str(number) for number in range(2 * tree._BATCH + 1)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    digests = tree._digests(tmp_path, names)
+    assert digests == {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
