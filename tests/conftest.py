@@ -15,6 +15,10 @@ from zorac_host import foreign, lock, proof, service, store
 settings.register_profile("ours", deadline=None, database=None)
 settings.load_profile("ours")
 
+# What the user has set for zorac-deploy is not for the tests.
+for _name in [name for name in os.environ if name.startswith(("ZORAC_", "HF_"))]:
+    del os.environ[_name]
+
 
 def safetensors(data_bytes=64, header=None):
     """The bytes of a safetensors file with one tensor of `data_bytes` bytes."""

@@ -109,6 +109,18 @@ class Deployment:
         """The server's address on the host; loopback if it listens on 0.0.0.0 or ::."""
         return f"http://{bracketed(self.listen)}:{self.port}"
 
+    @property
+    def not_serving(self) -> str:
+        """Why no request is answered, and what to type; empty if the engine serves."""
+        if self.healthy:
+            return ""
+        if self.state == "activating":
+            again = " again after it ended" if self.restarts else ""
+            return f"the engine on {self.host} is starting{again}. Wait for it: zorac-deploy logs {self.host} --follow"
+        states = {"active": "runs, but does not answer", "failed": "has failed", "inactive": "is stopped"}
+        state = states.get(self.state, f"is {self.state}")
+        return f"the engine on {self.host} {state}. Type: zorac-deploy doctor {self.host}"
+
     def summary(self) -> dict[str, object]:
         """What `status --json` prints."""
         return asdict(self)

@@ -70,6 +70,25 @@ def test_the_deployment_is_the_current_generation():
     assert (found.plan, found.logged) == ({"max_num_seqs": 16}, LOGGED)
 
 
+@pytest.mark.parametrize(
+    ("health", "unit", "says"),
+    [
+        ("", {}, ""),
+        ("refused", {"state": "activating"}, "tower is starting. Wait for it: zorac-deploy logs tower --follow"),
+        ("refused", {"state": "activating", "restarts": 2}, "tower is starting again after it ended. Wait"),
+        ("refused", {"state": "failed"}, "tower has failed. Type: zorac-deploy doctor tower"),
+        ("refused", {"state": "inactive"}, "tower is stopped. Type: zorac-deploy doctor tower"),
+        ("timed out", {}, "tower runs, but does not answer. Type: zorac-deploy doctor tower"),
+        ("refused", {"state": "deactivating"}, "tower is deactivating. Type: zorac-deploy doctor tower"),
+    ],
+)
+def test_an_engine_that_does_not_serve_is_explained(health, unit, says):
+    answer = {**STATUS, "health": health, "unit": STATUS["unit"] | unit}
+    explained = deployment.read(FakeConnection(answer)).not_serving
+    assert says in explained
+    assert bool(says) == bool(explained)
+
+
 @pytest.mark.parametrize("listen", ["::1", "::", "2001:db8::7"])
 def test_an_address_of_ipv6_has_brackets_in_a_url(listen):
     generations = [{**each, "host": listen} for each in STATUS["generations"]]

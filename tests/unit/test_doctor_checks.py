@@ -116,6 +116,11 @@ def test_a_healthy_host_has_nothing_wrong():
         ({**_OFF, "gpus/holders/0/unit": "trainer.service"}, "free_memory_lt_util", "stop trainer.service"),
         ({**_OFF, "engine_log": "torch.OutOfMemoryError: CUDA out of memory."}, "cuda_oom", "--max-model-len"),
         (_OFF, "unit_failed", "systemctl start vllm.service"),
+        (
+            {**_OFF, "unit/ActiveState": "activating", "unit/NRestarts": "1"},
+            "unit_restarting",
+            "journalctl -u vllm.service -f",
+        ),
         ({**_OFF, "unit/LoadState": "masked"}, "unit_masked", "systemctl unmask vllm.service"),
         ({**_OFF, "unit/ActiveState": "inactive"}, "unit_stopped", "enable --now vllm.service"),
         ({"unit/UnitFileState": "disabled"}, "unit_disabled", "systemctl enable vllm.service"),

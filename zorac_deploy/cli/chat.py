@@ -40,6 +40,8 @@ def chat(message: str | None, max_tokens: int, **host: object) -> None:
       zorac-deploy chat tower -m "What is the capital of France?"
     """
     with session(collect_options(host)) as opened, reached(opened) as (served, endpoint):
+        if served.not_serving:
+            raise EndpointFailed(served.not_serving)
         if message is not None:
             _stream_reply(endpoint, [{"role": "user", "content": message}], max_tokens)
             return

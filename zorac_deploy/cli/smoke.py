@@ -36,7 +36,8 @@ def smoke(as_json: bool, **host: object) -> None:
         )
     if not outcome.passed:
         count = f"{len(outcome.failed)} of {len(outcome.checks)} smoke checks failed"
-        raise SmokeFailed(f"{count} on {served.host}: {', '.join(outcome.failed)}", outcome.failed)
+        failed = f"{count} on {served.host}: {', '.join(outcome.failed)}"
+        raise SmokeFailed(f"{failed}; {served.not_serving}".removesuffix("; "), outcome.failed)
 
 
 def _show(check: chat.Check) -> None:

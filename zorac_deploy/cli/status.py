@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from zorac_deploy import deployment
-from zorac_deploy.cli.common import collect_options, host_options, json_option, output, print_result, session
+from zorac_deploy.cli.common import collect_options, errors, host_options, json_option, output, print_result, session
 from zorac_deploy.cli.terminal import marked
 from zorac_deploy.errors import SmokeFailed
 
@@ -47,6 +47,8 @@ def status(as_json: bool, **host: object) -> None:
         print_result(deployed.summary())
     else:
         _show(deployed)
+        if deployed.not_serving:
+            errors.print(deployed.not_serving)
     if not deployed.healthy:
         sys.exit(SmokeFailed.exit_code)
 
@@ -54,11 +56,8 @@ def status(as_json: bool, **host: object) -> None:
 def _show(deployed: deployment.Deployment) -> None:
     since = f" since {time.strftime('%Y-%m-%d %H:%M:%S %Z', time.localtime(deployed.since))}" if deployed.since else ""
     health = "[green]healthy[/]" if deployed.healthy else "[red]not healthy[/]"
-    output.print(
-        marked(
-            "[bold]{}[/]: " + health + ", {}{}, {} restarts", deployed.host, deployed.state, since, deployed.restarts
-        )
-    )
+    restarts = f"{deployed.restarts} restart{'s' * (deployed.restarts != 1)}"
+    output.print(marked("[bold]{}[/]: " + health + ", {}{}, {}", deployed.host, deployed.state, since, restarts))
     rows = {
         "profile": deployed.profile,
         "generation": str(deployed.generation),

@@ -129,7 +129,17 @@ def unit(facts: Facts, name: str) -> Iterator[Trouble]:
             "LoadState=not-found",
             f"zorac-deploy up {name}   # on your machine",
         )
-    elif state == "failed" or (state == "activating" and int(engine_unit.get("NRestarts") or 0) > 0):
+    elif state == "activating" and int(engine_unit.get("NRestarts") or 0) > 0:
+        yield Trouble(
+            "unit_restarting",
+            "fault",
+            f"{unit_name} ended, and systemd is starting it again.",
+            f"ActiveState={state}, SubState={sub}, NRestarts={engine_unit.get('NRestarts')}",
+            f"journalctl -u {unit_name} -b -n 50   # the cause, unless another finding names it\n"
+            f"journalctl -u {unit_name} -f   # whether it serves now",
+            confidence=0.65,
+        )
+    elif state == "failed":
         yield Trouble(
             "unit_failed",
             "fault",
