@@ -130,7 +130,8 @@ def begin(number: int, by: str, restart: bool = False, key: Path | None = None) 
         if other:
             raise Busy(f"generation {other['target']} is being activated, for {other['by']}")
         current = store.current()
-        proved = current is not None and store.outcome(current.number).get("state") == "proved"
+        before = store.outcome(current.number) if current else {}
+        proved = before.get("state") == "proved"
         # With a new key, a generation's rollback is the same generation with the old key.
         previous = current if current and proved and (key or current.number != number) else store.last_good(number)
         store.KeyChange().forget()
@@ -143,6 +144,7 @@ def begin(number: int, by: str, restart: bool = False, key: Path | None = None) 
                 "previous": previous.number if previous else None,
                 "by": by,
                 "restart": restart,
+                "served": current is not None and current.number == number and (proved or before.get("served", False)),
                 "key": key is not None,
                 "attempts": 0,
                 "failure": "",
@@ -214,6 +216,9 @@ def run() -> bool:
             service.stay_if_host_stops()
             record["back_failure"] = _reason(failure)
             _log(f"generation {previous.number} failed too: {record['back_failure']}")
+    elif target and record.get("served"):
+        # It stays enabled: what keeps it from starting may pass, as another process that holds the GPU's memory.
+        _try(lambda: service.start(target.unit))
     elif target:
         _try(lambda: service.stop(target.unit, lambda: False))
         _try(lambda: service.enable(target.unit, False))
@@ -315,6 +320,7 @@ def _end(record: dict[str, Any], target: Generation, state: str, progress: _Prog
                 "at": int(time.time()),
                 "by": record["by"],
                 "previous": record["previous"],
+                "served": record.get("served", False),
                 "reason": record["failure"],
                 "key": record.get("key", False),
                 "back_failure": record.get("back_failure", ""),

@@ -32,6 +32,20 @@ def test_if_the_first_fails_nothing_is_enabled(host, fault):
     assert store.generation(1).journal.read_text() == host.lines
 
 
+@pytest.mark.parametrize("fault", ["broken", "mute"])
+def test_the_only_generation_stays_enabled_if_it_does_not_start_again(host, fault):
+    activate(1)
+    getattr(host, fault).add(1)
+    for _ in range(2):
+        assert not activate(1, restart=True)
+        told = store.outcome(1)
+        assert (told["state"], told["previous"], told["served"]) == ("failed", None, True)
+        assert (store.current().number, host.runs, enabled(UNIT), store.pending()) == (1, 1, True, {})
+    getattr(host, fault).clear()
+    assert activate(1)
+    assert serves(host, 1)
+
+
 def test_an_engine_of_another_kind_replaces_the_unit_and_back(host):
     made(4, unit=OTHER)
     for number in (1, 4, 1, 4):
