@@ -27,6 +27,7 @@ find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path 
 cat /etc/passwd /etc/group | sort
 dpkg --get-selections | sort
 systemctl list-unit-files --no-legend | grep --invert-match transient | sort
+systemctl list-units --failed --no-legend --plain
 """
 
 
@@ -145,6 +146,8 @@ def test_a_deployment_from_a_bundle_to_down(run, cut_off, inside, served, invent
     _used(run, inside, served, inventory, tmp_path)
     _diagnosed(run, inventory, tmp_path)
 
+    # An engine that has just ended leaves no failed unit behind.
+    inside(served, "sudo systemctl kill --signal=KILL vllm")
     down = run("down", "--yes", "--purge", "--inventory", inventory)
     assert down.returncode == 0, down.stderr
     after = snapshot(served)
