@@ -195,6 +195,7 @@ def run() -> bool:
         except Exception as failure:  # noqa: BLE001 - whatever it is, an engine that served before serves again
             service.stay_if_host_stops()
             record["failure"] = _reason(failure)
+            record["served"] = record.get("served", False) and not isinstance(failure, proof.Open)
             _try(lambda: record.update(lines=_keep_journal(target, progress)))
             if progress.cursor:
                 _try(lambda: record.update(engine=_logged(target, progress)))

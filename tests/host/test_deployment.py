@@ -98,6 +98,8 @@ def snapshot(served):
 
 def test_a_deployment_from_a_bundle_to_down(run, cut_off, inside, served, inventory, snapshot_folder, tmp_path):
     assert inside(served, "ls /srv") == ""  # neither wheels nor a cache of this machine
+    nothing = ["ip", "netns", "exec", host._namespace(served.name), "getent", "hosts", "pypi.org"]
+    assert subprocess.run(nothing, check=False).returncode != 0
     inside(served, f"sudo sh -c {shlex.quote(_HAND_MADE)}")
     before = snapshot(served)
     bundle = _bundle(run, snapshot_folder, tmp_path)

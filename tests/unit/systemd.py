@@ -58,7 +58,7 @@ class FakeSystemd:
         if self.key != store.KEY_FILE.read_text():
             raise proof.KeyRefused("/v1/models")
         if closed and self.runs in self.open:
-            raise Failure("POST /invocations answered 200 without the key, and 401 is needed")
+            raise proof.Open("POST /invocations answered 200 without the key, and 401 is needed")
 
     def power_cut(self):
         """The host boots again: enabled units are started from the existing files."""

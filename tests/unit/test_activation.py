@@ -32,6 +32,13 @@ def test_if_the_first_fails_nothing_is_enabled(host, fault):
     assert store.generation(1).journal.read_text() == host.lines
 
 
+def test_the_only_generation_does_not_stay_if_it_answers_without_the_key(host):
+    activate(1)
+    host.open.add(1)
+    assert not activate(1)
+    assert (store.current(), host.runs, enabled(UNIT), store.pending()) == (None, None, False, {})
+
+
 @pytest.mark.parametrize("fault", ["broken", "mute"])
 def test_the_only_generation_stays_enabled_if_it_does_not_start_again(host, fault):
     activate(1)

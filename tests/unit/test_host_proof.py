@@ -179,7 +179,7 @@ def test_a_listed_route_without_a_body_is_not_called(engine, monkeypatch):
     stand_in, about = engine
     monkeypatch.setattr(stand_in, "listed", {"/melt/{part}": {"post": {}}, "/health": {"get": {}}})
     stand_in.faults["/melt/x"] = (405, [""])
-    with pytest.raises(Failure, match="GET /melt/x answered 405 without the API key"):
+    with pytest.raises(proof.Open, match="GET /melt/x answered 405 without the API key"):
         proof.prove(about, 30)
 
 
@@ -188,7 +188,7 @@ def test_without_a_list_the_known_routes_are_checked(engine, answer):
     stand_in, about = engine
     stand_in.faults["/openapi.json"] = answer
     stand_in.open["/tokenize"] = (200, ["{}"])
-    with pytest.raises(Failure, match="POST /tokenize answered 200"):
+    with pytest.raises(proof.Open, match="POST /tokenize answered 200"):
         proof.prove(about, 30)
 
 
